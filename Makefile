@@ -1,0 +1,73 @@
+# Everything a contributor types. `make` alone lists it.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo serve test check format bench clean servers
+.DELETE_ON_ERROR:
+
+VENV        := .venv
+VENV20      := .venv-sqlalchemy20
+RUN         := $(VENV)/bin/python
+RUN20       := $(VENV20)/bin/python
+PIP_OPTIONS := --quiet --disable-pip-version-check
+
+# Two workers: each has its own databases (tests/conftest.py). A file's tests stay together.
+# `make test PYTEST_OPTIONS="-k journal"` narrows both runs.
+PYTEST         := -m pytest -n 2 --dist loadfile
+PYTEST_OPTIONS ?=
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.installed $(VENV20)/.installed servers ## make both environments and what the tests need
+
+demo: $(VENV)/.installed ## run the example application through two workers and show what the cache does
+	@$(RUN) examples/seed/demo.py
+
+serve: $(VENV)/.installed ## leave the example application running for a browser
+	@$(RUN) examples/seed/serve.py
+
+test: check $(VENV20)/.installed servers ## checks, and the whole suite on SQLAlchemy 2.1 and 2.0
+	@$(call announce,$(RUN))
+	$(RUN) $(PYTEST) $(PYTEST_OPTIONS)
+	@$(call announce,$(RUN20))
+	$(RUN20) $(PYTEST) $(PYTEST_OPTIONS)
+
+check: $(VENV)/.installed ## ruff, mypy --strict, import-linter
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache
+
+format: $(VENV)/.installed ## let ruff put the code in order
+	$(VENV)/bin/ruff check --fix
+	$(VENV)/bin/ruff format
+
+bench: $(VENV)/.installed ## measure hits against the real query
+	@$(RUN) benchmarks/run.py
+
+clean: ## remove the environments and what the tools left
+	rm -rf $(VENV) $(VENV20) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+
+servers:
+	@tools/install_servers.sh
+
+# A stamp file per environment: made again only when pyproject.toml changes, or after a half-finished installation.
+$(VENV)/.installed: pyproject.toml tools/find_python.sh
+	@$(call make_environment,$(VENV),SQLAlchemy>=2.1,--group dev --group demo)
+
+$(VENV20)/.installed: pyproject.toml tools/find_python.sh
+	@$(call make_environment,$(VENV20),SQLAlchemy<2.1,--group tests)
+
+# $(1) folder, $(2) SQLAlchemy's version, $(3) dependency groups
+define make_environment
+	set -e; python=$$(PYTHON="$(PYTHON)" tools/find_python.sh); \
+	echo "$(1): installing, with $(2) (a minute or two)"; \
+	"$$python" -m venv --clear $(1); \
+	$(1)/bin/python -m pip install $(PIP_OPTIONS) --upgrade "pip>=25.1"; \
+	$(1)/bin/python -m pip install $(PIP_OPTIONS) "$(2)" $(3) --editable ".[all]"; \
+	touch $@
+endef
+
+define announce
+	$(1) -c 'import platform, sqlalchemy; print(f"\n== SQLAlchemy {sqlalchemy.__version__}, Python {platform.python_version()}", flush=True)'
+endef

@@ -1,0 +1,50 @@
+"""The values that travel between the rooms: tags, stamps, leases. No behaviour, no I/O.
+
+The words are those of ARCHITECTURE.md, "Words".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+Tag: TypeAlias = bytes
+"""The name of something an entry depends on, as the store sees it: unique across binds, holds no row values in the clear but integers and UUIDs."""
+
+Guard: TypeAlias = tuple[Tag, bytes]
+"""A table's ``T!`` tag and the fingerprint of the tag columns this process knows for that table."""
+
+Stamp: TypeAlias = int
+"""A moment of the store's clock, in nanoseconds, given to one tag once and never again."""
+
+Lease: TypeAlias = tuple[Stamp, ...]
+"""The stamps of a ``TagSet``: those of ``tags`` in their order, then those of ``guards``."""
+
+Writer: TypeAlias = bytes
+"""A name drawn at random for one attempt to commit (16 bytes), never used again."""
+
+DEFAULT_TTL_S: Final = 3600.0
+MAX_TTL_S: Final = 86400.0
+MARK_TTL_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class TagSet:
+    """The tags that one entry depends on, or that one commit changes."""
+
+    tags: tuple[Tag, ...] = ()
+    guards: tuple[Guard, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """What a store answers to a question about one key.
+
+    ``payload`` is None on a miss. ``lease`` covers every tag and guard asked about, on a hit too. ``storable`` is False
+    where a tag is marked: then nothing that is read now may be filled. ``now`` is the store's clock in nanoseconds.
+    """
+
+    payload: bytes | None
+    lease: Lease
+    storable: bool
+    now: Stamp

@@ -1,0 +1,103 @@
+"""When a store fails, who hears of it?
+
+The one place with a failure policy. A read never does: it goes to the database. A commit does where its mark cannot be set
+and ``on_mark_failure`` is "raise"; a release that fails is owed by the journal. Everything above asks stores through here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from querycache._types import Lease, Lookup, Stamp, Tag, TagSet
+from querycache.coherence.journal import Journal, Mark
+from querycache.errors import StoreError
+from querycache.events import Events, logger
+from querycache.stores.base import Store
+
+OnMarkFailure = Literal["raise", "continue"]
+
+
+class Coherence:
+    """The protocol over every store that a ``QueryCache`` uses; a store is named by its position."""
+
+    def __init__(self, stores: Sequence[Store], events: Events, *, on_mark_failure: OnMarkFailure | None = None) -> None:
+        self.events = events
+        self.journals = tuple(Journal(store, events) for store in stores)
+        self._on_mark_failure = on_mark_failure
+
+    def lookup(self, store: int, key: bytes | None, tags: TagSet) -> Lookup | None:
+        """Ask a store; None where it cannot answer."""
+        journal = self.journals[store]
+        if journal.owed:
+            journal.settle()
+        try:
+            return journal.store.lookup(key, tags)
+        except StoreError as error:
+            self.events.emit("store_error", reason=f"lookup: {error}")
+            return None
+
+    def fill(self, store: int, key: bytes, payload: bytes, lease: Lease, ttl_s: float) -> bool:
+        """Store an entry; False where the store declined or cannot."""
+        try:
+            return self.journals[store].store.fill(key, payload, lease, ttl_s)
+        except StoreError as error:
+            self.events.emit("store_error", reason=f"fill: {error}")
+            return False
+
+    def clocks(self) -> Mapping[int, Stamp]:
+        """Return each store's clock; a store that cannot tell is left out."""
+        clocks = {}
+        for position, journal in enumerate(self.journals):
+            try:
+                clocks[position] = journal.store.clock()
+            except StoreError as error:
+                self.events.emit("store_error", reason=f"clock: {error}")
+        return clocks
+
+    def mark(self, tags: TagSet) -> list[Mark]:
+        """Mark in every store, before a commit.
+
+        Raises ``StoreError`` where a store cannot and the policy is "raise"; what was marked until then is released.
+        """
+        marks: list[Mark] = []
+        for journal in self.journals:
+            try:
+                marks.append(journal.mark(tags))
+            except StoreError as error:
+                self.events.emit("store_error", reason=f"mark: {error}")
+                if self._must_mark(journal.store):
+                    self.release(marks)
+                    raise
+                logger.error("a commit goes on unmarked: %s. Others may read stale rows until its release lands", error)
+        self.events.emit("mark", tags=tags.tags)
+        return marks
+
+    def release(self, marks: Sequence[Mark]) -> None:
+        """Release after a commit that ended one way or the other."""
+        for mark in marks:
+            mark.journal.release(mark)
+        if marks:
+            self.events.emit("release", tags=marks[0].tags.tags)
+
+    def doubt(self, marks: Sequence[Mark]) -> None:
+        """Keep the marks of a commit whose outcome is unknown."""
+        for mark in marks:
+            mark.journal.doubt(mark)
+
+    def touch(self, tags: Sequence[Tag]) -> None:
+        """Drop what depends on tags, now, in every store."""
+        for journal in self.journals:
+            journal.touch(tuple(tags))
+        self.events.emit("touch", tags=tuple(tags))
+
+    def close(self) -> None:
+        """Settle what is owed and close the stores."""
+        for journal in self.journals:
+            journal.close()
+            journal.store.close()
+
+    def _must_mark(self, store: Store) -> bool:
+        if self._on_mark_failure is not None:
+            return self._on_mark_failure == "raise"
+        return store.commits_need_marks

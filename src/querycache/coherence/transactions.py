@@ -1,0 +1,153 @@
+"""What has a driver connection's transaction done so far, and what follows for reads and for its commit?
+
+The state belongs to the driver connection, not to a Session or a Connection: two of those may share it. It says
+
+- what was changed and not yet committed (``pending``), hence what to mark, and that nothing may be stored;
+- which tables a change may have reached, hence which reads go past the cache;
+- when the transaction began on the store's clock, whether its snapshot is surely taken, and what was served before that.
+
+No I/O here: whoever holds the state asks the store and the database.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from querycache._sqlalchemy import OpenCursor
+from querycache._types import Guard, Lease, Stamp, Tag, TagSet
+from querycache.coherence.journal import Mark
+from querycache.coherence.snapshots import Freshness, freshness_of
+from querycache.databases import Profile
+
+MAX_PENDING_TAGS: Final = 10_000
+MAX_REMEMBERED: Final = 1000
+
+
+@dataclass(slots=True)
+class Pending:
+    """The tags that a transaction will have changed when it commits."""
+
+    tags: dict[Tag, None] = field(default_factory=dict)
+    guards: dict[Tag, bytes] = field(default_factory=dict)
+    tables: set[str] = field(default_factory=set)
+    whole_bind: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.tags)
+
+    def add(self, tags: Iterable[Tag], guards: Iterable[Guard] = (), tables: Iterable[str] = ()) -> None:
+        """Note tags, the guards of row by row changes, and the tables that the change can reach."""
+        self.tags.update(dict.fromkeys(tags))
+        self.guards.update(guards)
+        self.tables.update(tables)
+
+    def add_bind(self, tag: Tag) -> None:
+        """Note that anything in the database may have changed."""
+        self.tags = {tag: None}
+        self.guards = {}
+        self.whole_bind = True
+
+    def tag_set(self, bind_tag: Tag) -> TagSet:
+        """Return what to mark; past ``MAX_PENDING_TAGS`` names, the whole bind."""
+        if self.whole_bind or len(self.tags) > MAX_PENDING_TAGS:
+            return TagSet((bind_tag,))
+        return TagSet(tuple(self.tags), tuple(self.guards.items()))
+
+
+@dataclass(slots=True)
+class Served:
+    """What was served before the snapshot was taken: to be looked at again right after.
+
+    Keeps at most ``MAX_REMEMBERED`` leases; ``overflowed`` says that there were more.
+    """
+
+    leases: dict[tuple[int, bytes], tuple[TagSet, Lease]] = field(default_factory=dict)
+    overflowed: bool = False
+
+    def remember(self, store: int, key: bytes, tags: TagSet, lease: Lease) -> None:
+        """Keep the first lease under which an entry was served."""
+        if len(self.leases) >= MAX_REMEMBERED:
+            self.overflowed = True
+        else:
+            self.leases.setdefault((store, key), (tags, lease))
+
+    def take(self, other: Served) -> None:
+        """Add what ``other`` remembers, and make it forget."""
+        for (store, key), (tags, lease) in other.leases.items():
+            self.remember(store, key, tags, lease)
+        self.overflowed = self.overflowed or other.overflowed
+        other.clear()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.leases.clear()
+        self.overflowed = False
+
+    def __bool__(self) -> bool:
+        return bool(self.leases) or self.overflowed
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class ConnectionState:
+    """What the cache knows of one driver connection. Used by one thread at a time, as the connection is."""
+
+    dialect_name: str
+    profile: Profile
+    bind: Any
+    isolation: str
+    isolation_chosen: bool
+    autocommit: bool = False
+    tainted: str | None = None
+    began: bool = False
+    statements: int = 0
+    since: Mapping[int, Stamp] | None = None
+    pinned: bool = False
+    dirty: bool = False
+    pending: Pending = field(default_factory=Pending)
+    marks: list[Mark] = field(default_factory=list)
+    images: dict[tuple[str, tuple[Any, ...]], dict[str, Any]] = field(default_factory=dict)
+    served: Served = field(default_factory=Served)
+    schema_changed: bool = False
+    sent: Any = None
+    inserts: dict[int, Any] = field(default_factory=dict)
+    _cursors: weakref.WeakSet[OpenCursor] = field(default_factory=weakref.WeakSet)
+
+    def freshness(self, *, in_transaction: bool | None) -> Freshness:
+        """Tell what the next statement will see. ``in_transaction``: what the driver says, None where it cannot tell."""
+        if self.tainted is not None:
+            return Freshness.UNKNOWN
+        if self.autocommit and self.dialect_name != "sqlite":
+            return Freshness.STATEMENT
+        inside = True if in_transaction is None else in_transaction
+        if self.has_open_cursor() and self.dialect_name == "sqlite" and not inside:
+            return Freshness.UNKNOWN
+        return freshness_of(self.isolation, self.dialect_name, in_transaction=inside)
+
+    def has_open_cursor(self) -> bool:
+        """Tell whether a result of this connection still has rows to fetch."""
+        return any(cursor.is_open for cursor in self._cursors)
+
+    def watch(self, cursor: OpenCursor) -> None:
+        """Remember, weakly, that a result's cursor is open."""
+        self._cursors.add(cursor)
+
+    def may_have_changed(self, tables: Iterable[str]) -> bool:
+        """Tell whether this transaction can have changed one of these tables."""
+        return self.dirty and (self.pending.whole_bind or not self.pending.tables.isdisjoint(tables))
+
+    def end(self) -> None:
+        """Forget the transaction: it was committed, rolled back, or its connection went back to the pool."""
+        self.began = False
+        self.statements = 0
+        self.since = None
+        self.pinned = False
+        self.dirty = False
+        self.pending = Pending()
+        self.marks = []
+        self.images = {}
+        self.served.clear()
+        self.schema_changed = False
+        self.inserts = {}

@@ -1,0 +1,164 @@
+"""What does a PostgreSQL server say about itself, a connection, and a database's catalog?
+
+One question for the profile (and SQLAlchemy's own for the isolation level), three for the survey. The catalogs that
+are asked can be read by every role, unless an administrator took that away: then there is no identity.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from querycache.databases.driver import Row, row_of, rows_of, text_of
+from querycache.databases.profile import Profile
+from querycache.databases.survey import Action, ForeignKey, Kind, Survey, Table, TableName, build_survey
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
+    from sqlalchemy.pool import Pool
+
+_CONNECTION_COLUMNS: Final = "pg_catalog.current_schema(), pg_catalog.pg_is_in_recovery()"
+
+# The start time of the server is not enough for an incarnation: after the crash of one backend the postmaster lives on,
+# but shared memory is made anew and asynchronous commits may be lost. The statistics are reset then, and say when.
+_PROFILE_SQL: Final = f"""
+SELECT CAST((SELECT system_identifier FROM pg_catalog.pg_control_system()) AS text),
+       CAST((SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) AS text),
+       pg_catalog.concat_ws('/',
+           (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()),
+           pg_catalog.to_char(pg_catalog.timezone('UTC', pg_catalog.pg_postmaster_start_time()), 'YYYYMMDDHH24MISSUS'),
+           pg_catalog.to_char(pg_catalog.timezone('UTC', pg_catalog.pg_stat_get_bgwriter_stat_reset_time()),
+                              'YYYYMMDDHH24MISSUS')),
+       {_CONNECTION_COLUMNS}
+"""
+
+# A column's default may call a function that writes elsewhere (a table of counters). Functions of the system and of
+# extensions (uuid_generate_v4) are trusted not to.
+_TABLES_SQL: Final = """
+WITH writing_defaults AS (
+    SELECT a.adrelid
+    FROM pg_catalog.pg_attrdef a
+    JOIN pg_catalog.pg_depend d ON d.classid = CAST('pg_catalog.pg_attrdef' AS regclass) AND d.objid = a.oid
+                               AND d.refclassid = CAST('pg_catalog.pg_proc' AS regclass)
+    JOIN pg_catalog.pg_proc f ON f.oid = d.refobjid AND f.provolatile = 'v'
+    JOIN pg_catalog.pg_namespace n ON n.oid = f.pronamespace AND n.nspname <> 'pg_catalog'
+    WHERE NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend e
+                      WHERE e.classid = d.refclassid AND e.objid = d.refobjid AND e.deptype = 'e'))
+SELECT n.nspname, c.relname, CAST(c.relkind AS text), CAST(c.relpersistence AS text),
+       c.relispartition, c.relrowsecurity,
+       EXISTS (SELECT 1 FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal)
+       OR EXISTS (SELECT 1 FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid AND r.rulename <> '_RETURN')
+       OR c.oid IN (SELECT adrelid FROM writing_defaults),
+       EXISTS (SELECT 1 FROM pg_catalog.pg_inherits i WHERE c.oid IN (i.inhrelid, i.inhparent)),
+       EXISTS (SELECT 1 FROM pg_catalog.pg_subscription_rel s WHERE s.srrelid = c.oid)
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
+  AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND pg_catalog.left(n.nspname, 8) <> 'pg_toast'
+"""
+
+_FOREIGN_KEYS_SQL: Final = """
+SELECT cn.nspname, c.relname, pn.nspname, p.relname, CAST(k.confdeltype AS text), CAST(k.confupdtype AS text),
+       ARRAY(SELECT CAST(a.attname AS text) FROM pg_catalog.pg_attribute a
+             WHERE a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey)),
+       ARRAY(SELECT CAST(a.attname AS text) FROM pg_catalog.pg_attribute a
+             WHERE a.attrelid = k.confrelid AND a.attnum = ANY (k.confkey)),
+       EXISTS (SELECT 1 FROM pg_catalog.pg_attribute a
+               WHERE a.attrelid = k.confrelid AND a.attnum = ANY (k.confkey) AND a.attgenerated <> '')
+FROM pg_catalog.pg_constraint k
+JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace cn ON cn.oid = c.relnamespace
+JOIN pg_catalog.pg_class p ON p.oid = k.confrelid JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
+WHERE k.contype = 'f' AND (k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd'))
+"""
+
+# Extensions overload names such as max and replace for types of their own (citext): those of their functions that
+# neither write nor depend on anything but their arguments must not turn every max() into an unknown statement.
+_FUNCTIONS_SQL: Final = """
+SELECT DISTINCT f.proname
+FROM pg_catalog.pg_proc f JOIN pg_catalog.pg_namespace n ON n.oid = f.pronamespace
+WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
+  AND (f.provolatile = 'v' OR NOT EXISTS (
+      SELECT 1 FROM pg_catalog.pg_depend d
+      WHERE d.classid = CAST('pg_catalog.pg_proc' AS regclass) AND d.objid = f.oid AND d.deptype = 'e'))
+"""
+
+_KINDS: Final[dict[str, Kind]] = {
+    "r": "table",
+    "p": "partitioned table",
+    "v": "view",
+    "m": "materialized view",
+    "f": "foreign table",
+}
+
+_ACTIONS: Final[dict[str, Action]] = {
+    "a": "NO ACTION",
+    "r": "RESTRICT",
+    "c": "CASCADE",
+    "n": "SET NULL",
+    "d": "SET DEFAULT",
+}
+
+
+def profile_of(dialect: Dialect, dbapi_connection: DBAPIConnection, pool: Pool | None) -> Profile:
+    """Ask a PostgreSQL server; rolls back where the server refused to say who it is."""
+    identity, why_not, incarnation = None, "", ""
+    try:
+        system, database, incarnation, schema, in_recovery = row_of(dbapi_connection, _PROFILE_SQL)
+        identity = f"postgresql:{text_of(system)}:{text_of(database)}"
+    except dialect.loaded_dbapi.DatabaseError as refusal:
+        dbapi_connection.rollback()
+        why_not = (
+            f"the server did not tell its identity ({type(refusal).__name__}); allow this role to execute "
+            "pg_control_system() and pg_control_checkpoint(), or name the bind"
+        )
+        schema, in_recovery = row_of(dbapi_connection, f"SELECT {_CONNECTION_COLUMNS}")
+    return Profile(
+        identity=identity,
+        why_not=why_not,
+        incarnation="" if in_recovery else text_of(incarnation),
+        isolation=dialect.get_isolation_level(dbapi_connection).upper(),
+        default_schema=text_of(schema),
+        is_replica=bool(in_recovery),
+    )
+
+
+def survey_of(dialect: Dialect, dbapi_connection: DBAPIConnection) -> Survey:
+    """Read the catalog of the connection's database: every schema but the system's."""
+    return build_survey(
+        tables=[_table_of(row) for row in rows_of(dbapi_connection, _TABLES_SQL)],
+        foreign_keys=[_foreign_key_of(row) for row in rows_of(dbapi_connection, _FOREIGN_KEYS_SQL)],
+        user_functions=[text_of(name) for (name,) in rows_of(dbapi_connection, _FUNCTIONS_SQL)],
+    )
+
+
+def _table_of(row: Row) -> Table:
+    schema, name, relkind, persistence, is_partition, row_security, fires, has_relatives, is_subscribed = row
+    kind = _KINDS.get(text_of(relkind), "other relation")
+    if text_of(persistence) == "t":
+        kind = "temporary table"
+    elif is_partition:
+        kind = "partition"
+    obstacle = ""
+    if row_security:
+        obstacle = "has row-level security: what it shows depends on who asks"
+    elif is_subscribed:
+        obstacle = "is written by a logical replication subscription"
+    return Table(_name_of(schema, name), kind, bool(fires), bool(has_relatives), obstacle)
+
+
+def _foreign_key_of(row: Row) -> ForeignKey:
+    child_schema, child, parent_schema, parent, on_delete, on_update, child_columns, parent_columns, is_computed = row
+    return ForeignKey(
+        child=_name_of(child_schema, child),
+        parent=_name_of(parent_schema, parent),
+        child_columns=tuple(text_of(column) for column in child_columns),
+        parent_columns=() if is_computed else tuple(text_of(column) for column in parent_columns),
+        on_delete=_action_of(on_delete),
+        on_update=_action_of(on_update),
+    )
+
+
+def _action_of(code: object) -> Action:
+    return _ACTIONS.get(text_of(code), "CASCADE")
+
+
+def _name_of(schema: object, name: object) -> TableName:
+    return text_of(schema), text_of(name)

@@ -1,0 +1,226 @@
+"""What is a table in the database's own catalog, and which tables does a write to it reach?
+
+A survey is an immutable picture: what was made after it is unknown to it, and unknown is never plain. It answers for
+cascades that the database itself runs; where it cannot answer, ``writes_are_known`` is False and the caller has to
+take every table of the bind as changed. Names are (schema, name) in lower case, whatever the database folds to; two
+tables whose names differ in case only are one, and not plain. It never asks the database anything.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, Literal, TypeAlias
+
+TableName: TypeAlias = tuple[str, str]
+"""Schema and name, both in lower case. MySQL and MariaDB: the database is the schema. SQLite: "main"."""
+
+Kind: TypeAlias = Literal[
+    "table",
+    "view",
+    "materialized view",
+    "foreign table",
+    "partitioned table",
+    "partition",
+    "temporary table",
+    "virtual table",
+    "shadow table",
+    "attached table",
+    "system-versioned table",
+    "ambiguous name",
+    "other relation",
+]
+
+Action: TypeAlias = Literal["NO ACTION", "RESTRICT", "CASCADE", "SET NULL", "SET DEFAULT"]
+
+_UPDATING: Final[frozenset[Action]] = frozenset({"SET NULL", "SET DEFAULT"})
+_ACTING: Final[frozenset[Action]] = _UPDATING | {"CASCADE"}
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What the catalog says about one relation.
+
+    ``fires``: a write to it runs code that the database keeps (triggers, rules), or may, as far as this user can see.
+    ``has_relatives``: it inherits or is inherited from, so that its rows show in other tables, or theirs in it.
+    ``obstacle``: why reading it is not a matter of its rows alone, as the end of "the table ...".
+    """
+
+    name: TableName
+    kind: Kind = "table"
+    fires: bool = False
+    has_relatives: bool = False
+    obstacle: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignKey:
+    """A constraint of ``child`` on ``parent``, its columns in no order.
+
+    No ``child_columns``: any may be of it. No ``parent_columns``: any update of the parent may change them, because
+    they are not known or because the database computes one of them.
+    """
+
+    child: TableName
+    parent: TableName
+    child_columns: tuple[str, ...]
+    parent_columns: tuple[str, ...]
+    on_delete: Action
+    on_update: Action
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Survey:
+    """The catalog of one database at one moment. Made by :func:`build_survey`."""
+
+    tables: Mapping[TableName, Table]
+    keys_on: Mapping[TableName, tuple[ForeignKey, ...]]
+    user_functions: frozenset[str]
+    hidden_names: frozenset[str]
+
+    def plain(self, table: TableName) -> bool:
+        """Tell whether what a SELECT of the table shows is decided by the rows of this table alone."""
+        return self.why_not_plain(table) is None
+
+    def why_not_plain(self, table: TableName) -> str | None:
+        """Say why a table is not plain, as the end of the sentence "the table ..."; None for a plain one."""
+        known = self.tables.get(fold(table))
+        if known is None:
+            return "was not in the catalog when it was surveyed"
+        if known.kind != "table":
+            return _KIND_SENTENCES.get(known.kind, f"is a {known.kind}")
+        if known.name[1] in self.hidden_names:
+            return "is hidden by a temporary table of the same name"
+        if known.has_relatives:
+            return "shares rows with the tables that it inherits from or that inherit from it"
+        return known.obstacle or None
+
+    def writes_are_known(self, table: TableName) -> bool:
+        """Tell whether a write to the table reaches nothing but the table and what the ``reached_by_*`` methods name.
+
+        False for a table, or one in reach of its cascades, that is not in the catalog, fires triggers or rules,
+        inherits, or is no ordinary table: then every table of the bind may have changed.
+        """
+        name = fold(table)
+        reached = {name} | self.reached_by_delete(name) | self.reached_by_update(name)
+        return all(self._writes_stay_in(one) for one in reached)
+
+    def reached_by_delete(self, table: TableName) -> frozenset[TableName]:
+        """Name the tables that the database changes by itself when rows of this one are deleted.
+
+        The table itself is among them only where a cascade comes back to it.
+        """
+        return _closure_of(self.keys_on, deleted={fold(table)}, updated=set())
+
+    def reached_by_update(self, table: TableName, columns: Iterable[str] | None = None) -> frozenset[TableName]:
+        """Name the tables that the database changes by itself when these columns are updated; None: any columns."""
+        name = fold(table)
+        if columns is None:
+            columns = {column for key in self.keys_on.get(name, ()) for column in key.parent_columns or _ANY}
+        return _closure_of(self.keys_on, deleted=set(), updated={(name, column.lower()) for column in columns})
+
+    def is_user_function(self, name: str) -> bool:
+        """Tell whether a routine of this name, with or without its schema, was made by users and may do anything."""
+        return name.lower().rpartition(".")[2] in self.user_functions
+
+    def _writes_stay_in(self, name: TableName) -> bool:
+        known = self.tables.get(name)
+        return (
+            known is not None
+            and known.kind == "table"
+            and not (known.fires or known.has_relatives)
+            and name[1] not in self.hidden_names
+        )
+
+
+_ANY: Final = ("",)  # stands for some column of a key whose columns are not known
+
+_KIND_SENTENCES: Final[Mapping[Kind, str]] = MappingProxyType(
+    {
+        "ambiguous name": "has a name that differs from another table's in upper and lower case only",
+        "attached table": "belongs to an attached database",
+        "other relation": "is not an ordinary table",
+    }
+)
+
+
+def fold(table: TableName) -> TableName:
+    """Give a name as the survey keeps it."""
+    return table[0].lower(), table[1].lower()
+
+
+def build_survey(
+    tables: Iterable[Table],
+    foreign_keys: Iterable[ForeignKey] = (),
+    user_functions: Iterable[str] = (),
+) -> Survey:
+    """Put together what a catalog said, in any case of letters."""
+    known: dict[TableName, Table] = {}
+    hidden: set[str] = set()
+    for table in tables:
+        name = fold(table.name)
+        if table.kind == "temporary table":
+            hidden.add(name[1])
+        if name in known:
+            known[name] = Table(name, "ambiguous name")
+        else:
+            known[name] = Table(name, table.kind, table.fires, table.has_relatives, table.obstacle)
+    return Survey(
+        tables=MappingProxyType(known),
+        keys_on=MappingProxyType(_keys_by_parent(foreign_keys)),
+        user_functions=frozenset(name.lower() for name in user_functions),
+        hidden_names=frozenset(hidden),
+    )
+
+
+def _keys_by_parent(foreign_keys: Iterable[ForeignKey]) -> dict[TableName, tuple[ForeignKey, ...]]:
+    by_parent: defaultdict[TableName, list[ForeignKey]] = defaultdict(list)
+    for key in foreign_keys:
+        if key.on_delete in _ACTING or key.on_update in _ACTING:
+            by_parent[fold(key.parent)].append(_folded(key))
+    return {parent: tuple(keys) for parent, keys in by_parent.items()}
+
+
+def _folded(key: ForeignKey) -> ForeignKey:
+    return ForeignKey(
+        child=fold(key.child),
+        parent=fold(key.parent),
+        child_columns=tuple(column.lower() for column in key.child_columns),
+        parent_columns=tuple(column.lower() for column in key.parent_columns),
+        on_delete=key.on_delete,
+        on_update=key.on_update,
+    )
+
+
+def _closure_of(
+    keys_on: Mapping[TableName, tuple[ForeignKey, ...]],
+    deleted: set[TableName],
+    updated: set[tuple[TableName, str]],
+) -> frozenset[TableName]:
+    """Follow the actions of foreign keys from rows deleted and from columns updated, until nothing new is reached."""
+    reached: set[TableName] = set()
+    deletes, updates = list(deleted), list(updated)
+    while deletes or updates:
+        if deletes:
+            gone = deletes.pop()
+            keys = [key for key in keys_on.get(gone, ()) if key.on_delete in _ACTING]
+            cascading = {key.child for key in keys if key.on_delete == "CASCADE"}
+            deletes.extend(cascading - deleted)
+            deleted |= cascading
+            changing = [key for key in keys if key.on_delete in _UPDATING]
+        else:
+            parent, column = updates.pop()
+            keys = changing = [key for key in keys_on.get(parent, ()) if _follows(key, column)]
+        reached.update(key.child for key in keys)
+        new = {(key.child, one) for key in changing for one in key.child_columns or _ANY} - updated
+        updates.extend(new)
+        updated |= new
+    return frozenset(reached)
+
+
+def _follows(key: ForeignKey, column: str) -> bool:
+    if key.on_update not in _ACTING:
+        return False
+    return not key.parent_columns or column in key.parent_columns or column in _ANY

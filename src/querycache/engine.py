@@ -1,0 +1,402 @@
+"""How does the cache hear what an engine's connections do?
+
+``Attachment`` ties one engine to one cache: it asks each new driver connection which database it is on, keeps the state of
+each connection's transaction, and listens to every statement. What ends a transaction is in ``commits``; what a statement
+changes, in ``capture``.
+
+Promises: every statement sent through SQLAlchemy on an attached engine is seen before it is sent; a transaction that
+changed anything stores nothing. Never: a cached row read or built here.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Dialect, Engine
+from sqlalchemy.pool import SingletonThreadPool, StaticPool
+
+from querycache import _sqlalchemy
+from querycache._types import MAX_TTL_S, Stamp, TagSet
+from querycache.capture import INTERNAL, inserts_unknown_keys, note_changes, note_inserted_keys
+from querycache.coherence.binds import Bind, Binds
+from querycache.coherence.journal import Mark
+from querycache.coherence.moved import SnapshotMovedError
+from querycache.coherence.protocol import Coherence
+from querycache.coherence.snapshots import Freshness
+from querycache.coherence.transactions import ConnectionState
+from querycache.commits import abandon, hook_ends
+from querycache.databases import autocommit_of, in_transaction_of, profile_of, survey_of
+from querycache.events import logger
+from querycache.statements.writes import Effect, effect_of_compiled, effect_of_textual
+
+STATE: Final = "querycache"
+CAPTURE: Final = "_querycache_capture"
+OnSnapshotMoved = Literal["raise", "continue"]
+
+_SQLITE_BEGINS: Final = re.compile(r"\s*(INSERT|UPDATE|DELETE|REPLACE)\b", re.IGNORECASE)
+_READS: Final = ("read", "harmless", "savepoint")
+_TRANSACTIONAL: Final = ("read", "harmless", "savepoint", "write")
+
+
+@dataclass(slots=True)
+class Capture:
+    """Asks for the raw rows of one execution, and carries them back with what the snapshot rules need to know."""
+
+    compiled: Any
+    rows: list[Any] | None = None
+    description: Any = None
+    freshness: Freshness = Freshness.UNKNOWN
+    first: bool = False
+    since: Mapping[int, Stamp] | None = None
+    dirty: bool = True
+
+
+@dataclass(slots=True)
+class _Sent:
+    """The statement that a connection is sending: what it does, and what was marked because it may commit by itself."""
+
+    effect: Effect
+    marks: list[Mark]
+    commits_itself: bool
+
+
+class Attachment:
+    """One engine, one cache. ``name``: the user's own name for the bind, instead of asking the database."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        coherence: Coherence,
+        binds: Binds,
+        *,
+        name: str | None = None,
+        old_images: bool = True,
+        on_snapshot_moved: OnSnapshotMoved | None = None,
+    ) -> None:
+        self.engine = engine
+        self.dialect: Dialect = engine.dialect
+        self.coherence = coherence
+        self.binds = binds
+        self.why_no_bind = "no connection was made yet"
+        self._name = name
+        self._old_images = old_images
+        self._on_snapshot_moved = on_snapshot_moved
+        self._by_thread = threading.local() if isinstance(engine.pool, SingletonThreadPool) else None
+        self._bind: Bind | None = None
+        self._states: weakref.WeakValueDictionary[int, ConnectionState] = weakref.WeakValueDictionary()
+        self._effects: weakref.WeakKeyDictionary[Any, Effect] = weakref.WeakKeyDictionary()
+        self._inserts: dict[int, Any] = {}
+        self._isolation_chosen = False
+        self._is_shared = isinstance(engine.pool, SingletonThreadPool | StaticPool)
+
+    # -- installing ------------------------------------------------------------------------------------------------
+
+    def install(self) -> None:
+        """Begin to listen. Statements compiled before are forgotten, as nobody recorded what they read."""
+        _sqlalchemy.record_rendering(self.dialect)
+        self.engine.clear_compiled_cache()
+        hook_ends(self.dialect, self.coherence, self.state_of_proxy, self.binds.tag_set)
+        self._hook_isolation()
+        for name, listener in (
+            ("before_cursor_execute", self._before_cursor_execute),
+            ("after_cursor_execute", self._after_cursor_execute),
+            ("after_execute", self._after_execute),
+            ("handle_error", self._handle_error),
+            ("checkout", self._checkout),
+            ("checkin", self._checkin),
+            ("invalidate", self._lost),
+        ):
+            event.listen(self.engine, name, listener)
+
+    def _hook_isolation(self) -> None:
+        """Hear which isolation level a connection is given, and when it goes back to the default."""
+        send_set, send_reset = self.dialect.set_isolation_level, self.dialect.reset_isolation_level
+
+        def set_isolation_level(dbapi_connection: Any, level: Any) -> None:
+            send_set(dbapi_connection, level)
+            state = self._states.get(id(dbapi_connection))
+            if state is not None:
+                state.isolation = str(level)
+                state.isolation_chosen = True
+            else:
+                self._isolation_chosen = True
+
+        def reset_isolation_level(dbapi_connection: Any) -> None:
+            send_reset(dbapi_connection)
+            state = self._states.get(id(dbapi_connection))
+            if state is not None:
+                state.isolation = state.profile.isolation
+                state.isolation_chosen = self._isolation_chosen
+
+        self.dialect.set_isolation_level = set_isolation_level  # type: ignore[method-assign]
+        self.dialect.reset_isolation_level = reset_isolation_level  # type: ignore[method-assign]
+
+    # -- which database --------------------------------------------------------------------------------------------
+
+    @property
+    def bind(self) -> Bind | None:
+        """The database that the engine's connections were last seen on; None where it is not known."""
+        if self._by_thread is not None:
+            return getattr(self._by_thread, "bind", None)
+        return self._bind
+
+    def ask(self) -> Bind | None:
+        """Return the bind; where no connection was made yet, make one."""
+        bind = self.bind
+        if bind is None or bind.survey is None:
+            with self.engine.connect():
+                bind = self.bind
+        return bind
+
+    def state_of(self, connection: Connection) -> ConnectionState | None:
+        """Return what is known of a connection's driver connection; None where it is closed or was never asked."""
+        if connection.closed or connection.invalidated:
+            return None
+        return _sqlalchemy.connection_info_of(connection).get(STATE)
+
+    def state_of_proxy(self, proxied: Any) -> ConnectionState | None:
+        """The same for what the pool hands out, or a driver connection."""
+        info = getattr(proxied, "info", None)
+        if isinstance(info, dict):
+            return info.get(STATE)
+        return self._states.get(id(proxied))
+
+    def _checkout(self, dbapi_connection: Any, record: Any, proxy: Any) -> None:
+        """Ask a connection that nobody asked yet, or read the catalog again after DDL: before the application has it."""
+        state: ConnectionState | None = record.info.get(STATE)
+        if state is not None and (state.bind.survey is not None or state.began):
+            self._remember(state.bind)
+            return
+        # A connection can be in use already: in-memory SQLite hands one out many times.
+        in_use = state is None and self._is_shared and in_transaction_of(self.dialect, dbapi_connection) is True
+        try:
+            if state is None:
+                state = self._ask_connection(dbapi_connection, record)
+            if state is not None and state.bind.survey is None:
+                state.bind.learn(survey_of(self.dialect, dbapi_connection))
+        finally:
+            if not in_use:
+                dbapi_connection.rollback()
+        if state is not None:
+            self._check_incarnation(state)
+            self._remember(state.bind)
+
+    def _ask_connection(self, dbapi_connection: Any, record: Any) -> ConnectionState | None:
+        profile = profile_of(self.dialect, dbapi_connection, pool=self.engine.pool)
+        identity = self._name or profile.identity
+        if identity is None:
+            if self.why_no_bind != profile.why_not:
+                self.why_no_bind = profile.why_not
+                logger.warning("%s is not cached: %s", self.engine.url.render_as_string(), profile.why_not)
+            return None
+        bind = self.binds.bind_of(identity, profile, self.dialect)
+        state = ConnectionState(
+            self.dialect.name, profile, bind, profile.isolation, isolation_chosen=self._isolation_chosen
+        )
+        record.info[STATE] = state
+        self._states[id(dbapi_connection)] = state
+        return state
+
+    def _check_incarnation(self, state: ConnectionState) -> None:
+        """Drop what the bind holds when the database has started anew: it may have lost what it had acknowledged."""
+        incarnation = state.profile.incarnation.encode()
+        if not incarnation:
+            return
+        key = f"{state.bind.id}/incarnation".encode()
+        tags = TagSet((key,))
+        for store in range(len(self.coherence.journals)):
+            found = self.coherence.lookup(store, key, tags)
+            if found is not None and found.payload != incarnation:
+                self.coherence.touch([state.bind.tag])
+                self.coherence.fill(store, key, incarnation, found.lease, MAX_TTL_S)
+
+    def _remember(self, bind: Bind) -> None:
+        if self._by_thread is not None:
+            self._by_thread.bind = bind
+        else:
+            self._bind = bind
+
+    # -- a connection's life ---------------------------------------------------------------------------------------
+
+    def _checkin(self, dbapi_connection: Any, record: Any) -> None:
+        state: ConnectionState | None = record.info.get(STATE)
+        if state is not None:
+            abandon(state, self.coherence)
+            state.tainted = None
+
+    def _lost(self, dbapi_connection: Any, record: Any, exception: BaseException | None) -> None:
+        state: ConnectionState | None = record.info.get(STATE)
+        if state is not None:
+            abandon(state, self.coherence)
+
+    # -- a statement -----------------------------------------------------------------------------------------------
+
+    def effect_of(self, context: Any, statement: str) -> Effect:
+        """Tell what the statement being sent does; the driver's text counts where SQLAlchemy did not compile it."""
+        compiled = None if context is None else context.compiled
+        batched = context is not None and context.execute_style.name == "INSERTMANYVALUES"
+        if compiled is None or not (batched or statement == context.statement):
+            return effect_of_textual(statement, self.dialect.name)
+        effect = self._effects.get(compiled)
+        if effect is None:
+            effect = self._effects[compiled] = effect_of_compiled(compiled, self.dialect.name)
+        return effect
+
+    def _before_cursor_execute(
+        self, connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
+    ) -> None:
+        options = {} if context is None else context.execution_options
+        if INTERNAL in options:
+            return
+        state = self.state_of(connection)
+        if state is None:
+            return
+        raw = connection.connection.dbapi_connection
+        effect = self.effect_of(context, statement)
+        self._begin(state, raw)
+        capture: Capture | None = options.get(CAPTURE)
+        if capture is not None and capture.compiled is context.compiled:
+            self._prepare_capture(capture, state, raw)
+        state.statements += 1
+        state.sent = _Sent(effect, [], self._commits_itself(state, effect, statement, raw))
+        if effect.kind == "session":
+            state.tainted = "a SET or PRAGMA changed what the connection's statements mean"
+        elif effect.kind == "savepoint":
+            state.images.clear()
+        self._before_change(state, effect, context, connection)
+
+    def _begin(self, state: ConnectionState, raw: Any) -> None:
+        if state.began:
+            return
+        state.began = True
+        state.autocommit = autocommit_of(self.dialect, raw)
+        if self.freshness_of(state, raw) is not Freshness.STATEMENT or state.dialect_name == "sqlite":
+            state.since = self.coherence.clocks()
+
+    def freshness_of(self, state: ConnectionState, raw: Any) -> Freshness:
+        """Tell what the connection's next statement will see."""
+        return state.freshness(in_transaction=in_transaction_of(self.dialect, raw))
+
+    def _prepare_capture(self, capture: Capture, state: ConnectionState, raw: Any) -> None:
+        capture.freshness = self.freshness_of(state, raw)
+        capture.first = state.statements == 0
+        capture.since = state.since
+        capture.dirty = state.dirty or state.profile.is_replica
+
+    def _commits_itself(self, state: ConnectionState, effect: Effect, statement: str, raw: Any) -> bool:
+        """Tell whether a statement may end or commit a transaction without the driver's commit."""
+        if effect.kind in _READS:
+            return state.autocommit and effect.kind == "read"
+        if state.autocommit or effect.kind in ("commit", "unknown"):
+            return True
+        if state.dialect_name == "sqlite":
+            return not getattr(raw, "in_transaction", False) and not _SQLITE_BEGINS.match(statement)
+        return effect.kind not in (*_TRANSACTIONAL, "rollback") and state.dialect_name in ("mysql", "mariadb")
+
+    def _before_change(self, state: ConnectionState, effect: Effect, context: Any, connection: Connection) -> None:
+        """Note what a statement changes, and mark it now where it may commit by itself."""
+        commits_itself = state.sent.commits_itself
+        if effect.kind in ("write", "unknown") or state.bind.calls_user_function(effect.functions):
+            state.dirty = True
+            note_changes(state, effect, context, connection, old_images=self._old_images and not commits_itself)
+            for write in effect.writes:
+                if inserts_unknown_keys(write, context):
+                    facts = state.bind.facts(write.table, context.execution_options.get("schema_translate_map"))
+                    if commits_itself:
+                        state.pending.add(facts.key_tags(None))
+                    else:
+                        state.inserts[id(context)] = facts
+        if effect.is_ddl or effect.kind == "unknown":
+            state.schema_changed = True
+        if commits_itself and state.pending:
+            state.sent.marks = self.coherence.mark(state.pending.tag_set(state.bind.tag))
+
+    def _after_cursor_execute(
+        self, connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
+    ) -> None:
+        options = {} if context is None else context.execution_options
+        if INTERNAL in options:
+            return
+        state = self.state_of(connection)
+        if state is None or state.sent is None:
+            return
+        sent, state.sent = state.sent, None
+        capture: Capture | None = options.get(CAPTURE)
+        if capture is not None and capture.compiled is context.compiled and statement == context.statement:
+            capture.description = cursor.description
+            capture.rows = _sqlalchemy.buffer_cursor(context, cursor)
+        elif state.dialect_name == "sqlite" and cursor.description is not None and context is not None:
+            watch = _sqlalchemy.watch_cursor(context)
+            if watch is not None:
+                state.watch(watch)
+        self._after_change(state, sent)
+        if not state.pinned and self._pins(state, sent.effect):
+            state.pinned = True
+            self._look_again(state, connection.connection.dbapi_connection)
+
+    def _after_change(self, state: ConnectionState, sent: _Sent) -> None:
+        self.coherence.release(sent.marks)
+        if sent.effect.kind == "commit":
+            if state.schema_changed:
+                state.bind.forget_survey()
+            state.end()
+        elif sent.effect.kind == "rollback":
+            abandon(state, self.coherence)
+        elif sent.commits_itself and sent.effect.kind in ("read", "write"):
+            state.end()
+        elif sent.effect.is_ddl or sent.effect.kind == "unknown":
+            state.bind.forget_survey()
+
+    def _pins(self, state: ConnectionState, effect: Effect) -> bool:
+        """Tell whether a statement that was answered surely took the transaction's snapshot."""
+        if state.dialect_name in ("mysql", "mariadb"):
+            return effect.kind == "read" and effect.reads_tables and not effect.locks_rows
+        return effect.reads_tables or effect.kind in ("write", "unknown")
+
+    def _look_again(self, state: ConnectionState, raw: Any) -> None:
+        """Compare what was served before the snapshot with what it shows."""
+        if not state.served:
+            return
+        moved = False
+        if self.freshness_of(state, raw) in (Freshness.SNAPSHOT, Freshness.SERIAL):
+            moved = state.served.overflowed or any(
+                not self._still(store, tags, lease) for (store, _), (tags, lease) in state.served.leases.items()
+            )
+        state.served.clear()
+        if moved:
+            policy = self._on_snapshot_moved or ("raise" if state.isolation_chosen else "continue")
+            self.coherence.events.emit("moved", reason=policy)
+            if policy == "raise":
+                raise SnapshotMovedError
+
+    def _still(self, store: int, tags: TagSet, lease: tuple[Stamp, ...]) -> bool:
+        found = self.coherence.lookup(store, None, tags)
+        return found is not None and found.storable and found.lease == lease
+
+    def _after_execute(
+        self, connection: Connection, element: Any, multiparams: Any, params: Any, options: Any, result: Any
+    ) -> None:
+        context = getattr(result, "context", None)
+        state = None if context is None else self.state_of(connection)
+        if state is not None:
+            facts = state.inserts.pop(id(context), None)
+            if facts is not None:
+                note_inserted_keys(state, facts, context)
+
+    def _handle_error(self, context: Any) -> None:
+        """A statement failed: what was marked for it is over where the server said so."""
+        state = None if context.connection is None else self.state_of(context.connection)
+        if state is None or state.sent is None:
+            return
+        sent, state.sent = state.sent, None
+        answered = context.sqlalchemy_exception is not None and not context.is_disconnect
+        if answered:
+            self.coherence.release(sent.marks)
+        else:
+            self.coherence.doubt(sent.marks)

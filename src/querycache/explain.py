@@ -1,0 +1,121 @@
+"""Why is a statement cached or not, under what, and what would drop it?
+
+Asks the same questions as a read, and answers in words. Never runs the statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from querycache._types import TagSet
+from querycache.coherence.binds import Bind
+from querycache.engine import Attachment
+from querycache.errors import ConfigurationError
+from querycache.options import CacheRequest, FromCache, NoCache
+from querycache.session import Bypass, Reader
+
+
+@dataclass(frozen=True, slots=True)
+class TableExplanation:
+    """One table that a statement reads: the tags it depends on, and the writes that drop it."""
+
+    table: str
+    tags: tuple[str, ...]
+    narrowed_by: str | None
+    dropped_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What ``QueryCache.explain`` found. ``reason`` says why a statement is not cached. ``ttl`` is in seconds."""
+
+    cached: bool
+    reason: str | None = None
+    key: str | None = None
+    tables: tuple[TableExplanation, ...] = ()
+    other_tags: tuple[str, ...] = ()
+    ttl: float | None = None
+    store: str | None = None
+    present: bool | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values, ready for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        if not self.cached:
+            return f"not cached: {self.reason}"
+        lines = [f"cached for {self.ttl:g} s under {self.key} in {self.store}: {_PRESENCE[self.present]}"]
+        for table in self.tables:
+            by = f"narrowed by {table.narrowed_by}" if table.narrowed_by else "not narrowed"
+            lines.append(f"  {table.table}: {by}; dropped by {table.dropped_by}")
+            lines.extend(f"    {tag}" for tag in table.tags)
+        lines.extend(f"  {tag}" for tag in self.other_tags)
+        return "\n".join(lines)
+
+
+_PRESENCE = {True: "present", False: "not present", None: "the store did not answer"}
+
+
+def explain(
+    reader: Reader,
+    attachment: Attachment,
+    statement: Any,
+    parameters: Mapping[str, Any] | None,
+    session: Session | None,
+) -> Explanation:
+    """Explain one call of a statement."""
+    if not getattr(statement, "is_select", False):
+        statement = getattr(statement, "statement", statement)
+    if not getattr(statement, "is_select", False):
+        raise ConfigurationError(f"explain() takes a select() or a Query, not {type(statement).__name__}")
+    bind = attachment.ask()
+    if bind is None:
+        return Explanation(False, f"it is not known which database this is: {attachment.why_no_bind}")
+    options = {**attachment.engine.get_execution_options(), **statement.get_execution_options()}
+    if options.get("yield_per") or options.get("stream_results"):
+        return Explanation(False, "its rows are streamed")
+    given = statement._with_options
+    if any(isinstance(option, NoCache) for option in given):
+        return Explanation(False, "NoCache")
+    request: CacheRequest | None = next((o.payload for o in reversed(given) if isinstance(o, FromCache)), None)
+    question = reader.question_of(statement, parameters, options, attachment, bind, attachment.engine, request)
+    if isinstance(question, Bypass):
+        return Explanation(False, question.reason)
+    found = attachment.coherence.lookup(question.store, question.key, question.tags)
+    tables, others = _by_table(bind, question.tags, question.tables)
+    return Explanation(
+        cached=True,
+        key=question.key.hex(),
+        tables=tables,
+        other_tags=others,
+        ttl=question.ttl_s,
+        store=attachment.coherence.journals[question.store].store.url,
+        present=None if found is None else found.payload is not None,
+    )
+
+
+def _by_table(
+    bind: Bind, tags: TagSet, tables: frozenset[str]
+) -> tuple[tuple[TableExplanation, ...], tuple[str, ...]]:
+    names = [tag.decode().removeprefix(f"{bind.id}/") for tag in (*tags.tags, *(guard[0] for guard in tags.guards))]
+    explained, taken = [], set()
+    for table in sorted(tables):
+        own = tuple(name for name in names if name.startswith((f"{table}!", f"{table}*", f"{table}|")))
+        taken.update(own)
+        explained.append(_explain_table(table, own))
+    return tuple(explained), tuple("anything in the database" if not n else n for n in names if n not in taken)
+
+
+def _explain_table(table: str, names: tuple[str, ...]) -> TableExplanation:
+    if f"{table}*" in names:
+        return TableExplanation(table, names, None, "any row inserted, updated or deleted")
+    values = [name.partition("|")[2] for name in names if "|" in name]
+    columns = sorted({value.partition("=")[0] for value in values})
+    by = ", ".join("its primary key" if column == "pk" else column for column in columns)
+    rows = " or ".join(value for value in values if not value.endswith("=?"))
+    return TableExplanation(table, names, by, f"changes of rows with {rows}, and changes not known row by row")

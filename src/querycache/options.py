@@ -1,0 +1,51 @@
+"""How does one statement say that it wants to be cached, or not?
+
+As ORM options, on ``select()`` and on legacy ``Query`` alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy.orm import UserDefinedOption
+
+from querycache.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True)
+class CacheRequest:
+    """What ``FromCache`` asks for."""
+
+    region: str
+    cache_key: str | None
+    ttl_s: float | None
+
+
+class FromCache(UserDefinedOption):
+    """Serve a statement from the cache, also where its models are not cacheable.
+
+    ``region`` names the region (policy and store) to use. ``cache_key`` is a name by which the entry can be dropped
+    later, ``Model.cache.flush(cache_key)``; it never stands for the statement: two statements under one name are two
+    entries. ``ttl`` is in seconds, at most a day; None leaves the region's.
+
+    Statements that cannot be cached safely go to the database all the same; ``QueryCache.explain`` says why.
+    """
+
+    propagate_to_loaders = False
+
+    def __init__(self, region: str = "default", cache_key: str | None = None, ttl: float | None = None) -> None:
+        if ttl is not None and not 0 < ttl <= 86400:
+            raise ConfigurationError(f"FromCache(ttl={ttl!r}): give seconds, more than 0 and at most 86400 (a day)")
+        self.region = region
+        self.cache_key = cache_key
+        self.ttl = ttl
+        super().__init__(payload=CacheRequest(region, cache_key, ttl))
+
+
+class NoCache(UserDefinedOption):
+    """Send a statement to the database, and store nothing of it."""
+
+    propagate_to_loaders = False
+
+    def __init__(self) -> None:
+        super().__init__(payload=None)

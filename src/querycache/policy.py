@@ -1,0 +1,89 @@
+"""Which tables may be cached, how long, and what of them?
+
+By model: those that say so themselves (``CacheableMixin``) and those that the user names. A statement is cacheable when
+every table it reads is: what it returns and what it only looks at. ``FromCache`` overrides.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
+
+from sqlalchemy import Table
+from sqlalchemy.orm import Mapper, RelationshipProperty, class_mapper
+from sqlalchemy.orm.exc import UnmappedClassError
+
+from querycache._types import DEFAULT_TTL_S, MAX_TTL_S
+from querycache.errors import ConfigurationError
+
+Operation: TypeAlias = Literal["get", "list", "columns"]
+"""``get``: one entity by primary key. ``list``: any other select of entities. ``columns``: columns, counts, aggregates."""
+
+OPERATIONS: Final[frozenset[str]] = frozenset({"get", "list", "columns"})
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How a model is cached: seconds to live, operations, and the size in bytes past which a result is not stored."""
+
+    ttl: float = DEFAULT_TTL_S
+    operations: frozenset[str] = OPERATIONS
+    max_size_bytes: int = 1_000_000
+    region: str = "default"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.ttl <= MAX_TTL_S:
+            raise ConfigurationError(f"ttl={self.ttl!r}: give seconds, more than 0 and at most {MAX_TTL_S:.0f} (a day)")
+        unknown = set(self.operations) - OPERATIONS
+        if unknown:
+            raise ConfigurationError(f"operations={sorted(unknown)}: known are {', '.join(sorted(OPERATIONS))}")
+        if self.max_size_bytes <= 0:
+            raise ConfigurationError(f"max_size_bytes={self.max_size_bytes!r}: give a number of bytes above 0")
+
+
+class Policies:
+    """The policy of each table, found from models as late as possible: mappers are configured after the cache is made."""
+
+    def __init__(self, models: Callable[[], Iterable[tuple[type[Any], Policy]]]) -> None:
+        self._models = models
+        self._tables: dict[Table, Policy] = {}
+        self._seen = -1
+        self._lock = threading.Lock()
+
+    def of(self, table: Table) -> Policy | None:
+        """Return a table's policy, None where no cacheable model has it."""
+        policy = self._tables.get(table)
+        if policy is None:
+            self._refresh()
+            policy = self._tables.get(table)
+        return policy
+
+    def _refresh(self) -> None:
+        models = list(self._models())
+        with self._lock:
+            if len(models) == self._seen:
+                return
+            tables: dict[Table, Policy] = {}
+            for model, policy in models:
+                for table in _tables_of(model):
+                    tables.setdefault(table, policy)
+            self._tables, self._seen = tables, len(models)
+
+
+def _tables_of(model: type[Any]) -> Iterator[Table]:
+    """Yield the tables of a model: its own, its subclasses', and the association tables of its relationships."""
+    try:
+        mapper: Mapper[Any] = class_mapper(model)
+    except UnmappedClassError:
+        return
+    for one in mapper.self_and_descendants:
+        yield from (table for table in one.tables if isinstance(table, Table))
+        for relationship in one.relationships:
+            yield from _secondary_of(relationship)
+
+
+def _secondary_of(relationship: RelationshipProperty[Any]) -> Iterator[Table]:
+    if isinstance(relationship.secondary, Table):
+        yield relationship.secondary

@@ -1,0 +1,283 @@
+"""What does a statement that is about to be sent change?
+
+Two answers, both pure. ``effect_of_compiled`` says once per compiled statement which tables it writes, how, and how the
+rows are known. ``row_changes_of`` says per execution which rows, by the values sent along. What is not positively
+understood is widened: to the table, to the whole bind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any, Final, Literal, TypeAlias
+
+from sqlalchemy import BindParameter, Column, Table, Update
+from sqlalchemy.sql import operators, visitors
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.dml import Delete, Insert, UpdateBase
+from sqlalchemy.sql.elements import BinaryExpression, BooleanClauseList, TextClause
+from sqlalchemy.sql.functions import FunctionElement
+
+from querycache.statements.rawsql import TableName as WrittenName
+from querycache.statements.rawsql import TextEffect, effect_of_text
+
+How: TypeAlias = Literal["insert", "update", "delete", "any"]
+
+MAX_ROWS: Final = 1000
+"""More rows than this in one execution are not followed one by one: the table is."""
+
+
+class Sentinel(Enum):
+    """What stands for a value that only the database knows."""
+
+    UNKNOWN = auto()
+
+
+UNKNOWN: Final = Sentinel.UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class TableWrite:
+    """One table that a statement writes.
+
+    ``key_names`` are the bind names that pin the primary key, in its columns' order: empty where rows are not known one by
+    one. ``set_by_value`` are keys of columns set to a bound value, ``set_by_database`` of those set in another way.
+    """
+
+    table: Table
+    how: How
+    key_names: tuple[str, ...] = ()
+    set_by_value: frozenset[str] = frozenset()
+    set_by_database: frozenset[str] = frozenset()
+    row_by_row: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What a statement does. ``kind`` as in ``rawsql.TextEffect``, "unknown" standing for DDL too."""
+
+    kind: str
+    writes: tuple[TableWrite, ...] = ()
+    named_writes: frozenset[WrittenName] = frozenset()
+    functions: frozenset[str] = frozenset()
+    reads_tables: bool = False
+    locks_rows: bool = False
+    deletes: bool = False
+    is_ddl: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RowChange:
+    """One row that is inserted, or updated or deleted by its primary key.
+
+    ``key``: the primary key's values, None where it is not known (yet). ``new``: values by column key, as sent to the
+    driver before processing; ``UNKNOWN`` where the database makes them; a column that is not named keeps its old value.
+    """
+
+    table: Table
+    how: How
+    key: tuple[Any, ...] | None
+    new: Mapping[str, Any] = field(default_factory=dict)
+
+
+def effect_of_textual(text: str, dialect_name: str) -> Effect:
+    """Tell what SQL that was given as text does."""
+    return _of_text(effect_of_text(text, dialect_name))
+
+
+def effect_of_compiled(compiled: Any, dialect_name: str) -> Effect:
+    """Tell what a compiled construct does."""
+    if not isinstance(compiled, SQLCompiler):
+        return Effect("unknown", is_ddl=True)
+    root = compiled.statement
+    core = getattr(compiled.compile_state, "statement", None)
+    core = root if core is None else core
+    functions, written, opaque = _inspect(core)
+    for cte in compiled.ctes or ():
+        if isinstance(cte.element, UpdateBase):
+            written.append(cte.element)
+    if compiled.isinsert or compiled.isupdate or compiled.isdelete:
+        main, *others = _writes_of_dml(compiled, core), *(_whole(dml) for dml in written if dml is not core)
+        effect = Effect(
+            "write",
+            writes=tuple(write for writes in (main, *others) for write in writes),
+            functions=functions,
+            deletes=compiled.isdelete or _replaces(core),
+        )
+        return _with_text(effect, compiled.string, dialect_name) if opaque else effect
+    if getattr(core, "is_select", False) and not opaque:
+        writes = tuple(write for dml in written for write in _whole(dml))
+        return Effect(
+            "write" if writes else "read",
+            writes=writes,
+            functions=functions,
+            reads_tables=bool(core.froms) if hasattr(core, "froms") else True,
+            locks_rows=getattr(core, "_for_update_arg", None) is not None,
+            deletes=bool(writes),
+        )
+    return effect_of_textual(compiled.string, dialect_name)
+
+
+def row_changes_of(write: TableWrite, parameters: Sequence[Mapping[str, Any]]) -> list[RowChange] | None:
+    """Return the rows that one execution changes; None where they are not known one by one."""
+    if not write.row_by_row or len(parameters) > MAX_ROWS:
+        return None
+    return [_row_change(write, row) for row in parameters]
+
+
+def _row_change(write: TableWrite, row: Mapping[str, Any]) -> RowChange:
+    new: dict[str, Any] = {key: row.get(key, UNKNOWN) for key in write.set_by_value}
+    new.update(dict.fromkeys(write.set_by_database, UNKNOWN))
+    if write.how == "insert":
+        key_columns = list(write.table.primary_key.columns)
+        values = tuple(new.get(column.key, UNKNOWN) for column in key_columns)
+        return RowChange(write.table, "insert", None if not values or UNKNOWN in values or None in values else values, new)
+    return RowChange(write.table, write.how, tuple(row[name] for name in write.key_names), new)
+
+
+def _of_text(effect: TextEffect) -> Effect:
+    return Effect(
+        effect.kind,
+        named_writes=effect.writes,
+        functions=effect.functions,
+        reads_tables=bool(effect.reads),
+        deletes=effect.deletes,
+    )
+
+
+def _with_text(effect: Effect, sql: str, dialect_name: str) -> Effect:
+    """Widen by what the rendered SQL says: there is text in the construct."""
+    text = effect_of_text(sql, dialect_name)
+    if text.kind != "write":
+        return Effect("unknown")
+    return Effect(
+        "write",
+        writes=effect.writes,
+        named_writes=text.writes,
+        functions=effect.functions | text.functions,
+        deletes=effect.deletes or text.deletes,
+    )
+
+
+def _inspect(root: Any) -> tuple[frozenset[str], list[UpdateBase], bool]:
+    """Return the functions called, the DML found inside, and whether there is text that nobody understands."""
+    functions: set[str] = set()
+    written: list[UpdateBase] = []
+    opaque = False
+    for element in visitors.iterate(root):
+        if isinstance(element, FunctionElement):
+            functions.add(str(getattr(element, "name", "") or type(element).__name__).lower())
+        elif isinstance(element, UpdateBase):
+            written.append(element)
+        elif isinstance(element, TextClause) or getattr(element, "is_literal", False) and not _harmless_literal(element):
+            opaque = True
+    for attribute in ("_prefixes", "_suffixes", "_statement_hints"):
+        opaque = opaque or bool(getattr(root, attribute, ())) and not isinstance(root, UpdateBase)
+    return frozenset(functions), written, opaque
+
+
+def _harmless_literal(element: Any) -> bool:
+    name = str(getattr(element, "name", ""))
+    return name == "*" or name.isalnum()
+
+
+def _replaces(core: Any) -> bool:
+    return isinstance(core, Insert) and (bool(core._prefixes) or core._post_values_clause is not None)
+
+
+def _whole(dml: UpdateBase) -> tuple[TableWrite, ...]:
+    return tuple(TableWrite(table, "any") for table in _tables_written(dml))
+
+
+def _tables_written(dml: Any) -> Iterator[Table]:
+    """Yield every table that a DML statement may write: all that stand in it, where it may name several."""
+    target = dml.table
+    if isinstance(dml, Insert) and isinstance(target, Table):
+        yield target
+        return
+    seen = {}
+    for element in visitors.iterate(dml):
+        for table in (element, getattr(element, "table", None)):
+            if isinstance(table, Table):
+                seen[table] = None
+    yield from seen
+
+
+def _writes_of_dml(compiled: SQLCompiler, core: Any) -> tuple[TableWrite, ...]:
+    target = core.table
+    if not isinstance(target, Table):
+        return _whole(core)
+    if isinstance(core, Insert):
+        return (_insert_of(compiled, core, target),)
+    others = [table for table in _tables_written(core) if table is not target]
+    if getattr(compiled.compile_state, "is_multitable", False):
+        return (TableWrite(target, "any"), *(TableWrite(table, "any") for table in others))
+    if isinstance(core, Update):
+        by_value, by_database = _assignments_of(compiled, target, onupdate=True)
+        names = _key_names_of(compiled, core._where_criteria, target)
+        return (TableWrite(target, "update", names, by_value, by_database, bool(names)),)
+    if isinstance(core, Delete):
+        names = _key_names_of(compiled, core._where_criteria, target)
+        return (TableWrite(target, "delete", names, row_by_row=bool(names)),)
+    return _whole(core)
+
+
+def _insert_of(compiled: SQLCompiler, core: Insert, table: Table) -> TableWrite:
+    plain = (
+        core._post_values_clause is None
+        and not core._prefixes
+        and core.select is None
+        and not core._multi_values
+    )
+    if not plain:
+        return TableWrite(table, "any")
+    by_value, by_database = _assignments_of(compiled, table, onupdate=False)
+    unnamed = frozenset(column.key for column in table.columns) - by_value
+    return TableWrite(table, "insert", (), by_value, by_database | unnamed, True)
+
+
+def _assignments_of(compiled: SQLCompiler, table: Table, *, onupdate: bool) -> tuple[frozenset[str], frozenset[str]]:
+    """Split the columns that a statement sets into those set to a bound value and those that the database computes."""
+    by_value = {column.key for column in compiled.insert_prefetch or ()} | {
+        column.key for column in compiled.update_prefetch or ()
+    }
+    by_database: set[str] = set()
+    by_value.update(key for key in compiled.column_keys or () if key in table.columns)
+    for name, value in (getattr(compiled.compile_state, "_dict_parameters", None) or {}).items():
+        key = name if isinstance(name, str) else name.key
+        plain = isinstance(value, BindParameter) and value.callable is None and value.key == key
+        is_expression = hasattr(value, "__clause_element__") or isinstance(value, visitors.Visitable)
+        (by_value if plain or not is_expression else by_database).add(key)
+    if onupdate:
+        by_database.update(column.key for column in table.columns if _changes_by_itself(column))
+    return frozenset(by_value - by_database), frozenset(by_database)
+
+
+def _changes_by_itself(column: Column[Any]) -> bool:
+    onupdate = column.onupdate
+    computed_by_sql = onupdate is not None and bool(getattr(onupdate, "is_clause_element", False))
+    return computed_by_sql or column.server_onupdate is not None or column.computed is not None
+
+
+def _key_names_of(compiled: SQLCompiler, criteria: Sequence[Any], table: Table) -> tuple[str, ...]:
+    """Return the bind names that pin the primary key in the top conjuncts of WHERE; empty where they don't."""
+    pinned: dict[Column[Any], str] = {}
+    for conjunct in _conjuncts(criteria):
+        if isinstance(conjunct, BinaryExpression) and conjunct.operator is operators.eq:
+            for column, value in ((conjunct.left, conjunct.right), (conjunct.right, conjunct.left)):
+                if isinstance(value, BindParameter) and getattr(column, "table", None) == table:
+                    name = compiled.bind_names.get(value)
+                    original = table.columns.get(getattr(column, "key", ""))
+                    if name is not None and original is not None and not value.expanding:
+                        pinned.setdefault(original, name)
+    names = [pinned.get(column) for column in table.primary_key.columns]
+    return () if not names or None in names else tuple(name for name in names if name is not None)
+
+
+def _conjuncts(criteria: Sequence[Any]) -> Iterator[Any]:
+    for criterion in criteria:
+        if isinstance(criterion, BooleanClauseList) and criterion.operator is operators.and_:
+            yield from _conjuncts(tuple(criterion.clauses))
+        else:
+            yield criterion

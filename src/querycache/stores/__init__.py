@@ -1,0 +1,119 @@
+"""Which store does a URL name?
+
+``memory://?size=64MB&entries=1000``, ``lmdb:///path?size=1GB``, ``lmdb://`` (the machine's default directory). A
+dogpile.cache region has no URL: ``querycache.stores.dogpile.DogpileStore(region)``. Never does: guess. What is
+unknown is an error that names what is known.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from querycache.errors import ConfigurationError
+from querycache.stores.base import Scope, Store, StoreStats
+
+__all__ = ["Scope", "Store", "StoreStats", "open_store"]
+
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
+_UNITS: Final = {
+    "": 1,
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "tb": 10**12,
+    "k": 2**10,
+    "m": 2**20,
+    "g": 2**30,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+    "tib": 2**40,
+}
+
+
+def open_store(url: str) -> Store:
+    """Open the store that ``url`` names.
+
+    Raises ``ConfigurationError`` for a URL that cannot be used as given, ``StoreUnavailable`` for one that cannot be
+    opened now.
+    """
+    parts = urlsplit(url)
+    opener = _OPENERS.get(parts.scheme)
+    if opener is None:
+        raise ConfigurationError(f"{_shown(url)}: {_why_unknown(parts.scheme)} Known are memory:// and lmdb:///path.")
+    return opener(url, parts)
+
+
+def _shown(url: str) -> str:
+    """Return the URL as the user wrote it, but for a password."""
+    return re.sub(r"(//[^/@:]*):[^@/]*@", r"\1:***@", url)
+
+
+def _why_unknown(scheme: str) -> str:
+    if scheme in ("redis", "rediss", "valkey", "valkeys", "unix"):
+        return f"there is no {scheme}:// store in this release."
+    if scheme == "dogpile":
+        return "a dogpile.cache region is given as an object: QueryCache(store=DogpileStore(region))."
+    return f"{scheme}:// is not a store that is known." if scheme else "this is not a URL."
+
+
+def _parameters(url: str, parts: SplitResult, known: tuple[str, ...]) -> dict[str, str]:
+    given = parse_qsl(parts.query, keep_blank_values=True)
+    for name, _ in given:
+        if name not in known:
+            raise ConfigurationError(f"{_shown(url)}: there is no parameter {name!r}. Known are: {', '.join(known)}.")
+    if len(dict(given)) != len(given):
+        raise ConfigurationError(f"{_shown(url)}: a parameter is given twice. Give each once.")
+    return dict(given)
+
+
+def _size_of(url: str, text: str) -> int:
+    match = _SIZE.fullmatch(text.strip())
+    if match is None or match[2].lower() not in _UNITS:
+        raise ConfigurationError(
+            f"{_shown(url)}: size={text} is not a size. Write a number and a unit, for example 64MB or 1GiB."
+        )
+    return int(float(match[1]) * _UNITS[match[2].lower()])
+
+
+def _entries_of(url: str, text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigurationError(f"{_shown(url)}: entries={text} is not a whole number above 0.")
+    return int(text)
+
+
+def _open_memory(url: str, parts: SplitResult) -> Store:
+    from querycache.stores.memory import DEFAULT_ENTRIES, DEFAULT_SIZE_BYTES, MemoryStore
+
+    given = _parameters(url, parts, ("size", "entries"))
+    if parts.netloc or parts.path.strip("/"):
+        raise ConfigurationError(
+            f"{_shown(url)}: a memory:// store has no host and no path. Write memory://?size=64MB."
+        )
+    size = _size_of(url, given["size"]) if "size" in given else DEFAULT_SIZE_BYTES
+    return MemoryStore(size, _entries_of(url, given["entries"]) if "entries" in given else DEFAULT_ENTRIES)
+
+
+def _open_lmdb(url: str, parts: SplitResult) -> Store:
+    given = _parameters(url, parts, ("size",))
+    if parts.netloc:
+        raise ConfigurationError(
+            f"{_shown(url)}: {parts.netloc!r} stands where a host would. A path has three slashes: "
+            f"lmdb:///{parts.netloc}{parts.path}."
+        )
+    try:
+        from querycache.stores.lmdb import LMDBStore, default_path
+    except ImportError as missing:
+        raise ConfigurationError(f"{_shown(url)} needs the lmdb package: pip install lmdb") from missing
+    size = _size_of(url, given["size"]) if "size" in given else None
+    path = unquote(parts.path)
+    if path.strip("/"):
+        return LMDBStore(path, size)
+    return LMDBStore(default_path(), size, is_default=True)
+
+
+_OPENERS: Final[dict[str, Callable[[str, SplitResult], Store]]] = {"lmdb": _open_lmdb, "memory": _open_memory}

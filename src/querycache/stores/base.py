@@ -1,0 +1,113 @@
+"""What must every store be able to do? Four verbs, their many-key forms, ``clear`` and ``stats``.
+
+A store keeps two kinds of things: *entries* (a payload under a key, with the lease it was filled under) and, for each tag,
+a *stamp* and the *writers* that hold a mark on it. It never interprets a payload and never searches entries by tag.
+
+Every store promises:
+
+- An entry is served only while each stamp of its lease is the tag's current stamp and no tag of it is marked.
+- Stamps are taken from a clock that never goes back and never repeats, over all processes that share the store and over
+  all its lives: a store that was emptied, evicted from or recreated never gives a stamp that anybody held before.
+- A tag whose stamp was lost (evicted, cleared) gets a new one at the next lookup: a needless miss, never a stale hit.
+- A mark is never evicted before its deadline or its release.
+- Tags are independent registers: no verb needs atomicity across tags.
+
+Every store raises ``StoreUnavailable`` when it cannot do a verb, and nothing else. Who may ignore that is decided in one
+place (``querycache.coherence``), never here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from querycache._types import Lease, Lookup, Stamp, Tag, TagSet, Writer
+
+Scope = Literal["threads", "machine", "fleet"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStats:
+    """What a store holds and has done since this process opened it. Sizes in bytes; None where a store cannot tell."""
+
+    entries: int | None
+    size_bytes: int | None
+    max_size_bytes: int | None
+    evictions: int
+    marks: int | None
+
+
+class Store(ABC):
+    """Entries and stamps by key. Safe to use from any thread; remade by itself after a fork."""
+
+    scope: ClassVar[Scope]
+    """How far coherence reaches: the threads of a process, the processes of a machine, the hosts of a fleet."""
+
+    guarantee: ClassVar[str]
+    """The promise this store can keep, in one sentence for a user."""
+
+    commits_need_marks: ClassVar[bool] = True
+    """Whether a commit should fail (by default) when its mark cannot be set: True for stores that have no network between."""
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """Where this store is, without secrets."""
+
+    @abstractmethod
+    def clock(self) -> Stamp:
+        """Return the store's clock: not earlier than any stamp made before this call."""
+
+    @abstractmethod
+    def lookup(self, key: bytes | None, tags: TagSet) -> Lookup:
+        """Look for an entry, and take a lease on its tags.
+
+        A tag without a stamp gets a fresh one. A guard whose record carries another fingerprint is replaced by a fresh
+        stamp with the caller's fingerprint, marked for the life of a mark: a process of another mind about the table's
+        tag columns may have a commit under way. ``key=None`` asks for the lease only.
+        """
+
+    @abstractmethod
+    def fill(self, key: bytes, payload: bytes, lease: Lease, ttl_s: float) -> bool:
+        """Store an entry with its lease, unchecked: outdated stamps make an entry that is never served.
+
+        Return whether it was kept: a store may decline for want of room. ``ttl_s`` is at most ``MAX_TTL_S``.
+        """
+
+    @abstractmethod
+    def mark(self, tags: TagSet, writer: Writer, ttl_s: float) -> tuple[Tag, ...]:
+        """Say that ``writer`` is about to commit a change to ``tags.tags``; every stamp of them is replaced.
+
+        The mark ends at ``release`` or ``ttl_s`` seconds from now on the store's clock, for this writer alone. A guard
+        whose record is absent or carries another fingerprint is marked like a tag. Marking again renews.
+        Return everything that was marked, which is what must be released.
+        """
+
+    @abstractmethod
+    def release(self, tags: Sequence[Tag], writer: Writer) -> None:
+        """Say that the commit is over. Without a mark of another writer the tag ends with a stamp that nobody held before.
+
+        Holds also where ``writer`` has no mark (expired, lost, never set): ``release`` alone is a *touch*.
+        """
+
+    @abstractmethod
+    def clear(self) -> None:
+        """Make every entry invalid, also one whose fill is under way. Marks stay."""
+
+    @abstractmethod
+    def stats(self) -> StoreStats:
+        """Count what is held. May cost time in proportion to the number of entries."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what this process holds; entries stay for the others. Closing twice is harmless."""
+
+    def lookup_many(self, questions: Iterable[tuple[bytes | None, TagSet]]) -> list[Lookup]:
+        """``lookup`` each, answers in the order of the questions. Stores with a round trip to save override this."""
+        return [self.lookup(key, tags) for key, tags in questions]
+
+    def fill_many(self, entries: Iterable[tuple[bytes, bytes, Lease, float]]) -> int:
+        """``fill`` each; return how many were kept."""
+        return sum(self.fill(key, payload, lease, ttl_s) for key, payload, lease, ttl_s in entries)

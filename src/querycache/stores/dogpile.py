@@ -1,0 +1,227 @@
+"""How does a dogpile.cache region serve as a store?
+
+Stamps and marks are values in the region, next to the entries, so it works with every backend, and promises no more
+than the backend can keep: see ``guarantee``. Entries follow the region's own expiry and invalidation; stamps and
+marks do not. Values are text (base64): no backend needs more than strings, and no serializer of the region can
+misread them.
+"""
+
+from __future__ import annotations
+
+import binascii
+import os
+import threading
+import time
+import weakref
+from base64 import b64decode, b64encode
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import blake2b
+from typing import ClassVar, Final
+
+from querycache._types import Lease, Lookup, Stamp, Tag, TagSet, Writer
+from querycache.errors import ConfigurationError, StoreUnavailable
+from querycache.stores._registers import (
+    META_KEY,
+    Writing,
+    guard_key,
+    latest_stamp,
+    pack_entry,
+    peek,
+    slot_key,
+    unpack_entry,
+)
+from querycache.stores.base import Scope, Store, StoreStats
+
+try:
+    from dogpile.cache.region import CacheRegion
+except ImportError as missing:
+    raise ConfigurationError(
+        'A dogpile.cache region as a store needs dogpile.cache: pip install "querycache[dogpile]"'
+    ) from missing
+
+SLOT_BITS: Final = 16
+_PREFIX: Final = "querycache:"
+_MUTEX: Final = "querycache:registers"
+_SMALLEST: Final = {b"s": 8, b"g": 24, b"m": 24}
+
+
+class _Cells:
+    """Registers in a region: loaded in one call, and written in one call by ``flush``."""
+
+    def __init__(self, region: CacheRegion, keys: Sequence[bytes]) -> None:
+        self._region = region
+        self._cells: dict[bytes, bytes | None] = {}
+        self._changed: dict[str, str] = {}
+        if keys:
+            names = [_name(key) for key in keys]
+            values = region.get_multi(names, ignore_expiration=True)  # type: ignore[no-untyped-call]  # has no types
+            self._cells = {key: _cell_of(key, value) for key, value in zip(keys, values, strict=True)}
+
+    def get(self, key: bytes, /) -> bytes | None:
+        if key not in self._cells:
+            self._cells[key] = _cell_of(key, self._region.get(_name(key), ignore_expiration=True))
+        return self._cells[key]
+
+    def put(self, key: bytes, value: bytes, /) -> None:
+        self._cells[key] = value
+        self._changed[_name(key)] = b64encode(value).decode()
+
+    def delete(self, key: bytes, /) -> None:
+        self._cells[key] = None
+        self._changed.pop(_name(key), None)
+        self._region.delete(_name(key))
+
+    def flush(self) -> None:
+        if self._changed:
+            self._region.set_multi(self._changed)
+
+
+class DogpileStore(Store):
+    """A configured region as a store. ``scope`` is how far the backend reaches; the region cannot tell."""
+
+    scope: ClassVar[Scope] = "threads"
+    guarantee: ClassVar[str] = (
+        "Weaker than the other stores: coherent as long as the region's backend loses no mark (by eviction, restart "
+        "or expiry "
+        "of its own), the system's clock is not set back and, among processes, the backend has a mutex (get_mutex) "
+        "for what "
+        "is read and written back. Otherwise a stale row lives until its entry expires."
+    )
+    commits_need_marks: ClassVar[bool] = False
+
+    def __init__(self, region: CacheRegion, scope: Scope = "threads") -> None:
+        if not region.is_configured:
+            raise ConfigurationError(
+                f"The dogpile.cache region {region.name!r} has no backend yet: call region.configure(...) before "
+                "querycache "
+                "is given the region."
+            )
+        self._region = region
+        self.scope = scope  # type: ignore[misc]  # the backend decides, not the class
+
+    @property
+    def url(self) -> str:
+        return f"dogpile://{self._region.name or type(self._region.backend).__name__}"
+
+    def clock(self) -> Stamp:
+        with self._errors():
+            return max(latest_stamp(_Cells(self._region, ())), self._ticks())
+
+    def lookup(self, key: bytes | None, tags: TagSet) -> Lookup:
+        with self._errors():
+            record = None if key is None else _decoded(self._region.get(_entry_name(key)))
+            ticks = self._ticks()
+            seen = peek(_Cells(self._region, _keys_of(tags)), tags, ticks, SLOT_BITS)
+        if seen is None:
+            with self._writing(_keys_of(tags)) as writing:
+                seen = writing.lease(tags)
+        lease, storable, now = seen
+        payload = unpack_entry(record, lease, now) if record is not None and storable else None
+        return Lookup(payload, lease, storable, now)
+
+    def fill(self, key: bytes, payload: bytes, lease: Lease, ttl_s: float) -> bool:
+        record = pack_entry(payload, lease, self._ticks() + int(ttl_s * 1e9))
+        with self._errors():
+            self._region.set(_entry_name(key), b64encode(record).decode())
+        return True
+
+    def mark(self, tags: TagSet, writer: Writer, ttl_s: float) -> tuple[Tag, ...]:
+        with self._writing(_keys_of(tags)) as writing:
+            return writing.mark(tags, writer, ttl_s)
+
+    def release(self, tags: Sequence[Tag], writer: Writer) -> None:
+        with self._writing(_keys_of(TagSet(tuple(tags)))) as writing:
+            writing.release(tags, writer)
+
+    def clear(self) -> None:
+        with self._writing((META_KEY,)) as writing:
+            writing.raise_floor()
+
+    def stats(self) -> StoreStats:
+        return StoreStats(None, None, None, 0, None)
+
+    def close(self) -> None:
+        """Leave the region: it is the user's."""
+
+    def _ticks(self) -> int:
+        return time.time_ns()
+
+    @contextmanager
+    def _writing(self, keys: Sequence[bytes]) -> Iterator[Writing]:
+        """Change registers alone: in this process by a lock, among processes by the backend's mutex, if it has one."""
+        with _lock_of(self._region), self._errors():
+            mutex = self._region.backend.get_mutex(_MUTEX)
+            if mutex is not None:
+                mutex.acquire()
+            try:
+                cells = _Cells(self._region, keys)
+                yield Writing(cells, self._ticks(), SLOT_BITS)
+                cells.flush()
+            finally:
+                if mutex is not None:
+                    mutex.release()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Turn what the backend raises into what a store may raise: any driver may be behind it."""
+        try:
+            yield
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            raise StoreUnavailable(
+                f"{self.url}: the region's backend failed ({type(error).__name__}: {error}). Check the backend's "
+                "settings."
+            ) from error
+
+
+def _name(key: bytes) -> str:
+    return _PREFIX + key.hex()
+
+
+def _entry_name(key: bytes) -> str:
+    return f"{_PREFIX}e{blake2b(key, digest_size=20).hexdigest()}"
+
+
+def _keys_of(tags: TagSet) -> list[bytes]:
+    """Name every cell that a change to ``tags`` can look at."""
+    keys = [META_KEY, *(slot_key(tag, SLOT_BITS) for tag in tags.tags), *(guard_key(tag) for tag in tags.tags)]
+    for tag, _ in tags.guards:
+        keys += (slot_key(tag, SLOT_BITS), guard_key(tag))
+    return list(dict.fromkeys(keys))
+
+
+def _decoded(value: object) -> bytes | None:
+    """Read a value of the region; whatever is not ours counts as absent."""
+    if not isinstance(value, str):
+        return None
+    try:
+        return b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _cell_of(key: bytes, value: object) -> bytes | None:
+    cell = _decoded(value)
+    return None if cell is None or len(cell) < _SMALLEST[key[:1]] else cell
+
+
+_LOCKS: weakref.WeakKeyDictionary[CacheRegion, threading.Lock] = weakref.WeakKeyDictionary()
+_LOCKS_LOCK = threading.Lock()
+
+
+def _lock_of(region: CacheRegion) -> threading.Lock:
+    """Return the one lock that every store on this region shares."""
+    with _LOCKS_LOCK:
+        return _LOCKS.setdefault(region, threading.Lock())
+
+
+def _renew_locks() -> None:
+    global _LOCKS_LOCK
+    _LOCKS_LOCK = threading.Lock()
+    _LOCKS.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)

@@ -1,0 +1,304 @@
+"""How do the processes of one machine share a cache?
+
+Two LMDB environments in one directory: ``stamps``, small, where a mark always finds room, and ``entries``, bounded,
+where what expires first is evicted first. An entry is read first and its stamps after it, so a hit was valid when it
+was checked.
+
+Promises: what the contract says among all processes of a machine, whoever of them is killed. Never does: raise because
+it is full; serve from a file that the path no longer names.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from hashlib import blake2b
+from itertools import islice
+from pathlib import Path
+from typing import ClassVar, Final, TypeAlias, TypeVar
+
+from querycache._types import Lease, Lookup, Stamp, Tag, TagSet, Writer
+from querycache.errors import ConfigurationError, StoreUnavailable
+from querycache.stores._lmdb_env import Closed, Handle, NoRoom, Txn, acquire, give_back
+from querycache.stores._lmdb_place import Place, default_path, filesystem_of
+from querycache.stores._registers import (
+    GUARD_PREFIX,
+    MAX_GUARDS,
+    SLOT_BITS,
+    SLOT_PREFIX,
+    Writing,
+    expiry_of,
+    is_marked,
+    latest_stamp,
+    pack_entry,
+    peek,
+    unpack_entry,
+)
+from querycache.stores.base import Scope, Store, StoreStats
+
+__all__ = ["DEFAULT_SIZE_BYTES", "MIN_SIZE_BYTES", "LMDBStore", "default_path"]
+
+DEFAULT_SIZE_BYTES: Final = 256 * 1024 * 1024
+MIN_SIZE_BYTES: Final = 1024 * 1024
+READER_CHECK_NS: Final = 30_000_000_000
+
+_FULL: Final = 0.8
+_EVICT_BATCH: Final = 256
+_LARGEST: Final = 8
+_PAGE: Final = 4096
+_ENTRY: Final = b"e"
+_LONG_ENTRY: Final = b"h"
+_ORDER: Final = b"o"
+_CLOCK: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+T = TypeVar("T")
+Seen: TypeAlias = tuple[Lease, bool, Stamp]
+
+
+class LMDBStore(Store):
+    """Entries shared by the processes of a machine, in files under ``path``. Opened at once: errors come early."""
+
+    scope: ClassVar[Scope] = "machine"
+    guarantee: ClassVar[str] = (
+        "Coherent among all processes of this machine that use the same directory, also when any of them is killed. "
+        "Processes on other machines, or in other containers, that write to the database are not heard."
+    )
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        max_size_bytes: int | None = None,
+        *,
+        is_default: bool = False,
+        filesystem: Callable[[Path], str] = filesystem_of,
+    ) -> None:
+        """Open or create the store. Without ``max_size_bytes``: 256 MiB, or half of the free space where that is less.
+
+        ``is_default`` says that the user did not choose the path: then it must belong to this user alone.
+        """
+        if max_size_bytes is not None and max_size_bytes < MIN_SIZE_BYTES:
+            raise ConfigurationError(
+                f"lmdb://{os.fspath(path)}?size={max_size_bytes} is too small: an lmdb:// store needs at least 1MiB."
+            )
+        self.path = Path(os.path.abspath(os.fspath(path)))
+        self._wanted_bytes = max_size_bytes
+        self._is_default = is_default
+        self._filesystem = filesystem
+        self._evictions = 0
+        self._checked_ns = 0
+        self._handle: Handle | None = self._acquire()
+
+    @property
+    def url(self) -> str:
+        return f"lmdb://{self.path}"
+
+    def clock(self) -> Stamp:
+        return self._with(lambda handle: max(handle.stamps.read(latest_stamp), self._ticks()))
+
+    def lookup(self, key: bytes | None, tags: TagSet) -> Lookup:
+        return self.lookup_many([(key, tags)])[0]
+
+    def lookup_many(self, questions: Iterable[tuple[bytes | None, TagSet]]) -> list[Lookup]:
+        asked = list(questions)
+        return self._with(lambda handle: self._lookup(handle, asked))
+
+    def fill(self, key: bytes, payload: bytes, lease: Lease, ttl_s: float) -> bool:
+        return self.fill_many([(key, payload, lease, ttl_s)]) == 1
+
+    def fill_many(self, entries: Iterable[tuple[bytes, bytes, Lease, float]]) -> int:
+        given = list(entries)
+
+        def work(handle: Handle) -> int:
+            self._look_for_the_dead(handle)
+            return sum(self._fill(handle, *entry) for entry in given)
+
+        return self._with(work)
+
+    def mark(self, tags: TagSet, writer: Writer, ttl_s: float) -> tuple[Tag, ...]:
+        def work(txn: Txn) -> tuple[Tag, ...]:
+            return Writing(txn, self._ticks()).mark(tags, writer, ttl_s)
+
+        return self._with(lambda handle: handle.stamps.write(work, grow=True))
+
+    def release(self, tags: Sequence[Tag], writer: Writer) -> None:
+        def work(txn: Txn) -> None:
+            Writing(txn, self._ticks()).release(tags, writer)
+
+        self._with(lambda handle: handle.stamps.write(work, grow=True))
+
+    def clear(self) -> None:
+        self._with(self._clear)
+
+    def stats(self) -> StoreStats:
+        return self._with(self._stats)
+
+    def close(self) -> None:
+        """Leave the files. A verb called later opens them again: a release that is still owed must land."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            give_back(handle)
+
+    def _ticks(self) -> int:
+        return time.clock_gettime_ns(_CLOCK)
+
+    def _acquire(self) -> Handle:
+        def new_place() -> Place:
+            return Place(self.path, is_default=self._is_default, filesystem=self._filesystem)
+
+        return acquire(new_place, self._wanted_bytes, _half_of_free)
+
+    def _with(self, work: Callable[[Handle], T]) -> T:
+        """Do ``work`` with files that the path names now, reopened where they were replaced or closed for a fork."""
+        while True:
+            handle = self._handle
+            if handle is None or not handle.is_open or not handle.is_current():
+                handle = self._reopen(handle)
+            try:
+                return work(handle)
+            except Closed:
+                continue
+
+    def _reopen(self, old: Handle | None) -> Handle:
+        try:
+            new = self._acquire()
+        except ConfigurationError as error:  # it could be used when the store was opened
+            raise StoreUnavailable(str(error)) from error
+        if self._handle is old:
+            self._handle = new
+            if old is not None:
+                give_back(old)
+            return new
+        give_back(new)  # another thread was faster
+        return self._handle or new
+
+    def _lookup(self, handle: Handle, asked: list[tuple[bytes | None, TagSet]]) -> list[Lookup]:
+        names = [None if key is None else _entry_key(key) for key, _ in asked]
+        records: list[bytes | None] = [None] * len(asked)
+        if any(names):
+            records = handle.entries.read(lambda txn: [None if name is None else txn.get(name) for name in names])
+        ticks = self._ticks()
+        seen = handle.stamps.read(lambda txn: [peek(txn, tags, ticks) for _, tags in asked])
+        if None in seen:
+            seen = handle.stamps.write(lambda txn: self._lease(txn, [tags for _, tags in asked]), grow=True)
+        return [_answer(record, told) for record, told in zip(records, seen, strict=True) if told is not None]
+
+    def _lease(self, txn: Txn, wanted: list[TagSet]) -> list[Seen | None]:
+        writing = Writing(txn, self._ticks())
+        seen: list[Seen | None] = [writing.lease(tags) for tags in wanted]
+        if txn.stat()["entries"] > (1 << SLOT_BITS) + MAX_GUARDS:
+            writing.forget_guards([key for key, _ in _items(txn, GUARD_PREFIX)])
+        return seen
+
+    def _fill(self, handle: Handle, key: bytes, payload: bytes, lease: Lease, ttl_s: float) -> bool:
+        if len(payload) > handle.size_bytes // _LARGEST:
+            return False
+        expires = self._ticks() + int(ttl_s * 1e9)
+        record = pack_entry(payload, lease, expires)
+        name = _entry_key(key)
+
+        def work(txn: Txn) -> int:
+            evicted = _make_room(txn, len(record), handle.size_bytes)
+            _put(txn, name, record, expires)
+            return evicted
+
+        for _ in range(2):
+            try:
+                self._evictions += handle.entries.write(work, grow=False)
+                return True
+            except NoRoom:
+                self._evict(handle, len(record))
+        return False
+
+    def _evict(self, handle: Handle, need: int) -> None:
+        """Make room in a transaction of its own: LMDB gives pages anew only to a later one than freed them."""
+        handle.entries.reader_check()
+        try:
+            self._evictions += handle.entries.write(lambda txn: _drop_first(txn, need), grow=False)
+        except NoRoom:
+            return
+
+    def _clear(self, handle: Handle) -> None:
+        handle.stamps.write(lambda txn: Writing(txn, self._ticks()).raise_floor(), grow=True)
+        try:
+            handle.entries.write(lambda txn: txn.drop(handle.entries.main, delete=False), grow=False)
+        except NoRoom:
+            return  # no entry is valid under the new floor; they go when room is needed
+
+    def _stats(self, handle: Handle) -> StoreStats:
+        now = self._ticks()
+
+        def marks(txn: Txn) -> int:
+            kinds = (GUARD_PREFIX, SLOT_PREFIX)
+            return sum(is_marked(key, cell, now) for kind in kinds for key, cell in _items(txn, kind))
+
+        entries, used = handle.entries.read(lambda txn: (txn.stat()["entries"] // 2, _used_bytes(txn)))
+        return StoreStats(entries, used, handle.size_bytes, self._evictions, handle.stamps.read(marks))
+
+    def _look_for_the_dead(self, handle: Handle) -> None:
+        """Free the slots of dead readers now and then: the pages that they pin are lost to everybody."""
+        now = self._ticks()
+        if now - self._checked_ns > READER_CHECK_NS:
+            self._checked_ns = now
+            handle.stamps.reader_check()
+            handle.entries.reader_check()
+
+
+def _half_of_free(directory: Path) -> int:
+    about = os.statvfs(directory)
+    half = about.f_bavail * about.f_frsize // 2
+    return max(MIN_SIZE_BYTES, min(DEFAULT_SIZE_BYTES, half // _PAGE * _PAGE))
+
+
+def _answer(record: bytes | None, seen: Seen) -> Lookup:
+    lease, storable, now = seen
+    payload = unpack_entry(record, lease, now) if record is not None and storable else None
+    return Lookup(payload, lease, storable, now)
+
+
+def _entry_key(key: bytes) -> bytes:
+    """Name an entry. LMDB takes keys of up to 511 bytes."""
+    return _ENTRY + key if len(key) <= 255 else _LONG_ENTRY + blake2b(key, digest_size=32).digest()
+
+
+def _order_key(name: bytes, expires: Stamp) -> bytes:
+    return _ORDER + expires.to_bytes(8) + blake2b(name, digest_size=8).digest()
+
+
+def _put(txn: Txn, name: bytes, record: bytes, expires: Stamp) -> None:
+    old = txn.get(name)
+    if old is not None:
+        txn.delete(_order_key(name, expiry_of(old)))
+    txn.put(name, record)
+    txn.put(_order_key(name, expires), name)
+
+
+def _items(txn: Txn, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+    with txn.cursor() as cursor:
+        if cursor.set_range(prefix):
+            for key, value in cursor:
+                if not key.startswith(prefix):
+                    return
+                yield key, value
+
+
+def _used_bytes(txn: Txn) -> int:
+    about = txn.stat()
+    return about["psize"] * (about["branch_pages"] + about["leaf_pages"] + about["overflow_pages"])
+
+
+def _make_room(txn: Txn, need: int, size_bytes: int) -> int:
+    """Evict where the map is full but for a fifth, which LMDB needs to copy pages that it changes."""
+    return _drop_first(txn, need) if _used_bytes(txn) + need >= _FULL * size_bytes else 0
+
+
+def _drop_first(txn: Txn, need: int) -> int:
+    """Drop what expires first, twice as much as is needed; return how many entries went."""
+    freed, victims = 0, list(islice(_items(txn, _ORDER), _EVICT_BATCH))
+    for count, (order, name) in enumerate(victims):
+        if freed > 2 * need + 4 * _PAGE:
+            return count
+        record = txn.pop(name)
+        txn.delete(order)
+        freed += 0 if record is None else len(record)
+    return len(victims)

@@ -1,0 +1,129 @@
+"""A dogpile.cache region keeps the contract, on its memory and its dbm backend."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from dogpile.cache import make_region
+from dogpile.cache.region import CacheRegion
+
+from querycache._types import TagSet
+from querycache.errors import ConfigurationError, StoreUnavailable
+from querycache.stores.base import Store
+from querycache.stores.dogpile import DogpileStore
+from querycache.testing import StoreConformance
+
+T = TagSet((b"t",))
+W = bytes(range(16))
+
+
+class ClockedStore(DogpileStore):
+    """A store whose clock a test can move."""
+
+    ahead_ns = 0
+
+    def _ticks(self) -> int:
+        return super()._ticks() + self.ahead_ns
+
+
+class DogpileConformance(StoreConformance):
+    def let_pass(self, store: Store, seconds: float) -> None:
+        assert isinstance(store, ClockedStore)
+        store.ahead_ns += int(seconds * 1e9)
+
+
+class TestDogpileMemory(DogpileConformance):
+    @pytest.fixture
+    def store(self) -> Iterator[Store]:
+        yield ClockedStore(make_region().configure("dogpile.cache.memory"))
+
+
+class TestDogpileDbm(DogpileConformance):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Iterator[Store]:
+        yield ClockedStore(dbm_region(tmp_path))
+
+
+def dbm_region(path: Path) -> CacheRegion:
+    return make_region().configure("dogpile.cache.dbm", arguments={"filename": str(path / "cache.dbm")})
+
+
+@pytest.fixture
+def region() -> CacheRegion:
+    return make_region(name="products").configure("dogpile.cache.memory", expiration_time=3600)
+
+
+def test_a_region_without_a_backend_is_refused_by_its_name() -> None:
+    with pytest.raises(ConfigurationError, match=r"'products' has no backend"):
+        DogpileStore(make_region(name="products"))
+
+
+def test_the_scope_is_what_the_user_says(region: CacheRegion) -> None:
+    assert DogpileStore(region).scope == "threads"
+    assert DogpileStore(region, scope="machine").scope == "machine"
+
+
+def test_invalidating_the_region_drops_entries_and_leaves_marks(region: CacheRegion) -> None:
+    store = DogpileStore(region)
+    store.fill(b"k", b"rows", store.lookup(b"k", T).lease, 60)
+    store.mark(TagSet((b"u",)), W, 60)
+    region.invalidate()
+    assert store.lookup(b"k", T).payload is None
+    assert not store.lookup(None, TagSet((b"u",))).storable
+
+
+def test_two_stores_on_one_region_hear_each_other(region: CacheRegion) -> None:
+    reader, writer = DogpileStore(region), DogpileStore(region)
+    reader.fill(b"k", b"rows", reader.lookup(b"k", T).lease, 60)
+    writer.release((b"t",), W)
+    assert reader.lookup(b"k", T).payload is None
+
+
+def test_an_entry_from_before_a_clear_stays_dead_when_the_backend_loses_the_floor(region: CacheRegion) -> None:
+    store = DogpileStore(region)
+    store.fill(b"k", b"rows", store.lookup(b"k", T).lease, 60)
+    store.clear()
+    region.delete("querycache:" + b"m".hex())
+    assert store.lookup(b"k", T).payload is None
+
+
+def test_values_that_are_not_ours_count_as_absent(region: CacheRegion) -> None:
+    store = DogpileStore(region)
+    store.fill(b"k", b"rows", store.lookup(b"k", T).lease, 60)
+    for name in list(region.backend._cache):
+        region.set(name, "no base64!")
+    seen = store.lookup(b"k", T)
+    assert (seen.payload, seen.storable) == (None, True)
+
+
+def test_an_error_of_the_backend_names_the_region(region: CacheRegion, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise ConnectionError("connection refused")
+
+    store = DogpileStore(region)
+    monkeypatch.setattr(region.backend, "set_serialized_multi", fails)
+    monkeypatch.setattr(region.backend, "set_multi", fails)
+    with pytest.raises(StoreUnavailable, match="dogpile://products.*connection refused"):
+        store.mark(T, W, 60)
+
+
+ANOTHER_PROCESS = """
+import sys
+from dogpile.cache import make_region
+from querycache._types import TagSet
+from querycache.stores.dogpile import DogpileStore
+region = make_region().configure("dogpile.cache.dbm", arguments={"filename": sys.argv[1]})
+DogpileStore(region).mark(TagSet((b"t",)), bytes(range(16)), 60)
+"""
+
+
+def test_another_process_that_marks_in_the_same_dbm_file_is_heard(tmp_path: Path) -> None:
+    store = DogpileStore(dbm_region(tmp_path), scope="machine")
+    store.fill(b"k", b"rows", store.lookup(b"k", T).lease, 60)
+    subprocess.run([sys.executable, "-c", ANOTHER_PROCESS, str(tmp_path / "cache.dbm")], check=True)
+    seen = store.lookup(b"k", T)
+    assert (seen.payload, seen.storable) == (None, False)
