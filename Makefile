@@ -43,7 +43,7 @@ format: $(VENV)/.installed ## let ruff put the code in order
 	$(VENV)/bin/ruff format
 
 bench: $(VENV)/.installed ## measure hits against the real query
-	@$(RUN) benchmarks/run.py
+	@$(RUN) bench/run.py
 
 clean: ## remove the environments and what the tools left
 	rm -rf $(VENV) $(VENV20) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist

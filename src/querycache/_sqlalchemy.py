@@ -38,22 +38,22 @@ class Compilation:
     from_cache: Any
 
 
-def cache_key_of(statement: Executable) -> Any | None:
+def cache_key_of(statement: Any) -> Any | None:
     """Return SQLAlchemy's cache key of a statement, None where it has none."""
-    return statement._generate_cache_key()  # type: ignore[attr-defined]
+    return statement._generate_cache_key()
 
 
 def compile_statement(
-    statement: Executable, engine: Engine, dialect: Dialect, options: Mapping[str, Any], parameter_names: Sequence[str]
+    statement: Any, engine: Engine, dialect: Dialect, options: Mapping[str, Any], parameter_names: Sequence[str]
 ) -> Compilation:
     """Compile as ``Connection.execute`` does, through the engine's own cache of compiled statements."""
-    answer = statement._compile_w_cache(  # type: ignore[attr-defined]
+    answer: Any = statement._compile_w_cache(
         dialect=dialect,
         compiled_cache=options.get("compiled_cache", engine._compiled_cache),
         column_keys=sorted(parameter_names),
         for_executemany=False,
         schema_translate_map=options.get("schema_translate_map"),
-        linting=dialect.compiler_linting,  # type: ignore[attr-defined]
+        linting=dialect.compiler_linting,
     )
     # 2.0: (compiled, extracted, hit); 2.1: (compiled, extracted, collected, hit)
     return Compilation(answer[0], answer[1], answer[2] if len(answer) == 4 else None, answer[-1])
@@ -61,7 +61,7 @@ def compile_statement(
 
 def parameters_of(compilation: Compilation, parameters: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the value of each bind name of this call, before bind processors."""
-    more = {} if compilation.collected is None else {"_collected_params": compilation.collected}
+    more: dict[str, Any] = {} if compilation.collected is None else {"_collected_params": compilation.collected}
     return dict(
         compilation.compiled.construct_params(
             dict(parameters) if parameters else None,
@@ -172,12 +172,13 @@ def replay_cursor(
 
 def load_result(state: ORMExecuteState, cursor: CursorResult[Any], options: Mapping[str, Any]) -> Result[Any]:
     """Hand a cursor result to the ORM's own loader, as ``Session.execute`` does after the database answered."""
-    compile_state = state._compile_state_cls
+    compile_state: Any = state._compile_state_cls
     if compile_state is None:
         return cursor
-    return compile_state.orm_setup_cursor_result(  # type: ignore[no-any-return]
+    result: Result[Any] = compile_state.orm_setup_cursor_result(
         state.session, state.statement, state.parameters or {}, options, state.bind_arguments, cursor
     )
+    return result
 
 
 def core_statement_of(compiled: SQLCompiler) -> Any:
@@ -201,10 +202,10 @@ def run_listeners_after_us(state: ORMExecuteState) -> Result[Any] | None:
     A listener that comes later may still change the statement (a tenant's criteria): it must have done so before a key is
     made. Afterwards ``invoke_statement`` runs none of them again.
     """
-    remaining = state._remaining_events()
+    remaining: list[Any] = list(state._remaining_events())
     state._starting_event_idx += len(remaining)
     for listener in remaining:
-        result: Result[Any] | None = listener(state)  # type: ignore[operator]
+        result: Result[Any] | None = listener(state)
         if result is not None:
             return result
     return None
@@ -266,6 +267,8 @@ class _Watched(CursorFetchStrategy):
 class _WatchedRows(BufferedRowCursorFetchStrategy):
     __slots__ = ("watch",)
 
+    watch: OpenCursor
+
     @classmethod
     def taking_over(cls, buffered: BufferedRowCursorFetchStrategy, watch: OpenCursor) -> _WatchedRows:
         self = cls.__new__(cls)
@@ -295,6 +298,18 @@ def watch_cursor(context: ExecutionContext) -> OpenCursor | None:
     if strategy is _DEFAULT_FETCH:
         context.cursor_fetch_strategy = _Watched(watch)  # type: ignore[attr-defined]
     return watch
+
+
+def isolation_is_set_on_connect(dialect: Dialect) -> bool:
+    """Tell whether ``create_engine(isolation_level=)`` was given: the level is then the user's choice."""
+    return getattr(dialect, "_on_connect_isolation_level", None) is not None
+
+
+def root_engine_of(engine: Engine) -> Engine:
+    """Return the engine whose pool and dialect ``Engine.execution_options()`` shares; others are their own."""
+    while (proxied := getattr(engine, "_proxied", None)) is not None:
+        engine = proxied
+    return engine
 
 
 def plain_table(table: Any) -> Any:

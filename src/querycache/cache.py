@@ -7,6 +7,7 @@ reads are answered (``session``). Holds no logic of theirs.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -18,6 +19,7 @@ from sqlalchemy.exc import NoInspectionAvailable
 from sqlalchemy.orm import Session, class_mapper, scoped_session, sessionmaker
 from sqlalchemy.orm.exc import UnmappedClassError
 
+from querycache import _sqlalchemy
 from querycache._types import DEFAULT_TTL_S, Tag
 from querycache.coherence.binds import Bind, Binds
 from querycache.coherence.protocol import Coherence, OnMarkFailure
@@ -26,7 +28,9 @@ from querycache.errors import ConfigurationError, NotAttachedError
 from querycache.events import Events, Subscriber
 from querycache.explain import Explanation, explain
 from querycache.policy import Policies, Policy
-from querycache.session import Reader, attachment_of, register
+from querycache.questions import Questions
+from querycache.reader import Reader
+from querycache.session import attachment_of, register
 from querycache.statements import tags as naming
 from querycache.stores import Store, open_store
 
@@ -47,11 +51,17 @@ class Region:
 CacheableModels = Callable[[], Iterable[tuple[type[Any], Policy]]]
 
 _SELF_DECLARED: list[CacheableModels] = []
+_WITH_SESSIONS: weakref.WeakSet[QueryCache] = weakref.WeakSet()
 
 
 def declare_models(models: CacheableModels) -> None:
     """Add a source of models that say themselves that they are cacheable, to every cache."""
     _SELF_DECLARED.append(models)
+
+
+def bound_sessions() -> list[Callable[[], Session]]:
+    """Return what gives the current Session, for every cache that was told."""
+    return [sessions for cache in list(_WITH_SESSIONS) for sessions in cache.sessions]
 
 
 class QueryCache:
@@ -91,10 +101,13 @@ class QueryCache:
         self._coherence = Coherence(stores, self.events, on_mark_failure=on_mark_failure)
         self._binds = Binds(dict(tag_columns or {}))
         self._reader = Reader(
-            Policies(self._cacheable_models),
-            {name: (positions[name], region.ttl) for name, region in self.regions.items()},
+            Questions(
+                Policies(self.cacheable_models),
+                {name: (positions[name], region.ttl) for name, region in self.regions.items()},
+            )
         )
         self._attachments: list[Attachment] = []
+        self.sessions: list[Callable[[], Session]] = []
         self._lock = threading.Lock()
 
     # -- attaching ---------------------------------------------------------------------------------------------------
@@ -103,12 +116,21 @@ class QueryCache:
         """Cache the reads and hear the writes of an engine, an async engine, a session factory, or a Flask ``db``.
 
         ``name`` identifies the database where it cannot be asked, or instead of asking: every process that reads or
-        writes it must give the same. Attaching the same engine again changes nothing.
+        writes it must give the same. Attaching the same engine again changes nothing. A ``scoped_session`` is bound, too:
+        see ``bind_session``.
 
         Raises ``ConfigurationError`` for a target of another kind, or an engine that another ``QueryCache`` has.
         """
         for engine in engines_of(target):
-            self._attach_engine(engine, name)
+            self._attach_engine(_sqlalchemy.root_engine_of(engine), name)
+        if isinstance(target, scoped_session):
+            self.bind_session(target)
+
+    def bind_session(self, sessions: Callable[[], Session]) -> None:
+        """Tell ``Model.cache`` where to find the current Session: a ``scoped_session``, or any function that returns it."""
+        if sessions not in self.sessions:
+            self.sessions.append(sessions)
+            _WITH_SESSIONS.add(self)
 
     def _attach_engine(self, engine: Engine, name: str | None) -> None:
         with self._lock:
@@ -136,7 +158,8 @@ class QueryCache:
         for model in models:
             self.models[model] = policy or Policy(ttl=self.regions[DEFAULT_REGION].ttl)
 
-    def _cacheable_models(self) -> Iterable[tuple[type[Any], Policy]]:
+    def cacheable_models(self) -> Iterable[tuple[type[Any], Policy]]:
+        """Yield the models that are cacheable, and how: those given here, and those with ``CacheableMixin``."""
         yield from self.models.items()
         for source in _SELF_DECLARED:
             yield from source()
@@ -191,16 +214,18 @@ class QueryCache:
         ``session``: whose engine and transaction to look at; without, the only engine attached.
         Raises ``NotAttachedError`` where it is not clear which engine is meant.
         """
-        return explain(self._reader, self._attachment_for(statement, session), statement, parameters, session)
+        return explain(self._reader.questions, self._attachment_for(statement, session), statement, parameters, session)
 
     def _attachment_for(self, statement: Any, session: Session | None) -> Attachment:
         if session is not None:
-            found = attachment_of(session.get_bind(clause=statement).engine)
+            found = attachment_of(_engine_of(session, statement))
             if found is not None and found[1] in self._attachments:
                 return found[1]
             raise NotAttachedError("the session's engine is not attached to this QueryCache")
         if len(self._attachments) != 1:
-            raise NotAttachedError(f"{len(self._attachments)} engines are attached: say which, with explain(..., session=)")
+            raise NotAttachedError(
+                f"{len(self._attachments)} engines are attached: say which, with explain(..., session=)"
+            )
         return self._attachments[0]
 
     def stats(self) -> dict[str, Any]:
@@ -216,7 +241,8 @@ class QueryCache:
             "hit_rate": counts.get("hit", 0) / reads if reads else None,
             "releases_owed": sum(journal.owed for journal in self._coherence.journals),
             "stores": [
-                {"url": journal.store.url, **_as_dict(journal.store.stats())} for journal in self._coherence.journals
+                {"url": journal.store.url, "scope": journal.store.scope, **_as_dict(journal.store.stats())}
+                for journal in self._coherence.journals
             ],
         }
 
@@ -247,7 +273,11 @@ class QueryCache:
         self.close()
 
 
-_SCOPES: Final = {"threads": "threads of one process", "machine": "processes of one machine", "fleet": "hosts of a fleet"}
+_SCOPES: Final = {
+    "threads": "threads of one process",
+    "machine": "processes of one machine",
+    "fleet": "hosts of a fleet",
+}
 
 
 def engines_of(target: Any) -> list[Engine]:
@@ -267,6 +297,15 @@ def engines_of(target: Any) -> list[Engine]:
     raise ConfigurationError(
         f"attach() takes an engine, an async engine, a session factory or a Flask db, not {type(target).__name__}"
     )
+
+
+def _engine_of(session: Session, statement: Any) -> Engine:
+    """Return the engine on which a session would run a statement: by its first entity, as ``Session.execute`` chooses."""
+    described = getattr(statement, "column_descriptions", ())
+    entity = next((column["entity"] for column in described if column.get("entity") is not None), None)
+    mapper = None if entity is None else inspect(entity).mapper
+    clause = statement if getattr(statement, "is_select", False) else getattr(statement, "statement", statement)
+    return session.get_bind(mapper, clause=clause).engine
 
 
 def _engines_of_keywords(keywords: Mapping[str, Any]) -> list[Engine]:

@@ -24,7 +24,9 @@ MAX_PREPARED: Final = 1000
 StateOf = Callable[[Any], "ConnectionState | None"]
 
 
-def commit(state: ConnectionState | None, coherence: Coherence, dialect: Dialect, raw: Any, send: Callable[[], None]) -> None:
+def commit(
+    state: ConnectionState | None, coherence: Coherence, dialect: Dialect, raw: Any, send: Callable[[], None]
+) -> None:
     """Send a COMMIT between mark and release."""
     if state is None:
         send()
@@ -36,7 +38,8 @@ def commit(state: ConnectionState | None, coherence: Coherence, dialect: Dialect
         send()
         state.end()
         return
-    marks = state.marks or coherence.mark(state.pending.tag_set(state.bind.tag))
+    # After a COMMIT that left the transaction open there may be more to mark than was.
+    marks = [*state.marks, *coherence.mark(state.pending.tag_set(state.bind.tag))]
     try:
         send()
     except BaseException as error:
@@ -59,17 +62,17 @@ def _after_failure(state: ConnectionState, coherence: Coherence, marks: list[Mar
 
 def finish(state: ConnectionState, coherence: Coherence, marks: Sequence[Mark]) -> None:
     """Release after a commit that succeeded, and begin anew."""
-    coherence.release(marks)
     if state.schema_changed:
+        # Before the release: who reads the new rows must not go by the old catalog.
         state.bind.forget_survey()
+    coherence.release(marks)
     state.end()
 
 
 def abandon(state: ConnectionState, coherence: Coherence) -> None:
     """Touch what a transaction had pending when it was rolled back, or its connection was lost or given back."""
-    if state.marks:
-        coherence.release(state.marks)
-    elif state.pending:
+    coherence.release(state.marks)
+    if state.pending:
         coherence.touch(state.pending.tag_set(state.bind.tag).tags)
     if state.schema_changed:
         state.bind.forget_survey()
@@ -101,9 +104,7 @@ def _hook_plain(dialect: Dialect, coherence: Coherence, state_of: StateOf) -> No
     dialect.do_rollback = do_rollback  # type: ignore[method-assign]
 
 
-def _hook_two_phase(
-    dialect: Dialect, coherence: Coherence, state_of: StateOf, bind_tags: Callable[[], TagSet]
-) -> None:
+def _hook_two_phase(dialect: Dialect, coherence: Coherence, state_of: StateOf, bind_tags: Callable[[], TagSet]) -> None:
     """COMMIT PREPARED is the COMMIT. What this process did not prepare may be anything: the whole bind."""
     send_prepare, send_commit = dialect.do_prepare_twophase, dialect.do_commit_twophase
     prepared: OrderedDict[Any, TagSet] = OrderedDict()

@@ -40,6 +40,7 @@ CAPTURE: Final = "_querycache_capture"
 OnSnapshotMoved = Literal["raise", "continue"]
 
 _SQLITE_BEGINS: Final = re.compile(r"\s*(INSERT|UPDATE|DELETE|REPLACE)\b", re.IGNORECASE)
+_TEMPORARY: Final = re.compile(r"\b(TEMP|TEMPORARY)\b", re.IGNORECASE)
 _READS: Final = ("read", "harmless", "savepoint")
 _TRANSACTIONAL: Final = ("read", "harmless", "savepoint", "write")
 
@@ -90,9 +91,8 @@ class Attachment:
         self._by_thread = threading.local() if isinstance(engine.pool, SingletonThreadPool) else None
         self._bind: Bind | None = None
         self._states: weakref.WeakValueDictionary[int, ConnectionState] = weakref.WeakValueDictionary()
-        self._effects: weakref.WeakKeyDictionary[Any, Effect] = weakref.WeakKeyDictionary()
-        self._inserts: dict[int, Any] = {}
-        self._isolation_chosen = False
+        self._effects: weakref.WeakKeyDictionary[Any, Effect | None] = weakref.WeakKeyDictionary()
+        self._isolation_chosen = _sqlalchemy.isolation_is_set_on_connect(engine.dialect)
         self._is_shared = isinstance(engine.pool, SingletonThreadPool | StaticPool)
 
     # -- installing ------------------------------------------------------------------------------------------------
@@ -162,7 +162,10 @@ class Attachment:
 
     def state_of_proxy(self, proxied: Any) -> ConnectionState | None:
         """The same for what the pool hands out, or a driver connection."""
-        info = getattr(proxied, "info", None)
+        try:
+            info = getattr(proxied, "info", None)
+        except NotImplementedError:  # SQLAlchemy's stand-in while it asks a new engine's first connection
+            return None
         if isinstance(info, dict):
             return info.get(STATE)
         return self._states.get(id(proxied))
@@ -178,8 +181,12 @@ class Attachment:
         try:
             if state is None:
                 state = self._ask_connection(dbapi_connection, record)
+                if in_use and state is not None:
+                    # Nobody heard what the transaction that is under way did.
+                    state.suspect_everything()
             if state is not None and state.bind.survey is None:
-                state.bind.learn(survey_of(self.dialect, dbapi_connection))
+                version = state.bind.survey_version
+                state.bind.learn(survey_of(self.dialect, dbapi_connection), version)
         finally:
             if not in_use:
                 dbapi_connection.rollback()
@@ -227,8 +234,11 @@ class Attachment:
     def _checkin(self, dbapi_connection: Any, record: Any) -> None:
         state: ConnectionState | None = record.info.get(STATE)
         if state is not None:
+            self._doubt_unanswered(state)
             abandon(state, self.coherence)
-            state.tainted = None
+            if state.tainted is not None and not state.has_temporary_tables:
+                # What was set may stay set: ask the connection again before it is used again.
+                del record.info[STATE]
 
     def _lost(self, dbapi_connection: Any, record: Any, exception: BaseException | None) -> None:
         state: ConnectionState | None = record.info.get(STATE)
@@ -243,10 +253,9 @@ class Attachment:
         batched = context is not None and context.execute_style.name == "INSERTMANYVALUES"
         if compiled is None or not (batched or statement == context.statement):
             return effect_of_textual(statement, self.dialect.name)
-        effect = self._effects.get(compiled)
-        if effect is None:
-            effect = self._effects[compiled] = effect_of_compiled(compiled, self.dialect.name)
-        return effect
+        if compiled not in self._effects:
+            self._effects[compiled] = effect_of_compiled(compiled)
+        return self._effects[compiled] or effect_of_textual(statement, self.dialect.name)
 
     def _before_cursor_execute(
         self, connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
@@ -259,9 +268,10 @@ class Attachment:
             return
         raw = connection.connection.dbapi_connection
         effect = self.effect_of(context, statement)
+        self._doubt_unanswered(state)
         self._begin(state, raw)
         capture: Capture | None = options.get(CAPTURE)
-        if capture is not None and capture.compiled is context.compiled:
+        if capture is not None and capture.rows is None and capture.compiled is context.compiled:
             self._prepare_capture(capture, state, raw)
         state.statements += 1
         state.sent = _Sent(effect, [], self._commits_itself(state, effect, statement, raw))
@@ -269,25 +279,46 @@ class Attachment:
             state.tainted = "a SET or PRAGMA changed what the connection's statements mean"
         elif effect.kind == "savepoint":
             state.images.clear()
+            state.failed = False
+        elif effect.kind == "unknown" and _TEMPORARY.search(statement):
+            state.tainted = "the connection may have temporary tables"
+            state.has_temporary_tables = True
         self._before_change(state, effect, context, connection)
 
     def _begin(self, state: ConnectionState, raw: Any) -> None:
+        freshness = self.freshness_of(state, raw)
         if state.began:
             return
         state.began = True
-        state.autocommit = autocommit_of(self.dialect, raw)
-        if self.freshness_of(state, raw) is not Freshness.STATEMENT or state.dialect_name == "sqlite":
+        if self._is_under_way(state, raw):
+            # Begun past SQLAlchemy: its snapshot may be older than any clock we could look at now.
+            state.statements = 1
+        elif freshness is not Freshness.STATEMENT or state.dialect_name == "sqlite":
             state.since = self.coherence.clocks()
+
+    def _is_under_way(self, state: ConnectionState, raw: Any) -> bool:
+        """Tell whether a connection that sent nothing yet is in a transaction all the same."""
+        if state.dialect_name == "sqlite" and getattr(raw, "autocommit", None) is False:
+            return False  # Python 3.12's way: always in one, which takes its snapshot at the first statement
+        return in_transaction_of(self.dialect, raw) is True
+
+    def _doubt_unanswered(self, state: ConnectionState) -> None:
+        """Keep what was marked for a statement of which neither answer nor error was heard."""
+        sent, state.sent = state.sent, None
+        if sent is not None:
+            self.coherence.doubt(sent.marks)
 
     def freshness_of(self, state: ConnectionState, raw: Any) -> Freshness:
         """Tell what the connection's next statement will see."""
+        # Asked each time: a BEGIN given as text ends autocommit for one transaction.
+        state.autocommit = not state.begun_by_text and autocommit_of(self.dialect, raw)
         return state.freshness(in_transaction=in_transaction_of(self.dialect, raw))
 
     def _prepare_capture(self, capture: Capture, state: ConnectionState, raw: Any) -> None:
         capture.freshness = self.freshness_of(state, raw)
         capture.first = state.statements == 0
         capture.since = state.since
-        capture.dirty = state.dirty or state.profile.is_replica
+        capture.dirty = state.dirty or state.failed or state.profile.is_replica
 
     def _commits_itself(self, state: ConnectionState, effect: Effect, statement: str, raw: Any) -> bool:
         """Tell whether a statement may end or commit a transaction without the driver's commit."""
@@ -328,30 +359,46 @@ class Attachment:
             return
         sent, state.sent = state.sent, None
         capture: Capture | None = options.get(CAPTURE)
-        if capture is not None and capture.compiled is context.compiled and statement == context.statement:
+        if (
+            capture is not None
+            and capture.rows is None
+            and capture.compiled is context.compiled
+            and statement == context.statement
+        ):
             capture.description = cursor.description
             capture.rows = _sqlalchemy.buffer_cursor(context, cursor)
         elif state.dialect_name == "sqlite" and cursor.description is not None and context is not None:
             watch = _sqlalchemy.watch_cursor(context)
             if watch is not None:
                 state.watch(watch)
-        self._after_change(state, sent)
+        self._after_change(state, sent, connection.connection.dbapi_connection)
         if not state.pinned and self._pins(state, sent.effect):
             state.pinned = True
             self._look_again(state, connection.connection.dbapi_connection)
 
-    def _after_change(self, state: ConnectionState, sent: _Sent) -> None:
+    def _after_change(self, state: ConnectionState, sent: _Sent, raw: Any) -> None:
+        if state.schema_changed:
+            # Before the release: who reads the new rows must not go by the old catalog.
+            state.bind.forget_survey()
         self.coherence.release(sent.marks)
         if sent.effect.kind == "commit":
-            if state.schema_changed:
-                state.bind.forget_survey()
             state.end()
+        elif sent.effect.kind == "begin":
+            self._after_begin_by_text(state)
         elif sent.effect.kind == "rollback":
             abandon(state, self.coherence)
         elif sent.commits_itself and sent.effect.kind in ("read", "write"):
+            # The driver may have begun a transaction all the same: then what is pending waits for its end.
+            if state.autocommit or in_transaction_of(self.dialect, raw) is False:
+                state.end()
+
+    def _after_begin_by_text(self, state: ConnectionState) -> None:
+        if state.dialect_name in ("mysql", "mariadb"):
+            # It committed what was before, and may have taken a snapshot that no clock was looked at for.
             state.end()
-        elif sent.effect.is_ddl or sent.effect.kind == "unknown":
-            state.bind.forget_survey()
+            state.began = True
+            state.statements = 1
+        state.begun_by_text = True
 
     def _pins(self, state: ConnectionState, effect: Effect) -> bool:
         """Tell whether a statement that was answered surely took the transaction's snapshot."""
@@ -390,11 +437,12 @@ class Attachment:
                 note_inserted_keys(state, facts, context)
 
     def _handle_error(self, context: Any) -> None:
-        """A statement failed: what was marked for it is over where the server said so."""
+        """Release what was marked for a statement that failed, where the server said that it is over."""
         state = None if context.connection is None else self.state_of(context.connection)
         if state is None or state.sent is None:
             return
         sent, state.sent = state.sent, None
+        state.failed = not state.autocommit
         answered = context.sqlalchemy_exception is not None and not context.is_disconnect
         if answered:
             self.coherence.release(sent.marks)

@@ -16,7 +16,7 @@ from querycache.coherence.binds import Bind
 from querycache.engine import Attachment
 from querycache.errors import ConfigurationError
 from querycache.options import CacheRequest, FromCache, NoCache
-from querycache.session import Bypass, Reader
+from querycache.questions import Bypass, Questions
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ _PRESENCE = {True: "present", False: "not present", None: "the store did not ans
 
 
 def explain(
-    reader: Reader,
+    questions: Questions,
     attachment: Attachment,
     statement: Any,
     parameters: Mapping[str, Any] | None,
@@ -83,7 +83,7 @@ def explain(
     if any(isinstance(option, NoCache) for option in given):
         return Explanation(False, "NoCache")
     request: CacheRequest | None = next((o.payload for o in reversed(given) if isinstance(o, FromCache)), None)
-    question = reader.question_of(statement, parameters, options, attachment, bind, attachment.engine, request)
+    question = questions.of(statement, parameters, options, attachment, bind, attachment.engine, request)
     if isinstance(question, Bypass):
         return Explanation(False, question.reason)
     found = attachment.coherence.lookup(question.store, question.key, question.tags)
@@ -99,16 +99,15 @@ def explain(
     )
 
 
-def _by_table(
-    bind: Bind, tags: TagSet, tables: frozenset[str]
-) -> tuple[tuple[TableExplanation, ...], tuple[str, ...]]:
+def _by_table(bind: Bind, tags: TagSet, tables: frozenset[str]) -> tuple[tuple[TableExplanation, ...], tuple[str, ...]]:
     names = [tag.decode().removeprefix(f"{bind.id}/") for tag in (*tags.tags, *(guard[0] for guard in tags.guards))]
-    explained, taken = [], set()
+    explained: list[TableExplanation] = []
+    taken: set[str] = set()
     for table in sorted(tables):
         own = tuple(name for name in names if name.startswith((f"{table}!", f"{table}*", f"{table}|")))
         taken.update(own)
         explained.append(_explain_table(table, own))
-    return tuple(explained), tuple("anything in the database" if not n else n for n in names if n not in taken)
+    return tuple(explained), tuple(n or "anything in the database" for n in names if n not in taken)
 
 
 def _explain_table(table: str, names: tuple[str, ...]) -> TableExplanation:

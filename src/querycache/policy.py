@@ -49,7 +49,7 @@ class Policies:
     def __init__(self, models: Callable[[], Iterable[tuple[type[Any], Policy]]]) -> None:
         self._models = models
         self._tables: dict[Table, Policy] = {}
-        self._seen = -1
+        self._seen: list[tuple[type[Any], Policy]] | None = None
         self._lock = threading.Lock()
 
     def of(self, table: Table) -> Policy | None:
@@ -63,13 +63,25 @@ class Policies:
     def _refresh(self) -> None:
         models = list(self._models())
         with self._lock:
-            if len(models) == self._seen:
+            if models == self._seen:
                 return
             tables: dict[Table, Policy] = {}
             for model, policy in models:
+                # What a model is mapped to is its own, also where a base class is cacheable in another way.
+                tables.update(dict.fromkeys(_own_table_of(model), policy))
+            for model, policy in models:
                 for table in _tables_of(model):
                     tables.setdefault(table, policy)
-            self._tables, self._seen = tables, len(models)
+            self._tables, self._seen = tables, models
+
+
+def _own_table_of(model: type[Any]) -> Iterator[Table]:
+    try:
+        mapper: Mapper[Any] = class_mapper(model)
+    except UnmappedClassError:
+        return
+    if isinstance(mapper.local_table, Table) and not mapper.single:
+        yield mapper.local_table
 
 
 def _tables_of(model: type[Any]) -> Iterator[Table]:

@@ -55,6 +55,7 @@ class StoreConformance:
     """One test for each promise of a store. Subclasses give the fixture ``store``, open and empty."""
 
     largest_payload_bytes = 1_000_000
+    most_tags = 3000
 
     def let_pass(self, store: Store, seconds: float) -> None:
         """Let time pass on the store's clock. A store whose clock a test can move overrides this."""
@@ -314,7 +315,7 @@ class StoreConformance:
         assert store.lookup(None, _tags(_A)).storable
 
     def test_a_commit_of_thousands_of_tags_is_marked_and_released(self, store: Store) -> None:
-        many = tuple(b"row|id=%d" % number for number in range(3000))
+        many = tuple(b"row|id=%d" % number for number in range(self.most_tags))
         writer = _writer()
         assert len(store.mark(TagSet(many), writer, _LONG_S)) == len(many)
         assert not store.lookup(None, _tags(many[-1])).storable

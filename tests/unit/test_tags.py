@@ -54,9 +54,9 @@ from querycache.statements.tags import (
     value_tag,
 )
 
-SQLITE: Dialect = sqlite.dialect()  # type: ignore[no-untyped-call]
-POSTGRESQL: Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-MYSQL: Dialect = mysql.dialect()  # type: ignore[no-untyped-call]
+SQLITE: Dialect = sqlite.dialect()
+POSTGRESQL: Dialect = postgresql.dialect()
+MYSQL: Dialect = mysql.dialect()
 ALL = (SQLITE, POSTGRESQL, MYSQL)
 
 
@@ -338,7 +338,7 @@ def test_named_tag_columns_replace_all_but_the_primary_key() -> None:
 
 
 def test_a_tag_column_that_does_not_exist_is_an_error_that_names_it() -> None:
-    with pytest.raises(ConfigurationError, match="'product'.*'colour'"):
+    with pytest.raises(ConfigurationError, match=r"'product'.*'colour'"):
         tag_columns_of(shop(), SQLITE, ["colour"])
 
 

@@ -96,7 +96,9 @@ class TableFacts:
 
     def any_row_tags(self, key: Sequence[Any] | None) -> list[Tag]:
         """Return what changes with a row of which at most the primary key is known."""
-        row = RowChange(self.table, "update", None if key is None else tuple(key), dict.fromkeys(self.tag_keys, UNKNOWN))
+        row = RowChange(
+            self.table, "update", None if key is None else tuple(key), dict.fromkeys(self.tag_keys, UNKNOWN)
+        )
         return self.change_tags(row, None)
 
     def _column_tags(self, column: _TagColumn, row: RowChange, old: Mapping[str, Any] | None) -> list[Tag]:
@@ -138,20 +140,23 @@ class Bind:
         self.dialect = dialect
         self.tag: Final[Tag] = naming.bind_tag(self.id)
         self.survey: Survey | None = None
+        self.survey_version = 0
         self.tag_columns = tag_columns
         self._facts: weakref.WeakKeyDictionary[Table, dict[Any, TableFacts]] = weakref.WeakKeyDictionary()
         self._closures: dict[Any, frozenset[str]] = {}
         self._lock = threading.Lock()
 
-    def learn(self, survey: Survey) -> None:
-        """Take a new picture of the catalog."""
+    def learn(self, survey: Survey, version: int) -> None:
+        """Take a new picture of the catalog, unless DDL was seen since ``survey_version`` was ``version``."""
         with self._lock:
-            self._closures = {}
-            self.survey = survey
+            if self.survey_version == version:
+                self.survey = survey
 
     def forget_survey(self) -> None:
         """Know nothing of the catalog until it is asked again: DDL was seen."""
-        self.survey = None
+        with self._lock:
+            self.survey_version += 1
+            self.survey = None
 
     def name_of(self, table: Table, schema_map: Mapping[str | None, str | None] | None) -> str:
         """Return a table's name in tags."""
@@ -269,4 +274,3 @@ class Binds:
     def tag_set(self) -> TagSet:
         """Return the tags that everything of these databases depends on."""
         return TagSet(tuple(dict.fromkeys(bind.tag for bind in self.known())))
-

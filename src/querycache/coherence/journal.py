@@ -83,10 +83,22 @@ class Journal:
         self._keep()
         return mark
 
+    def pretend(self, tags: TagSet) -> Mark:
+        """Return a mark that could not be set: its release is due after the commit all the same.
+
+        Until then the keeper tries to set it, as it renews others.
+        """
+        marked = tuple(tags.tags) + tuple(tag for tag, _ in tags.guards)
+        mark = Mark(self, secrets.token_bytes(16), tags, marked, time.monotonic())
+        self._held[mark.writer] = mark
+        self._keep()
+        return mark
+
     def release(self, mark: Mark) -> None:
         """Release a mark. Never raises: what the store does not acknowledge is owed."""
-        self._held.pop(mark.writer, None)
         self._doubted.pop(mark.writer, None)
+        if self._held.pop(mark.writer, None) is None:
+            return  # released before, or set by the process that this one was forked from
         self._settle_one(mark.marked, mark.writer)
 
     def touch(self, tags: tuple[Tag, ...]) -> None:
@@ -100,10 +112,9 @@ class Journal:
         logger.warning("the outcome of a commit is unknown: what it changed stays uncached for up to %d s", MAX_DOUBT_S)
         self._keep()
 
-    def settle(self) -> None:
-        """Try what is owed again. Cheap when nothing is."""
-        if self._owed:
-            self._settle_due(time.monotonic())
+    def settle(self) -> bool:
+        """Try what is owed again; tell whether nothing is due any more. Cheap when nothing is owed."""
+        return not self._owed or self._settle_due(time.monotonic())
 
     @property
     def owed(self) -> int:
@@ -146,7 +157,7 @@ class Journal:
             self._owed.append(_Owed(tags, writer, time.monotonic() + in_s))
         self._keep()
 
-    def _settle_due(self, now: float) -> None:
+    def _settle_due(self, now: float) -> bool:
         with self._lock:
             due = [owed for owed in self._owed if owed.due <= now]
             self._owed = [owed for owed in self._owed if owed.due > now]
@@ -156,7 +167,8 @@ class Journal:
             except StoreError:
                 with self._lock:
                     self._owed[:0] = due[position:]
-                return
+                return False
+        return True
 
     def _keep(self) -> None:
         if self._keeper is None and not self._closed:

@@ -21,7 +21,9 @@ OnMarkFailure = Literal["raise", "continue"]
 class Coherence:
     """The protocol over every store that a ``QueryCache`` uses; a store is named by its position."""
 
-    def __init__(self, stores: Sequence[Store], events: Events, *, on_mark_failure: OnMarkFailure | None = None) -> None:
+    def __init__(
+        self, stores: Sequence[Store], events: Events, *, on_mark_failure: OnMarkFailure | None = None
+    ) -> None:
         self.events = events
         self.journals = tuple(Journal(store, events) for store in stores)
         self._on_mark_failure = on_mark_failure
@@ -29,10 +31,22 @@ class Coherence:
     def lookup(self, store: int, key: bytes | None, tags: TagSet) -> Lookup | None:
         """Ask a store; None where it cannot answer."""
         journal = self.journals[store]
-        if journal.owed:
-            journal.settle()
+        if journal.owed and not journal.settle():
+            # What this process itself committed is not dropped there yet.
+            return None
         try:
             return journal.store.lookup(key, tags)
+        except StoreError as error:
+            self.events.emit("store_error", reason=f"lookup: {error}")
+            return None
+
+    def lookup_many(self, store: int, questions: Sequence[tuple[bytes | None, TagSet]]) -> list[Lookup] | None:
+        """Ask a store several things at once; None where it cannot answer."""
+        journal = self.journals[store]
+        if journal.owed and not journal.settle():
+            return None
+        try:
+            return journal.store.lookup_many(questions)
         except StoreError as error:
             self.events.emit("store_error", reason=f"lookup: {error}")
             return None
@@ -69,6 +83,8 @@ class Coherence:
                 if self._must_mark(journal.store):
                     self.release(marks)
                     raise
+                marks.append(journal.pretend(tags))
+                marks.append(journal.pretend(tags))
                 logger.error("a commit goes on unmarked: %s. Others may read stale rows until its release lands", error)
         self.events.emit("mark", tags=tags.tags)
         return marks

@@ -100,12 +100,15 @@ class ConnectionState:
     isolation: str
     isolation_chosen: bool
     autocommit: bool = False
+    begun_by_text: bool = False
     tainted: str | None = None
     began: bool = False
     statements: int = 0
     since: Mapping[int, Stamp] | None = None
     pinned: bool = False
     dirty: bool = False
+    failed: bool = False
+    has_temporary_tables: bool = False
     pending: Pending = field(default_factory=Pending)
     marks: list[Mark] = field(default_factory=list)
     images: dict[tuple[str, tuple[Any, ...]], dict[str, Any]] = field(default_factory=dict)
@@ -121,6 +124,9 @@ class ConnectionState:
             return Freshness.UNKNOWN
         if self.autocommit and self.dialect_name != "sqlite":
             return Freshness.STATEMENT
+        if self.isolation == "AUTOCOMMIT" and self.dialect_name != "sqlite":
+            # In a transaction that was begun by text, at a level that nobody told us.
+            return Freshness.UNKNOWN if self.begun_by_text or in_transaction else Freshness.STATEMENT
         inside = True if in_transaction is None else in_transaction
         if self.has_open_cursor() and self.dialect_name == "sqlite" and not inside:
             return Freshness.UNKNOWN
@@ -138,13 +144,22 @@ class ConnectionState:
         """Tell whether this transaction can have changed one of these tables."""
         return self.dirty and (self.pending.whole_bind or not self.pending.tables.isdisjoint(tables))
 
+    def suspect_everything(self) -> None:
+        """Take it that this transaction has changed anything: it began before anybody listened."""
+        self.began = True
+        self.statements = 1
+        self.dirty = True
+        self.pending.add_bind(self.bind.tag)
+
     def end(self) -> None:
         """Forget the transaction: it was committed, rolled back, or its connection went back to the pool."""
         self.began = False
+        self.begun_by_text = False
         self.statements = 0
         self.since = None
         self.pinned = False
         self.dirty = False
+        self.failed = False
         self.pending = Pending()
         self.marks = []
         self.images = {}

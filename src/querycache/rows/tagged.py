@@ -254,7 +254,7 @@ def _write_range(value: Any, depth: int) -> bytes:
 def _read_range(data: bytes, depth: int) -> object:
     bounds, lower, upper = _unpack(data, depth)
     kind: Any = importlib.import_module(_RANGE_MODULE).Range
-    return kind(empty=True) if bounds is None else kind(lower, upper, bounds)
+    return kind(lower, upper, bounds) if bounds else kind(empty=True)
 
 
 def _write_multirange(value: Any, depth: int) -> bytes:

@@ -158,6 +158,9 @@ class _Walk:
         if select._hints:
             raise Refused("it has a hint: what that text does is not known")
         self.selects.append(select)
+        # A table stands for its columns in the list without their being children.
+        for column in select.selected_columns:
+            self._check_type(column)
         return select.get_children()
 
     def _visit_compoundselect(self, compound: selectable.CompoundSelect[Any]) -> Iterable[Any]:
@@ -181,8 +184,9 @@ class _Walk:
         return lateral.get_children()
 
     def _visit_values(self, values: selectable.Values) -> Iterable[Any]:
+        # Its children are the columns that it has, not what it is made of.
         cells = (cell for rows in values._data for row in rows for cell in row)
-        return (*values.get_children(), *(cell for cell in cells if isinstance(cell, elements.ClauseElement)))
+        return [cell for cell in cells if isinstance(cell, elements.ClauseElement)]
 
     def _visit_table(self, table: schema.Table) -> Iterable[Any]:
         if any("TEMP" in str(prefix).upper() for prefix in table._prefixes):

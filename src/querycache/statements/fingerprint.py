@@ -120,6 +120,7 @@ def _process(processor: Any, value: Any, *, many: bool) -> Any:
     if isinstance(processor, tuple):
         rows = value if many else [value]
         return [
-            tuple(item if part is None else part(item) for part, item in zip(processor, row, strict=False)) for row in rows
+            tuple(item if part is None else part(item) for part, item in zip(processor, row, strict=False))
+            for row in rows
         ]
     return [processor(item) for item in value] if many else processor(value)

@@ -24,6 +24,9 @@ from querycache.statements.rawsql import TextEffect, effect_of_text
 
 How: TypeAlias = Literal["insert", "update", "delete", "any"]
 
+_NOT_STORED: Final = frozenset({"information_schema", "performance_schema", "mysql", "sys"})
+"""Schemas whose tables have no snapshot on MySQL and MariaDB: to read them takes none."""
+
 MAX_ROWS: Final = 1000
 """More rows than this in one execution are not followed one by one: the table is."""
 
@@ -86,12 +89,12 @@ def effect_of_textual(text: str, dialect_name: str) -> Effect:
     return _of_text(effect_of_text(text, dialect_name))
 
 
-def effect_of_compiled(compiled: Any, dialect_name: str) -> Effect:
-    """Tell what a compiled construct does."""
+def effect_of_compiled(compiled: Any) -> Effect | None:
+    """Tell what a compiled construct does; None where only the text that is sent can tell."""
     if not isinstance(compiled, SQLCompiler):
         return Effect("unknown", is_ddl=True)
-    root = compiled.statement
-    core = getattr(compiled.compile_state, "statement", None)
+    root: Any = compiled.statement
+    core: Any = getattr(compiled.compile_state, "statement", None)
     core = root if core is None else core
     functions, written, opaque = _inspect(core)
     for cte in compiled.ctes or ():
@@ -105,18 +108,23 @@ def effect_of_compiled(compiled: Any, dialect_name: str) -> Effect:
             functions=functions,
             deletes=compiled.isdelete or _replaces(core),
         )
-        return _with_text(effect, compiled.string, dialect_name) if opaque else effect
+        return None if opaque else effect
     if getattr(core, "is_select", False) and not opaque:
         writes = tuple(write for dml in written for write in _whole(dml))
         return Effect(
             "write" if writes else "read",
             writes=writes,
             functions=functions,
-            reads_tables=bool(core.froms) if hasattr(core, "froms") else True,
-            locks_rows=getattr(core, "_for_update_arg", None) is not None,
+            reads_tables=_reads_stored_rows(core),
+            locks_rows=any(getattr(part, "_for_update_arg", None) is not None for part in visitors.iterate(core)),
             deletes=bool(writes),
         )
-    return effect_of_textual(compiled.string, dialect_name)
+    return None
+
+
+def _reads_stored_rows(core: Any) -> bool:
+    schemas = [element.schema for element in visitors.iterate(core) if isinstance(element, Table)]
+    return not _NOT_STORED.issuperset(schemas)
 
 
 def row_changes_of(write: TableWrite, parameters: Sequence[Mapping[str, Any]]) -> list[RowChange] | None:
@@ -132,7 +140,9 @@ def _row_change(write: TableWrite, row: Mapping[str, Any]) -> RowChange:
     if write.how == "insert":
         key_columns = list(write.table.primary_key.columns)
         values = tuple(new.get(column.key, UNKNOWN) for column in key_columns)
-        return RowChange(write.table, "insert", None if not values or UNKNOWN in values or None in values else values, new)
+        return RowChange(
+            write.table, "insert", None if not values or UNKNOWN in values or None in values else values, new
+        )
     return RowChange(write.table, write.how, tuple(row[name] for name in write.key_names), new)
 
 
@@ -141,22 +151,9 @@ def _of_text(effect: TextEffect) -> Effect:
         effect.kind,
         named_writes=effect.writes,
         functions=effect.functions,
-        reads_tables=bool(effect.reads),
+        reads_tables=any(schema not in _NOT_STORED for schema, _ in effect.reads),
+        locks_rows=effect.locks,
         deletes=effect.deletes,
-    )
-
-
-def _with_text(effect: Effect, sql: str, dialect_name: str) -> Effect:
-    """Widen by what the rendered SQL says: there is text in the construct."""
-    text = effect_of_text(sql, dialect_name)
-    if text.kind != "write":
-        return Effect("unknown")
-    return Effect(
-        "write",
-        writes=effect.writes,
-        named_writes=text.writes,
-        functions=effect.functions | text.functions,
-        deletes=effect.deletes or text.deletes,
     )
 
 
@@ -170,10 +167,13 @@ def _inspect(root: Any) -> tuple[frozenset[str], list[UpdateBase], bool]:
             functions.add(str(getattr(element, "name", "") or type(element).__name__).lower())
         elif isinstance(element, UpdateBase):
             written.append(element)
-        elif isinstance(element, TextClause) or getattr(element, "is_literal", False) and not _harmless_literal(element):
+        elif (
+            isinstance(element, TextClause)
+            or (getattr(element, "is_literal", False) and not _harmless_literal(element))
+        ):
             opaque = True
     for attribute in ("_prefixes", "_suffixes", "_statement_hints"):
-        opaque = opaque or bool(getattr(root, attribute, ())) and not isinstance(root, UpdateBase)
+        opaque = opaque or (bool(getattr(root, attribute, ())) and not isinstance(root, UpdateBase))
     return frozenset(functions), written, opaque
 
 
@@ -196,7 +196,7 @@ def _tables_written(dml: Any) -> Iterator[Table]:
     if isinstance(dml, Insert) and isinstance(target, Table):
         yield target
         return
-    seen = {}
+    seen: dict[Table, None] = {}
     for element in visitors.iterate(dml):
         for table in (element, getattr(element, "table", None)):
             if isinstance(table, Table):
@@ -224,12 +224,7 @@ def _writes_of_dml(compiled: SQLCompiler, core: Any) -> tuple[TableWrite, ...]:
 
 
 def _insert_of(compiled: SQLCompiler, core: Insert, table: Table) -> TableWrite:
-    plain = (
-        core._post_values_clause is None
-        and not core._prefixes
-        and core.select is None
-        and not core._multi_values
-    )
+    plain = core._post_values_clause is None and not core._prefixes and core.select is None and not core._multi_values
     if not plain:
         return TableWrite(table, "any")
     by_value, by_database = _assignments_of(compiled, table, onupdate=False)

@@ -1,7 +1,7 @@
 """Which store does a URL name?
 
 ``memory://?size=64MB&entries=1000``, ``lmdb:///path?size=1GB``, ``lmdb://`` (the machine's default directory). A
-dogpile.cache region has no URL: ``querycache.stores.dogpile.DogpileStore(region)``. Never does: guess. What is
+dogpile.cache region has no URL: ``store_on_region(region)``. Never does: guess. What is
 unknown is an error that names what is known.
 """
 
@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from querycache.errors import ConfigurationError
 from querycache.stores.base import Scope, Store, StoreStats
 
-__all__ = ["Scope", "Store", "StoreStats", "open_store"]
+__all__ = ["Scope", "Store", "StoreStats", "open_store", "store_on_region"]
 
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
 _UNITS: Final = {
@@ -46,6 +46,16 @@ def open_store(url: str) -> Store:
     if opener is None:
         raise ConfigurationError(f"{_shown(url)}: {_why_unknown(parts.scheme)} Known are memory:// and lmdb:///path.")
     return opener(url, parts)
+
+
+def store_on_region(region: Any) -> Store:
+    """Make a store of a dogpile.cache region.
+
+    Raises ``ConfigurationError`` where the region has no backend yet.
+    """
+    from querycache.stores.dogpile import DogpileStore
+
+    return DogpileStore(region)
 
 
 def _shown(url: str) -> str:

@@ -30,9 +30,12 @@ T = TypeVar("T")
 
 
 Txn: TypeAlias = "lmdb.Transaction[bytes]"
+ChooseSize: TypeAlias = Callable[[Path, int | None], int]
+"""Says how large the entries may be in a directory, given what the user asked for."""
 
-NoRoom: Final = (lmdb.MapFullError, lmdb.DiskError)
-"""What a write raises where it may not grow the map: the map is full, or the filesystem is."""
+
+class NoRoom(Exception):
+    """A write that may not grow the map did not fit: the map is full, or the filesystem is."""
 
 
 class Closed(Exception):
@@ -85,6 +88,7 @@ class Env:
     def __init__(self, directory: Path, size_bytes: int, limit_bytes: int, mode: int, url: str) -> None:
         self.url = url
         self._limit_bytes = limit_bytes
+        self._is_broken = False
         self._gate = Gate()
         self._env: lmdb.Environment | None = lmdb.open(
             str(directory),
@@ -95,7 +99,7 @@ class Env:
             writemap=False,  # a write to a full tmpfs through a map is a SIGBUS, through the file an error
             readahead=False,
             max_readers=MAX_READERS,
-            max_spare_txns=1,
+            max_spare_txns=0,  # a cached reader would hold a slot across a fork
         )
         self.main = self._env.open_db(None)
         self._env.reader_check()
@@ -120,7 +124,11 @@ class Env:
 
     @property
     def is_open(self) -> bool:
-        return self._env is not None
+        return self._env is not None and not self._is_broken
+
+    @property
+    def env(self) -> lmdb.Environment | None:
+        return self._env
 
     def shut(self, timeout_s: float | None) -> bool:
         """Wait until nobody is inside and let nobody in. Return whether that came in time."""
@@ -136,8 +144,9 @@ class Env:
             self._env = None
 
     def abandon(self) -> None:
-        """Forget the environment in a child whose parent could not close it; the parent's locks stay."""
+        """Let go of the environment in a child whose parent did not close it."""
         self._env = None
+        del self.main  # it keeps the environment alive, and LMDB's binding opens no file twice
         self._gate = Gate()
 
     def _alive(self) -> lmdb.Environment:
@@ -150,21 +159,20 @@ class Env:
             try:
                 with self._gate, self._alive().begin(write=write) as txn:
                     return work(txn)
-            except lmdb.MapFullError as error:
-                if not grow:
-                    raise
-                self._grow(error)
-            except lmdb.DiskError as error:
-                if write and not grow:
-                    raise
-                raise self._unavailable(error) from error
             except lmdb.MapResizedError:
                 self._resize(lambda env: env.set_mapsize(0))
             except (lmdb.ReadersFullError, lmdb.BadRslotError) as error:
                 if not self.reader_check():
                     raise self._unavailable(error) from error
-            except lmdb.Error as error:
+            except lmdb.PanicError as error:
+                self._is_broken = True  # the next verb opens it anew
                 raise self._unavailable(error) from error
+            except lmdb.Error as error:
+                if write and not grow:  # a full filesystem comes as "Input/output error"
+                    raise NoRoom from error
+                if not isinstance(error, lmdb.MapFullError):
+                    raise self._unavailable(error) from error
+                self._grow(error)
         raise StoreUnavailable(f"{self.url}: the file kept changing its size under {_TRIES} attempts; try again.")
 
     def _grow(self, error: lmdb.Error) -> None:
@@ -188,15 +196,14 @@ class Env:
     def _unavailable(self, error: lmdb.Error) -> StoreUnavailable:
         return StoreUnavailable(
             f"{self.url}: {error}. If it stays, check the free space of the filesystem, then stop the processes that "
-            "use the "
-            "directory and delete it: it holds nothing that the database does not."
+            "use the directory and delete it: it holds nothing that the database does not."
         )
 
 
 class Handle:
     """Both environments of one directory, open in this process."""
 
-    def __init__(self, place: Place, size_bytes: int | None, choose_size: Callable[[Path], int]) -> None:
+    def __init__(self, place: Place, size_bytes: int | None, choose_size: ChooseSize) -> None:
         self.place = place
         self.users = 0
         with place.opening() as (directory, alone):
@@ -221,7 +228,7 @@ class Handle:
 
     @property
     def is_open(self) -> bool:
-        return self.stamps.is_open
+        return self.stamps.is_open and self.entries.is_open
 
     def close(self, timeout_s: float | None = None) -> bool:
         """Close when nobody is inside. Return whether that came in time; nothing is closed if not."""
@@ -241,24 +248,25 @@ class Handle:
         return True
 
     def abandon(self) -> None:
+        """Let go of what the parent did not close."""
         self.entries.abandon()
         self.stamps.abandon()
         self.place.leave()
 
-    def _open(self, directory: Path, size_bytes: int | None, choose_size: Callable[[Path], int]) -> None:
+    def _open(self, directory: Path, size_bytes: int | None, choose_size: ChooseSize) -> None:
         mode, url = self.place.file_mode(), self.place.url
         for name in ("stamps", "entries"):
             (directory / name).mkdir(mode=self.place.directory_mode(), exist_ok=True)
         self.stamps = Env(directory / "stamps", STAMPS_SIZE, STAMPS_LIMIT, mode, url)
         try:
             _reserve(self._file)
-            self.size_bytes = size_bytes or choose_size(directory)
+            self.size_bytes = choose_size(directory, size_bytes)
             self.entries = Env(directory / "entries", self.size_bytes, self.size_bytes, mode, url)
         except BaseException:
             self.stamps.close()
             raise
 
-    def _start_anew(self, directory: Path, size_bytes: int | None, choose_size: Callable[[Path], int]) -> None:
+    def _start_anew(self, directory: Path, size_bytes: int | None, choose_size: ChooseSize) -> None:
         """Open once more without the files, which were damaged and are nobody else's."""
         for name in ("stamps", "entries"):
             for file in ("data.mdb", "lock.mdb"):
@@ -285,9 +293,11 @@ def _reserve(file: str) -> None:
 
 _HANDLES: dict[str, Handle] = {}
 _LOCK = threading.RLock()
+_IS_FORK_ANNOUNCED = False
+_KEPT: list[object] = []
 
 
-def acquire(new_place: Callable[[], Place], size_bytes: int | None, choose_size: Callable[[Path], int]) -> Handle:
+def acquire(new_place: Callable[[], Place], size_bytes: int | None, choose_size: ChooseSize) -> Handle:
     """Return the process's handle on a directory: opened now, or the one that another store uses."""
     place = new_place()
     key = os.path.realpath(place.path)
@@ -314,20 +324,33 @@ def give_back(handle: Handle) -> None:
 
 
 def _before_fork() -> None:
+    global _IS_FORK_ANNOUNCED
     _LOCK.acquire()
+    _IS_FORK_ANNOUNCED = True
     for handle in _HANDLES.values():
         handle.close(FORK_PATIENCE_S)
 
 
 def _after_fork_in_parent() -> None:
+    global _IS_FORK_ANNOUNCED
+    _IS_FORK_ANNOUNCED = False
     _LOCK.release()
 
 
 def _after_fork_in_child() -> None:
-    global _LOCK
+    """Start without environments.
+
+    One that is still open was not closed in time: a thread of the parent is in it. To let go of it here would free that
+    thread's reader slot, so it is kept, and this child has to do without the store. Where the fork was not announced
+    (some servers fork without telling Python before) nobody is known to be in it, and it is let go.
+    """
+    global _IS_FORK_ANNOUNCED, _LOCK
     for handle in _HANDLES.values():
+        if _IS_FORK_ANNOUNCED:
+            _KEPT.append((handle.stamps.env, handle.entries.env))
         handle.abandon()
     _HANDLES.clear()
+    _IS_FORK_ANNOUNCED = False
     _LOCK = threading.RLock()
 
 

@@ -58,8 +58,7 @@ def boot_id() -> str:
             return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
         raise ConfigurationError(
             "This system has no boot id (/proc/sys/kernel/random/boot_id cannot be read), which an lmdb:// store "
-            "needs: "
-            "mount /proc, or use memory:// with one process."
+            "needs: mount /proc, or use memory:// with one process."
         ) from missing
 
 
@@ -165,9 +164,8 @@ class Place:
             raise ConfigurationError(
                 f"{self.url}, the default directory, belongs to user {about.st_uid} with mode "
                 f"{stat.S_IMODE(about.st_mode):o}; this process runs as user {os.geteuid()}. Anybody who can write "
-                "there "
-                "could forge cached rows: set QUERYCACHE_URL to lmdb:///a/directory/of/your/own, the same for all "
-                "processes that use one database."
+                "there could forge cached rows: set QUERYCACHE_URL to lmdb:///a/directory/of/your/own, the same "
+                "for all processes that use one database."
             )
         if not os.access(self.path, os.R_OK | os.W_OK | os.X_OK):
             raise ConfigurationError(
@@ -213,15 +211,13 @@ class Place:
             )
         raise ConfigurationError(
             f"{self.url} is in use by processes of another PID namespace (another container). LMDB tells processes "
-            "apart by "
-            "their pid, so it cannot be shared between containers: run them with one PID namespace, or give each "
-            "container a directory and a database of its own."
+            "apart by their pid, so it cannot be shared between containers: run them with one PID namespace, or "
+            "give each container a directory and a database of its own."
         )
 
     def _unusable(self, error: OSError) -> StoreUnavailable:
         return StoreUnavailable(
             f"{self.url} cannot be used: {error.strerror or error} ({error.filename or self.path}). Check that the "
-            "directory "
-            f"can be created and written by user {os.geteuid()} and that its filesystem has free space, or name "
-            "another one."
+            f"directory can be created and written by user {os.geteuid()} and that its filesystem has free space, "
+            f"or name another one."
         )

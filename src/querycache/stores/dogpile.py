@@ -83,10 +83,8 @@ class DogpileStore(Store):
     scope: ClassVar[Scope] = "threads"
     guarantee: ClassVar[str] = (
         "Weaker than the other stores: coherent as long as the region's backend loses no mark (by eviction, restart "
-        "or expiry "
-        "of its own), the system's clock is not set back and, among processes, the backend has a mutex (get_mutex) "
-        "for what "
-        "is read and written back. Otherwise a stale row lives until its entry expires."
+        "or expiry of its own), the system's clock is not set back and, among processes, the backend has a mutex "
+        "(get_mutex) for what is read and written back. Otherwise a stale row lives until its entry expires."
     )
     commits_need_marks: ClassVar[bool] = False
 
@@ -94,8 +92,7 @@ class DogpileStore(Store):
         if not region.is_configured:
             raise ConfigurationError(
                 f"The dogpile.cache region {region.name!r} has no backend yet: call region.configure(...) before "
-                "querycache "
-                "is given the region."
+                "querycache is given the region."
             )
         self._region = region
         self.scope = scope  # type: ignore[misc]  # the backend decides, not the class

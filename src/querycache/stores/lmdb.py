@@ -20,6 +20,7 @@ from typing import ClassVar, Final, TypeAlias, TypeVar
 
 from querycache._types import Lease, Lookup, Stamp, Tag, TagSet, Writer
 from querycache.errors import ConfigurationError, StoreUnavailable
+from querycache.events import logger
 from querycache.stores._lmdb_env import Closed, Handle, NoRoom, Txn, acquire, give_back
 from querycache.stores._lmdb_place import Place, default_path, filesystem_of
 from querycache.stores._registers import (
@@ -146,7 +147,7 @@ class LMDBStore(Store):
         def new_place() -> Place:
             return Place(self.path, is_default=self._is_default, filesystem=self._filesystem)
 
-        return acquire(new_place, self._wanted_bytes, _half_of_free)
+        return acquire(new_place, self._wanted_bytes, _size_that_fits)
 
     def _with(self, work: Callable[[Handle], T]) -> T:
         """Do ``work`` with files that the path names now, reopened where they were replaced or closed for a fork."""
@@ -244,10 +245,17 @@ class LMDBStore(Store):
             handle.entries.reader_check()
 
 
-def _half_of_free(directory: Path) -> int:
+def _size_that_fits(directory: Path, wanted: int | None) -> int:
+    """Return what was asked for as far as the filesystem has room: one that fills up keeps LMDB even from evicting."""
     about = os.statvfs(directory)
-    half = about.f_bavail * about.f_frsize // 2
-    return max(MIN_SIZE_BYTES, min(DEFAULT_SIZE_BYTES, half // _PAGE * _PAGE))
+    data = directory / "entries" / "data.mdb"
+    taken = data.stat().st_blocks * 512 if data.exists() else 0
+    room = about.f_bavail * about.f_frsize + taken
+    most = int(room * _FULL) if wanted else room // 2
+    size = max(MIN_SIZE_BYTES, min(wanted or DEFAULT_SIZE_BYTES, most))
+    if wanted and size < wanted:
+        logger.warning("lmdb://%s: size=%d does not fit the filesystem, using %d", directory.parent, wanted, size)
+    return size // _PAGE * _PAGE
 
 
 def _answer(record: bytes | None, seen: Seen) -> Lookup:

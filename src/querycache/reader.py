@@ -1,0 +1,292 @@
+"""How is one read of a Session answered from the cache?
+
+A statement gets a key and tags, is looked up, and is answered from the store where the rules allow: no connection is
+checked out. Else it runs as always, its rows are caught as the driver gives them, and stored.
+
+Promises: what is returned is what the database would have returned, in values, types, order, identity and loader state;
+whatever is not surely so passes through, with its reason. Never: an error of the cache's own reaches a read.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sqlalchemy.engine import Connection, Dialect, Engine, Result
+from sqlalchemy.orm import ORMExecuteState, Session, UserDefinedOption
+
+from querycache import _sqlalchemy
+from querycache._types import Lookup
+from querycache.coherence.binds import Bind
+from querycache.coherence.snapshots import Freshness, freshness_of, may_fill, may_serve
+from querycache.coherence.transactions import ConnectionState, Served
+from querycache.engine import CAPTURE, Attachment, Capture
+from querycache.flights import Flights
+from querycache.options import CacheRequest, FromCache, NoCache
+from querycache.questions import Bypass, Question, Questions
+from querycache.rows.codec import DecodedRows, PayloadRejected, UnsupportedValue, decode_rows, encode_rows
+
+NOTES: Final = "querycache"
+NO_ANSWER: Final = "the store did not answer"
+
+
+@dataclass(slots=True)
+class SessionNotes:
+    """What the cache keeps with one Session: what was served before it had a connection."""
+
+    identity_map: Any
+    served: dict[Dialect, Served] = field(default_factory=dict)
+
+
+def notes_of(session: Session) -> SessionNotes:
+    """Return what is kept with a Session; anew after it was closed."""
+    notes: SessionNotes | None = session.info.get(NOTES)
+    if notes is None or notes.identity_map is not session.identity_map:
+        notes = session.info[NOTES] = SessionNotes(session.identity_map)
+    return notes
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One read of a Session that may be answered from the cache: where it would go, and in which transaction."""
+
+    orm: ORMExecuteState
+    attachment: Attachment
+    engine: Engine
+    bind: Bind
+    options: Mapping[str, Any]
+    notes: SessionNotes
+    connection: Connection | None
+    state: ConnectionState | None
+
+    def why_not_cached(self, tables: frozenset[str]) -> str | None:
+        """Say what in its transaction so far sends a read of these tables past the cache."""
+        if self.state is not None and self.state.failed:
+            return "a statement failed in this transaction"
+        if self.state is not None and self.state.may_have_changed(tables):
+            return "this transaction may have changed what it reads"
+        return None
+
+
+class OwnWay(UserDefinedOption):
+    """A statement of this library's own, answered in another way than a user's. Applies to that statement alone."""
+
+    propagate_to_loaders = False
+
+    @abstractmethod
+    def answer(self, reader: Reader, reading: Reading) -> Result[Any] | Bypass:
+        """Answer the statement, or say why it cannot be answered in this way."""
+
+    @abstractmethod
+    def otherwise(self, orm: ORMExecuteState) -> Result[Any]:
+        """Answer after a ``Bypass``."""
+
+
+class Reader:
+    """Answers the reads of Sessions for one cache."""
+
+    def __init__(self, questions: Questions) -> None:
+        self.questions = questions
+        self.flights = Flights()
+
+    def read(self, orm: ORMExecuteState, attachment: Attachment, engine: Engine | Connection) -> Result[Any] | Bypass:
+        """Answer from the cache, or run and store; or say why neither."""
+        reading = self._reading_of(orm, attachment, engine)
+        own = None if orm.is_relationship_load else _own_way_of(orm)
+        if own is not None:
+            outcome = reading if isinstance(reading, Bypass) else own.answer(self, reading)
+            if not isinstance(outcome, Bypass):
+                return outcome
+            attachment.coherence.events.emit("bypass", reason=outcome.reason)
+            return own.otherwise(orm)
+        if isinstance(reading, Bypass):
+            return reading
+        question = self.question_in(reading, _request_of(orm))
+        return question if isinstance(question, Bypass) else self.answer(reading, question)
+
+    def _reading_of(
+        self, orm: ORMExecuteState, attachment: Attachment, engine: Engine | Connection
+    ) -> Reading | Bypass:
+        declined = _declined(orm)
+        if declined is not None:
+            return Bypass(declined)
+        if _sqlalchemy.reads_at_autoflush(orm):
+            _sqlalchemy.autoflush(orm.session)
+        notes = notes_of(orm.session)
+        connection = _sqlalchemy.connection_of(orm.session, engine)
+        state = None if connection is None else attachment.state_of(connection)
+        if connection is not None and state is None:
+            return Bypass(f"it is not known which database this is: {attachment.why_no_bind}")
+        bind = state.bind if state is not None else attachment.ask()
+        if bind is None:
+            return Bypass(f"it is not known which database this is: {attachment.why_no_bind}")
+        owner = engine if connection is None else connection
+        options = {**owner.get_execution_options(), **orm.execution_options}
+        return Reading(orm, attachment, engine.engine, bind, options, notes, connection, state)
+
+    def question_in(self, reading: Reading, request: CacheRequest | None) -> Question | Bypass:
+        """Make key and tags of a read, or say why not."""
+        question = self.questions.of(
+            reading.orm.statement,
+            _one_set(reading.orm.parameters),
+            reading.options,
+            reading.attachment,
+            reading.bind,
+            reading.engine,
+            request,
+        )
+        if isinstance(question, Bypass):
+            return question
+        why_not = reading.why_not_cached(question.tables)
+        return question if why_not is None else Bypass(why_not)
+
+    def answer(
+        self, reading: Reading, question: Question, on_lookup: Callable[[Question, Lookup], None] | None = None
+    ) -> Result[Any] | Bypass:
+        """Answer from the store, or run and store. ``on_lookup`` hears of what the store said before either."""
+        freshness = freshness_in(reading)
+        if isinstance(freshness, Bypass):
+            return freshness
+        coherence, state = reading.attachment.coherence, reading.state
+        waited = False
+        while True:
+            found = coherence.lookup(question.store, question.key, question.tags)
+            if found is None:
+                return Bypass(NO_ANSWER)
+            if on_lookup is not None:
+                on_lookup(question, found)
+            entry = self.take(reading, question, found, freshness)
+            if entry is not None:
+                return self.result_of(reading, question.compilation, entry.description, entry.rows)
+            if not found.storable or (state is not None and state.dirty):
+                coherence.events.emit(
+                    "miss", key=question.key, reason=None if found.storable else "a commit is under way"
+                )
+                return reading.orm.invoke_statement()
+            if not waited and not self.flights.begin(question.key):
+                waited = True
+                continue
+            try:
+                return self._run_and_fill(reading, question, found)
+            finally:
+                if not waited:
+                    self.flights.end(question.key)
+
+    def take(self, reading: Reading, question: Question, found: Lookup, freshness: Freshness) -> DecodedRows | None:
+        """Return the rows of an entry that this transaction may be served, and remember them where the snapshot asks."""
+        state, attachment = reading.state, reading.attachment
+        started = state is not None and state.statements > 0
+        since = None if state is None or state.since is None else state.since.get(question.store)
+        if found.payload is None or not may_serve(freshness, found.lease, started=started, since=since):
+            return None
+        try:
+            decoded = decode_rows(question.key, found.payload)
+        except PayloadRejected as error:
+            attachment.coherence.events.emit("defect", key=question.key, reason=f"payload rejected: {error}")
+            return None
+        if state is None:
+            served = reading.notes.served.setdefault(attachment.dialect, Served())
+            served.remember(question.store, question.key, question.tags, found.lease)
+        elif not state.pinned and freshness is Freshness.SNAPSHOT:
+            state.served.remember(question.store, question.key, question.tags, found.lease)
+        attachment.coherence.events.emit("hit", key=question.key)
+        return decoded
+
+    def result_of(
+        self,
+        reading: Reading,
+        compilation: _sqlalchemy.Compilation,
+        description: Sequence[Any],
+        rows: Sequence[Sequence[Any]],
+    ) -> Result[Any]:
+        """Build what the Session would have returned for these rows."""
+        options = {**reading.options, "prebuffer_rows": True}
+        cursor = _sqlalchemy.replay_cursor(
+            compilation, reading.orm.statement, reading.engine, options, description, rows
+        )
+        return _sqlalchemy.load_result(reading.orm, cursor, options)
+
+    def _run_and_fill(self, reading: Reading, question: Question, found: Lookup) -> Result[Any]:
+        reading.attachment.coherence.events.emit("miss", key=question.key)
+        capture = Capture(question.compilation.compiled)
+        result = reading.orm.invoke_statement(execution_options={CAPTURE: capture, "prebuffer_rows": True})
+        if capture.rows is not None:
+            self.fill(reading, question, found, capture, capture.rows)
+        return result
+
+    def fill(
+        self, reading: Reading, question: Question, found: Lookup, capture: Capture, rows: Sequence[Sequence[Any]]
+    ) -> None:
+        """Store rows that were captured after ``found`` was looked up, where the snapshot allows."""
+        coherence = reading.attachment.coherence
+        since = None if capture.since is None else capture.since.get(question.store)
+        if capture.dirty or not found.storable:
+            return
+        if not may_fill(capture.freshness, found.lease, first=capture.first, since=since):
+            reason = "the snapshot is older than the entry would be"
+            coherence.events.emit("bypass", key=question.key, reason=reason)
+            return
+        try:
+            payload = encode_rows(question.key, [column[:2] for column in capture.description], rows)
+        except UnsupportedValue as error:
+            coherence.events.emit("bypass", key=question.key, reason=str(error))
+            return
+        if len(payload) > question.max_size_bytes:
+            coherence.events.emit("bypass", key=question.key, reason="the result is larger than max_size_bytes")
+            return
+        if coherence.fill(question.store, question.key, payload, found.lease, question.ttl_s):
+            coherence.events.emit("fill", key=question.key)
+
+
+def freshness_in(reading: Reading) -> Freshness | Bypass:
+    """Tell what a statement would see now, or say why that is not known."""
+    state, connection = reading.state, reading.connection
+    if state is not None and connection is not None:
+        freshness = reading.attachment.freshness_of(state, connection.connection.dbapi_connection)
+    elif reading.attachment.dialect.name == "sqlite":
+        freshness = Freshness.STATEMENT
+    else:
+        isolation = reading.options.get("isolation_level") or reading.bind.profile.isolation
+        freshness = freshness_of(str(isolation), reading.attachment.dialect.name, in_transaction=True)
+    if freshness is Freshness.UNKNOWN:
+        tainted = None if state is None else state.tainted
+        return Bypass(tainted or "it is not known what this connection's statements see")
+    return freshness
+
+
+def _declined(orm: ORMExecuteState) -> str | None:
+    """Say what about the call itself sends it to the database."""
+    options = orm.execution_options
+    if not orm.session.is_active:
+        return "the session's transaction must be rolled back first"
+    if orm.is_column_load:
+        return "it refreshes attributes of an instance"
+    if orm._compile_state_cls is not None and _sqlalchemy.populates_existing(orm):
+        return "it refreshes what the session holds"
+    if options.get("yield_per") or options.get("stream_results"):
+        return "its rows are streamed"
+    if orm.is_executemany:
+        return "it has several sets of parameters"
+    if any(isinstance(option, NoCache) for option in orm.user_defined_options):
+        return "NoCache"
+    return None
+
+
+def _request_of(orm: ORMExecuteState) -> CacheRequest | None:
+    for option in reversed(orm.user_defined_options):
+        if isinstance(option, FromCache):
+            return option.payload
+    return None
+
+
+def _own_way_of(orm: ORMExecuteState) -> OwnWay | None:
+    for option in orm.user_defined_options:
+        if isinstance(option, OwnWay):
+            return option
+    return None
+
+
+def _one_set(parameters: Any) -> Mapping[str, Any] | None:
+    return parameters if isinstance(parameters, Mapping) else None

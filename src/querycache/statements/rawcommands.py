@@ -1,0 +1,99 @@
+"""Is a text one of the commands that are told by their words alone?
+
+Transaction control, settings of the connection, questions to the server: each is recognised by a closed list of whole
+statements. What is on no list has no answer here. Reads cleaned text only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from types import MappingProxyType
+from typing import Final, Literal, TypeAlias
+
+CommandKind: TypeAlias = Literal["savepoint", "begin", "commit", "rollback", "session", "harmless"]
+
+_ALL: Final = ("postgresql", "mysql", "mariadb", "sqlite")
+_MYSQL: Final = ("mysql", "mariadb")
+
+_NAME: Final = r"""(?:[\w$]+|"(?:[^"]|"")*"|`(?:[^`]|``)*`|'\$')"""
+_DOTTED: Final = rf"{_NAME}(?: ?\. ?{_NAME})?"
+_CHAIN: Final = r"(?: AND(?: NO)? CHAIN)?"
+
+# Without parentheses there is neither a function nor a subquery in it.
+_SIMPLE: Final = r"[^()]*"
+
+_QUIET_PRAGMAS: Final = (
+    "collation_list|compile_options|database_list|foreign_key_check|foreign_key_list|function_list|index_info|index_list"
+    "|index_xinfo|integrity_check|module_list|pragma_list|quick_check|table_info|table_list|table_xinfo"
+)
+_READABLE_PRAGMAS: Final = (
+    "application_id|auto_vacuum|busy_timeout|cache_size|data_version|defer_foreign_keys|encoding|foreign_keys"
+    "|freelist_count|journal_mode|journal_size_limit|locking_mode|max_page_count|mmap_size|page_count|page_size"
+    "|query_only|read_uncommitted|recursive_triggers|schema_version|secure_delete|synchronous|temp_store|user_version"
+    "|wal_autocheckpoint"
+)
+_CONNECTION_PRAGMAS: Final = (
+    "automatic_index|busy_timeout|cache_size|cache_spill|case_sensitive_like|cell_size_check|defer_foreign_keys"
+    "|foreign_keys|ignore_check_constraints|journal_size_limit|legacy_alter_table|locking_mode|mmap_size|query_only"
+    "|read_uncommitted|recursive_triggers|reverse_unordered_selects|secure_delete|synchronous|temp_store|threads"
+    "|trusted_schema|wal_autocheckpoint"
+)
+
+# A BEGIN that names an isolation level or takes a snapshot is on no list: it changes what the transaction reads.
+# PREPARE TRANSACTION and COMMIT PREPARED neither: what they commit is not (only) this connection's own change.
+_COMMANDS: Final[tuple[tuple[tuple[str, ...], CommandKind, str], ...]] = (
+    (_ALL, "savepoint", rf"SAVEPOINT {_NAME}"),
+    (_ALL, "savepoint", rf"RELEASE (?:SAVEPOINT )?{_NAME}"),
+    (_ALL, "savepoint", rf"ROLLBACK (?:WORK |TRANSACTION )?TO (?:SAVEPOINT )?{_NAME}"),
+    (("postgresql",), "begin", r"(?:BEGIN(?: WORK| TRANSACTION)?|START TRANSACTION)(?: READ (?:ONLY|WRITE))?"),
+    (_MYSQL, "begin", r"BEGIN(?: WORK)?|START TRANSACTION(?: READ (?:ONLY|WRITE))?"),
+    (("sqlite",), "begin", r"BEGIN(?: (?:DEFERRED|IMMEDIATE|EXCLUSIVE))?(?: TRANSACTION)?"),
+    (("postgresql", "sqlite"), "commit", rf"(?:COMMIT|END)(?: WORK| TRANSACTION)?{_CHAIN}"),
+    (_MYSQL, "commit", rf"COMMIT(?: WORK)?{_CHAIN}(?:(?: NO)? RELEASE)?"),
+    (("postgresql",), "rollback", rf"(?:ROLLBACK|ABORT)(?: WORK| TRANSACTION)?{_CHAIN}"),
+    (_MYSQL, "rollback", rf"ROLLBACK(?: WORK)?{_CHAIN}(?:(?: NO)? RELEASE)?"),
+    (("sqlite",), "rollback", r"ROLLBACK(?: TRANSACTION)?"),
+    # SET CONSTRAINTS may run deferred triggers.
+    (("postgresql",), "session", rf"SET (?!CONSTRAINTS\b){_SIMPLE}|RESET {_DOTTED}|DISCARD \w+"),
+    # Accounts and what counts for other connections are not this connection's settings; SET STATEMENT runs another one.
+    (_MYSQL, "session", rf"SET (?!.*\b(?:GLOBAL|PERSIST|PERSIST_ONLY|PASSWORD|STATEMENT|DEFAULT ROLE)\b){_SIMPLE}"),
+    (_MYSQL, "session", rf"USE {_NAME}"),
+    (("sqlite",), "session", rf"(?:ATTACH|DETACH) (?:DATABASE )?(?:{_NAME} AS )?{_NAME}"),
+    (("sqlite",), "session", rf"PRAGMA (?:{_NAME}\.)?(?:{_CONNECTION_PRAGMAS}) ?(?:= ?[\w$'+-]+|\( ?[\w$'+-]+ ?\))"),
+    (("sqlite",), "harmless", rf"PRAGMA (?:{_NAME}\.)?(?:{_QUIET_PRAGMAS})(?: ?= ?{_NAME}| ?\( ?{_NAME} ?\))?"),
+    (("sqlite",), "harmless", rf"PRAGMA (?:{_NAME}\.)?(?:{_READABLE_PRAGMAS})"),
+    (("postgresql",), "harmless", rf"SHOW {_SIMPLE}|(?:UN)?LISTEN (?:{_NAME}|\*)|NOTIFY {_NAME}(?: ?, ?'\$')?"),
+    (_MYSQL, "harmless", rf"SHOW {_SIMPLE}|(?:DESCRIBE|DESC|EXPLAIN) {_DOTTED}(?: {_NAME})?"),
+)
+
+_EXPLAIN: Final = MappingProxyType(
+    {
+        "postgresql": re.compile(r"EXPLAIN(?: VERBOSE)?(?: ?\([^()]*\))? ", re.IGNORECASE),
+        "mysql": re.compile(r"(?:EXPLAIN|DESCRIBE|DESC) (?:EXTENDED |PARTITIONS |FORMAT ?= ?\w+ )?", re.IGNORECASE),
+        "mariadb": re.compile(r"(?:EXPLAIN|DESCRIBE|DESC) (?:EXTENDED |PARTITIONS |FORMAT ?= ?\w+ )?", re.IGNORECASE),
+        "sqlite": re.compile(r"EXPLAIN (?:QUERY PLAN )?", re.IGNORECASE),
+    }
+)
+
+
+def command_kind_of(text: str, dialect_name: str) -> CommandKind | None:
+    """Tell what a cleaned text commands; None where it is on no list."""
+    return next((kind for kind, pattern in _known(dialect_name) if pattern.fullmatch(text)), None)
+
+
+def explained_statement_of(text: str, dialect_name: str) -> str | None:
+    """Return the statement that an EXPLAIN in front of it keeps from running; None where there is no EXPLAIN.
+
+    The caller makes sure that no ANALYZE stands in the text: with it, the statement runs.
+    """
+    pattern = _EXPLAIN.get(dialect_name)
+    found = None if pattern is None else pattern.match(text)
+    return None if found is None else text[found.end() :]
+
+
+def _known(dialect_name: str) -> Iterator[tuple[CommandKind, re.Pattern[str]]]:
+    return ((kind, pattern) for names, kind, pattern in _PATTERNS if dialect_name in names)
+
+
+_PATTERNS: Final = tuple((names, kind, re.compile(text, re.IGNORECASE | re.DOTALL)) for names, kind, text in _COMMANDS)

@@ -1,0 +1,77 @@
+"""What the scenarios run on: each database with each store, and a shop in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, event
+from sqlalchemy.orm import Session
+
+from querycache import QueryCache
+from scenario_support import Category, Product, Tag, World, stock, tables_of
+
+PAIRS = ["sqlite-memory", "sqlite-lmdb", "postgresql-lmdb", "mariadb-memory"]
+
+
+class Worlds:
+    """Makes worlds on one database; ``models`` are cached, and have their tables made."""
+
+    def __init__(self, url: str, store_url: str, engine_of: Callable[..., Engine], stack: ExitStack) -> None:
+        self.url = url
+        self.store_url = store_url
+        self.engine_of = engine_of
+        self._stack = stack
+
+    def __call__(
+        self,
+        *models: type[Any],
+        engine_options: dict[str, Any] | None = None,
+        isolated: bool = True,
+        make_tables: bool = True,
+        store: Any = None,
+        **cache_options: Any,
+    ) -> World:
+        options = dict(engine_options or {})
+        outside = self.engine(isolation_level="AUTOCOMMIT")
+        if make_tables and models:
+            metadata, tables = tables_of(*models)
+            metadata.create_all(outside, tables=tables)
+        if isolated and self.url.startswith(("mysql", "mariadb")):
+            options.setdefault("isolation_level", "READ COMMITTED")
+        engine = self.engine(**options)
+        cache = self._stack.enter_context(QueryCache(store or self.store_url, models=models, **cache_options))
+        cache.attach(engine)
+        return World(engine, outside, cache)
+
+    def engine(self, **options: Any) -> Engine:
+        """Make an engine on the database that no cache knows; SQLite's with foreign keys on."""
+        engine = self.engine_of(self.url, **options)
+        if engine.dialect.name == "sqlite":
+            event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA foreign_keys=ON"))
+        return engine
+
+
+@pytest.fixture(params=PAIRS)
+def worlds(
+    request: pytest.FixtureRequest, tmp_path: Path, engine_of: Callable[..., Engine]
+) -> Iterator[Worlds]:
+    """Make worlds, on each kind of database, with one store or the other."""
+    database, store = request.param.split("-")
+    url: str = request.getfixturevalue(f"{database}_url")
+    store_url = "memory://" if store == "memory" else f"lmdb://{tmp_path}/store?size=16MB"
+    with ExitStack() as stack:
+        yield Worlds(url, store_url, engine_of, stack)
+
+
+@pytest.fixture
+def shop(worlds: Worlds) -> World:
+    """A shop with two categories, four products and two tags."""
+    world = worlds(Category, Product, Tag)
+    with Session(world.outside) as session:
+        stock(session)
+        session.commit()
+    return world

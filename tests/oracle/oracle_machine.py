@@ -1,0 +1,165 @@
+"""Do a cached and an uncached Session agree after every step?
+
+Hypothesis plays random steps in a world: two cached Sessions that read, write, commit and roll back between one another,
+savepoints, writes on connections of their own with and without AUTOCOMMIT. After each step every question asked so far is
+asked again, by a new Session through the cache and past it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Final
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
+from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.orm.exc import FlushError, ObjectDeletedError, StaleDataError
+
+from oracle_questions import Question, questions
+from oracle_world import World
+from oracle_writes import CoreWrite, SessionWrite, Write, core_writes, writes
+
+REFUSALS: Final = (DBAPIError, FlushError, InvalidRequestError, ObjectDeletedError, StaleDataError)
+"""What a database or the unit of work may answer to a random write: the transaction is rolled back then."""
+
+MAX_QUESTIONS: Final = 6
+SLOTS: Final = st.integers(0, 1)
+MODES: Final = st.sampled_from(["fresh", "fresh", "expired", "kept"])
+
+
+class Slot:
+    """One of the Sessions that live through several steps, with its open savepoints."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.savepoints: list[SessionTransaction] = []
+
+    def perform(self, write: Write, *, flush: bool = True) -> None:
+        """Write; roll back where that is refused."""
+        try:
+            if isinstance(write, SessionWrite):
+                write.perform(self.session)
+            else:
+                self.session.flush()
+                write.perform(self.session.connection())
+            if flush:
+                self.session.flush()
+        except REFUSALS:
+            self.roll_back()
+
+    def commit(self) -> None:
+        try:
+            self.session.commit()
+            self.savepoints.clear()
+        except REFUSALS:
+            self.roll_back()
+
+    def roll_back(self) -> None:
+        self.session.rollback()
+        self.savepoints.clear()
+
+    def close(self) -> None:
+        self.session.close()
+        self.savepoints.clear()
+
+
+class OracleMachine(RuleBasedStateMachine):
+    """The steps. ``world`` is given by a subclass (``machine_on``)."""
+
+    world: ClassVar[World]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.questions: list[Question] = []
+        self.slots: list[Slot] = []
+        self.level: str | None = None
+
+    @initialize(asked=st.lists(questions(), min_size=2, max_size=MAX_QUESTIONS), level=st.data())
+    def begin(self, asked: list[Question], level: Any) -> None:
+        self.level = level.draw(st.sampled_from(self.world.levels), label="level")
+        self.world.begin()
+        self.questions = list(asked)
+        self.slots = [Slot(self.world.session(self.level)) for _ in range(2)]
+
+    # -- reads ---------------------------------------------------------------------------------------------------------
+
+    @rule(question=questions())
+    def ask_something_new(self, question: Question) -> None:
+        self.questions = [*self.questions, question][-MAX_QUESTIONS:]
+
+    @rule(slot=SLOTS, position=st.integers(0, MAX_QUESTIONS - 1), mode=MODES)
+    def ask_within(self, slot: int, position: int, mode: str) -> None:
+        question = self.questions[position % len(self.questions)]
+        try:
+            self.world.compare_within(question, self.slots[slot].session, mode)
+        except REFUSALS:
+            self.slots[slot].roll_back()
+
+    @invariant()
+    def all_agree(self) -> None:
+        for question in self.questions:
+            self.world.compare_afresh(question)
+
+    # -- writes --------------------------------------------------------------------------------------------------------
+
+    @rule(slot=SLOTS, write=writes(), flush=st.booleans())
+    def write_within(self, slot: int, write: Write, flush: bool) -> None:
+        self.slots[slot].perform(write, flush=flush)
+
+    @rule(changes=st.lists(writes(), min_size=1, max_size=2))
+    def write_and_commit(self, changes: list[Write]) -> None:
+        slot = Slot(self.world.session(self.level))
+        for write in changes:
+            slot.perform(write)
+        slot.commit()
+        slot.close()
+
+    @rule(write=core_writes())
+    def write_in_autocommit(self, write: CoreWrite) -> None:
+        with self.world.engine.connect() as connection:
+            try:
+                write.perform(connection.execution_options(isolation_level="AUTOCOMMIT"))
+            except REFUSALS:
+                connection.rollback()
+
+    # -- transactions --------------------------------------------------------------------------------------------------
+
+    @rule(slot=SLOTS)
+    def commit(self, slot: int) -> None:
+        self.slots[slot].commit()
+
+    @rule(slot=SLOTS)
+    def roll_back(self, slot: int) -> None:
+        self.slots[slot].roll_back()
+
+    @rule(slot=SLOTS)
+    def close(self, slot: int) -> None:
+        self.slots[slot].close()
+
+    @rule(slot=SLOTS)
+    def begin_savepoint(self, slot: int) -> None:
+        try:
+            self.slots[slot].savepoints.append(self.slots[slot].session.begin_nested())
+        except REFUSALS:
+            self.slots[slot].roll_back()
+
+    @precondition(lambda self: any(slot.savepoints for slot in self.slots))
+    @rule(slot=SLOTS, keep=st.booleans())
+    def end_savepoint(self, slot: int, keep: bool) -> None:
+        here = self.slots[slot]
+        if not here.savepoints:
+            return
+        try:
+            savepoint = here.savepoints.pop()
+            savepoint.commit() if keep else savepoint.rollback()
+        except REFUSALS:
+            here.roll_back()
+
+    def teardown(self) -> None:
+        for slot in self.slots:
+            slot.close()
+
+
+def machine_on(world: World) -> type[OracleMachine]:
+    """Return the machine that plays in a world."""
+    return type("Machine", (OracleMachine,), {"world": world})
