@@ -153,19 +153,27 @@ class World:
 
     @contextmanager
     def expecting(
-        self, *, changed: Sequence[Read] = (), kept: Sequence[Read] = (), true: Sequence[Read] = ()
+        self,
+        *,
+        changed: Sequence[Read] = (),
+        kept: Sequence[Read] = (),
+        true: Sequence[Read] = (),
+        uncached: Sequence[Read] = (),
     ) -> Iterator[None]:
         """Cache all reads; then check that ``changed`` say something new and true, and that ``kept`` are still hits.
 
-        ``true``: reads that must be true, whether anything changed for them or not.
+        ``true``: reads that must be true, whether anything changed for them or not; ``uncached``: such of which a part
+        always asks the database.
         """
         before = self.prime(*changed)
         self.prime(*kept, *true)
+        for read in uncached:
+            self.assert_true(read)
         yield
         for read, old in zip(changed, before, strict=True):
             assert self.truth(read) != old, "the scenario changes nothing"
             self.assert_true(read)
-        for read in true:
+        for read in (*true, *uncached):
             self.assert_true(read)
         for read in kept:
             self.assert_hit(read)

@@ -22,8 +22,8 @@ from types import FrameType
 HERE = Path(__file__).parent
 HOST = "127.0.0.1"
 WORKERS = 2
-# Longer than anybody leaves a line idle: a sync worker that waits for a request looks dead to gunicorn.
-TIMEOUT_S = 3600
+# Workers of class "gthread" keep connections, so that a caller can stay with one worker; "sync" ones never do.
+KEEP_ALIVE_S = 60
 START_S = 30
 
 
@@ -58,35 +58,24 @@ class Answer:
 
 
 class Line:
-    """A connection that one worker has accepted and waits on, so that it is this worker who answers.
-
-    A sync worker serves one connection at a time. While each worker has a line, the one whose line was just used is the
-    only one free to accept the next.
-    """
+    """A connection that is kept, and with it the worker who answers on it."""
 
     def __init__(self, port: int) -> None:
-        self.worker: int | None = None
-        self._port = port
-        self._connect()
-
-    def _connect(self) -> None:
-        self._connection = http.client.HTTPConnection(HOST, self._port, timeout=20)
-        self._connection.connect()
+        self._connection = http.client.HTTPConnection(HOST, port, timeout=20)
+        self.worker = 0
+        self.worker = self.ask("GET", "/static/style.css").worker
 
     def ask(self, method: str, path: str) -> Answer:
-        """Send one request."""
+        """Send one request. Raises ``OSError`` where another worker answers than before."""
         self._connection.request(method, path)
         with self._connection.getresponse() as response:
             headers = {name.lower(): value for name, value in response.getheaders()}
             answer = Answer(response.status, headers, response.read().decode())
-        self._connection.close()
-        self._connect()
-        if self.worker not in (None, answer.worker):
+        if self.worker not in (0, answer.worker):
             raise OSError(f"worker {answer.worker} answered on the line to worker {self.worker}")
         return answer
 
     def close(self) -> None:
-        """Let the worker go."""
         self._connection.close()
 
 
@@ -99,12 +88,12 @@ def directory() -> Iterator[Path]:
 
 @contextmanager
 def workers(place: Path, *, cached: bool, port: int = 0) -> Iterator[int]:
-    """Run the application with two sync workers; yield its port. 0: any free one."""
+    """Run the application with two workers; yield its port. 0: any free one."""
     with closing(socket.create_server((HOST, port), backlog=64)) as listening:
         port = listening.getsockname()[1]
         command = [
             *(sys.executable, "-m", "gunicorn", "--bind", f"fd://{listening.fileno()}", "--workers", str(WORKERS)),
-            *("--worker-class", "sync", "--timeout", str(TIMEOUT_S), "--graceful-timeout", "2"),
+            *("--worker-class", "gthread", "--keep-alive", str(KEEP_ALIVE_S), "--graceful-timeout", "2"),
             *("--log-level", "warning", "--chdir", str(HERE), "app:create_app()"),
         ]
         environment = os.environ | {
@@ -124,16 +113,15 @@ def workers(place: Path, *, cached: bool, port: int = 0) -> Iterator[int]:
 @contextmanager
 def lines(port: int) -> Iterator[tuple[Line, Line]]:
     """Yield a line to each of the two workers."""
-    with closing(Line(port)) as first, closing(Line(port)) as second:
-        give_up_s = time.monotonic() + START_S
-        seen: list[tuple[int, int]] = []
-        while len(seen) < 2 or seen[-1] != seen[-2] or seen[-1][0] == seen[-1][1]:
-            # While the second worker still starts, the first takes both lines.
+    give_up_s = time.monotonic() + START_S
+    with closing(Line(port)) as first:
+        while True:
+            with closing(Line(port)) as second:
+                if second.worker != first.worker:
+                    yield first, second
+                    return
             if time.monotonic() > give_up_s:
                 raise OSError(f"only one worker answered for {START_S} seconds")
-            seen.append((first.ask("GET", "/static/style.css").worker, second.ask("GET", "/static/style.css").worker))
-        first.worker, second.worker = seen[-1]
-        yield first, second
 
 
 def end_on_sigterm() -> None:

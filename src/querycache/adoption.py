@@ -100,7 +100,9 @@ def _adopt_before_connecting(session: Session, transaction: SessionTransaction) 
 def engine_of(session: Session, model: type[Any]) -> Engine | None:
     """Return the engine on which a Session reads a model, None where it does not."""
     mapper = inspect(model, raiseerr=False)
-    if mapper is None:
+    of_model, of_session = getattr(model, "__fsa__", None), getattr(session, "_db", None)
+    if mapper is None or (of_model is not None and of_session is not None and of_model is not of_session):
+        # Flask-SQLAlchemy's Session gives its own engine for the models of another extension object, too.
         return None
     try:
         return session.get_bind(mapper=mapper).engine

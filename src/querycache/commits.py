@@ -18,6 +18,7 @@ from querycache.coherence.journal import Mark
 from querycache.coherence.outcomes import Outcome, outcome_of
 from querycache.coherence.protocol import Coherence
 from querycache.coherence.transactions import ConnectionState, Pending
+from querycache.errors import StoreError
 
 MAX_PREPARED: Final = 1000
 
@@ -25,9 +26,9 @@ StateOf = Callable[[Any], "ConnectionState | None"]
 
 
 def commit(
-    state: ConnectionState | None, coherence: Coherence, dialect: Dialect, raw: Any, send: Callable[[], None]
+    state: ConnectionState | None, coherence: Coherence, dialect: Dialect, proxied: Any, send: Callable[[], None]
 ) -> None:
-    """Send a COMMIT between mark and release."""
+    """Send a COMMIT between mark and release; roll back where the mark cannot be set and must be."""
     if state is None:
         send()
         return
@@ -39,10 +40,16 @@ def commit(
         state.end()
         return
     # After a COMMIT that left the transaction open there may be more to mark than was.
-    marks = [*state.marks, *coherence.mark(state.pending.tag_set(state.bind.tag))]
+    try:
+        marks = [*state.marks, *coherence.mark(state.pending.tag_set(state.bind.tag))]
+    except StoreError:
+        # SQLAlchemy takes a COMMIT that raised for the end of a transaction, and would leave this one open in the pool.
+        dialect.do_rollback(proxied)
+        raise
     try:
         send()
     except BaseException as error:
+        raw = getattr(proxied, "dbapi_connection", proxied)
         _after_failure(state, coherence, marks, outcome_of(error, dialect, raw))
         raise
     finish(state, coherence, marks)
@@ -89,8 +96,7 @@ def _hook_plain(dialect: Dialect, coherence: Coherence, state_of: StateOf) -> No
     send_commit, send_rollback = dialect.do_commit, dialect.do_rollback
 
     def do_commit(dbapi_connection: Any) -> None:
-        raw = getattr(dbapi_connection, "dbapi_connection", dbapi_connection)
-        commit(state_of(dbapi_connection), coherence, dialect, raw, lambda: send_commit(dbapi_connection))
+        commit(state_of(dbapi_connection), coherence, dialect, dbapi_connection, lambda: send_commit(dbapi_connection))
 
     def do_rollback(dbapi_connection: Any) -> None:
         state = state_of(dbapi_connection)

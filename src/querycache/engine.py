@@ -40,6 +40,7 @@ CAPTURE: Final = "_querycache_capture"
 OnSnapshotMoved = Literal["raise", "continue"]
 
 _SQLITE_BEGINS: Final = re.compile(r"\s*(INSERT|UPDATE|DELETE|REPLACE)\b", re.IGNORECASE)
+_RELEASES: Final = re.compile(r"\s*RELEASE\b", re.IGNORECASE)
 _TEMPORARY: Final = re.compile(r"\b(TEMP|TEMPORARY)\b", re.IGNORECASE)
 _READS: Final = ("read", "harmless", "savepoint")
 _TRANSACTIONAL: Final = ("read", "harmless", "savepoint", "write")
@@ -111,6 +112,8 @@ class Attachment:
             ("checkout", self._checkout),
             ("checkin", self._checkin),
             ("invalidate", self._lost),
+            ("close", self._lost),
+            ("close_detached", self._lost_detached),
         ):
             event.listen(self.engine, name, listener)
 
@@ -235,14 +238,24 @@ class Attachment:
         state: ConnectionState | None = record.info.get(STATE)
         if state is not None:
             self._doubt_unanswered(state)
+            if (state.dirty or state.marks) and in_transaction_of(self.dialect, dbapi_connection) is not False:
+                # Nobody ended it: its COMMIT failed, or the pool does not reset. Whoever has the connection next goes on.
+                return
             abandon(state, self.coherence)
             if state.tainted is not None and not state.has_temporary_tables:
                 # What was set may stay set: ask the connection again before it is used again.
                 del record.info[STATE]
 
-    def _lost(self, dbapi_connection: Any, record: Any, exception: BaseException | None) -> None:
+    def _lost(self, dbapi_connection: Any, record: Any, *exception: BaseException | None) -> None:
         state: ConnectionState | None = record.info.get(STATE)
         if state is not None:
+            self._doubt_unanswered(state)
+            abandon(state, self.coherence)
+
+    def _lost_detached(self, dbapi_connection: Any) -> None:
+        state = self._states.get(id(dbapi_connection))
+        if state is not None:
+            self._doubt_unanswered(state)
             abandon(state, self.coherence)
 
     # -- a statement -----------------------------------------------------------------------------------------------
@@ -322,6 +335,9 @@ class Attachment:
 
     def _commits_itself(self, state: ConnectionState, effect: Effect, statement: str, raw: Any) -> bool:
         """Tell whether a statement may end or commit a transaction without the driver's commit."""
+        if effect.kind == "savepoint" and state.dialect_name == "sqlite":
+            # Without a BEGIN before it, the outermost savepoint is the transaction, and its release the commit.
+            return bool(_RELEASES.match(statement))
         if effect.kind in _READS:
             return state.autocommit and effect.kind == "read"
         if state.autocommit or effect.kind in ("commit", "unknown"):
@@ -387,7 +403,7 @@ class Attachment:
             self._after_begin_by_text(state)
         elif sent.effect.kind == "rollback":
             abandon(state, self.coherence)
-        elif sent.commits_itself and sent.effect.kind in ("read", "write"):
+        elif sent.commits_itself and sent.effect.kind in ("read", "write", "savepoint"):
             # The driver may have begun a transaction all the same: then what is pending waits for its end.
             if state.autocommit or in_transaction_of(self.dialect, raw) is False:
                 state.end()

@@ -26,8 +26,10 @@ from querycache._types import Lookup
 from querycache.adoption import Regions
 from querycache.coherence.protocol import Coherence
 from querycache.coherence.snapshots import Freshness, may_fill
+from querycache.collection import RowsByKey, SeenList
 from querycache.errors import ConfigurationError
-from querycache.keyed import Key, RowsByKey, SeenList, no_rows, read_rows
+from querycache.keyed import Key
+from querycache.lists import no_rows, read_rows
 from querycache.models import ModelCache
 from querycache.options import CacheRequest, FromCache, NoCache
 from querycache.questions import Bypass, Question
@@ -135,10 +137,15 @@ class CachingQuery(Query[Any]):
 
     def _instances(self, own: _SetByHand, keys: list[Key]) -> list[Any]:
         model = self._entity().class_
-        past = self.options(NoCache()).statement
-        assert isinstance(past, Select)
-        wanted = RowsByKey(model, keys, own.request.region, ModelCache(model).name_of, past, own.seen)
-        return read_rows(self.session, wanted) if keys else []
+
+        def past() -> Select[Any]:
+            statement = self.options(NoCache()).statement
+            assert isinstance(statement, Select)
+            return statement
+
+        names = ModelCache(model)
+        wanted = RowsByKey(model, keys, own.request.region, names.name_of, names.any_name, past, own.seen)
+        return read_rows(self.session, wanted)
 
 
 def _key_of(mapper: Mapper[Any], instance: Any) -> Key:
@@ -223,7 +230,7 @@ class _SetByHand(_ByHand):
         if found is None:
             return Bypass(NO_ANSWER)
         self.seen = SeenList()
-        self.seen.note(question, found)
+        self.seen.note(reading, question, found)
         if _may_keep(reading, question, found, freshness):
             self._question, self._coherence = question, coherence
         entry = reader.take(reading, question, found, freshness)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from sqlalchemy import inspect, select
@@ -20,9 +21,11 @@ from sqlalchemy.orm.attributes import get_history
 from querycache import adoption
 from querycache._types import MAX_TTL_S
 from querycache.cache import DEFAULT_REGION, bound_sessions, declare_models
+from querycache.collection import RowsByKey
 from querycache.errors import NotAttachedError
-from querycache.keyed import Key, RowsByKey, key_attributes_of, past_the_cache, read_list, read_rows
-from querycache.options import FromCache
+from querycache.keyed import Key, key_attributes_of
+from querycache.lists import past_the_cache, read_list, read_rows
+from querycache.options import CacheRequest, FromCache
 from querycache.policy import Policy
 from querycache.session import attachment_of
 from querycache.statements import tags as naming
@@ -67,8 +70,8 @@ class ModelCache(Generic[T]):
             return found.get(self.model, pk)
         if not _is_cached(found, mapper):
             return found.get(self.model, pk)
-        past = past_the_cache(self.model, [key])
-        rows = read_rows(found, RowsByKey(self.model, [key], self.label, self.name_of, past))
+        past = partial(past_the_cache, self.model, [key])
+        rows = read_rows(found, RowsByKey(self.model, [key], self.label, self.name_of, self.any_name, past))
         return rows[0] if rows else None
 
     def filter(
@@ -94,8 +97,8 @@ class ModelCache(Generic[T]):
         whole = whole if limit is None else whole.limit(limit)
         if not _is_cached(found, class_mapper(self.model)):
             return list(found.scalars(whole).unique())
-        name = self._cache_key(**attributes)
-        return read_list(found, self.model, whole, region=self.label, name=name, name_of=self.name_of)
+        request = CacheRequest(self.label, self._cache_key(**attributes), None)
+        return read_list(found, self.model, whole, request=request, name_of=self.name_of, any_name=self.any_name)
 
     def flush(self, key: str, *, session: Session | scoped_session[Any] | None = None) -> None:
         """Drop what was cached under a name: one of ``FromCache(cache_key=...)``, or as ``_cache_key`` makes them.
@@ -111,7 +114,11 @@ class ModelCache(Generic[T]):
         if attached is not None and bind is not None:
             reader, attachment = attached
             regions = dict.fromkeys((self.label, *reader.questions.regions))
-            attachment.coherence.touch([naming.named_tag(bind.id, region, key) for region in regions])
+            # Lists hold rows, too: what is dropped by a row's name must not come back out of a list.
+            names = (key, self.any_name)
+            attachment.coherence.touch(
+                [naming.named_tag(bind.id, region, name) for region in regions for name in names]
+            )
 
     def from_cache(self, cache_key: str | None = None, pk: Any = None) -> FromCache:
         """Return the option that caches a statement in the model's region, under a name to ``flush`` it by."""
@@ -135,6 +142,11 @@ class ModelCache(Generic[T]):
             names.extend(self._cache_key(**{attribute.key: value}) for value in (*history.deleted, *history.added))
         for name in names:
             self.flush(name, session=session)
+
+    @property
+    def any_name(self) -> str:
+        """The name under which all lists of the model are dropped at once."""
+        return f"{class_mapper(self.model).local_table.description}.*"
 
     def name_of(self, key: Key) -> str:
         """Return the name of the entry of a row."""

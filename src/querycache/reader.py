@@ -143,7 +143,7 @@ class Reader:
         return question if why_not is None else Bypass(why_not)
 
     def answer(
-        self, reading: Reading, question: Question, on_lookup: Callable[[Question, Lookup], None] | None = None
+        self, reading: Reading, question: Question, on_lookup: Callable[[Reading, Question, Lookup], None] | None = None
     ) -> Result[Any] | Bypass:
         """Answer from the store, or run and store. ``on_lookup`` hears of what the store said before either."""
         freshness = freshness_in(reading)
@@ -156,7 +156,7 @@ class Reader:
             if found is None:
                 return Bypass(NO_ANSWER)
             if on_lookup is not None:
-                on_lookup(question, found)
+                on_lookup(reading, question, found)
             entry = self.take(reading, question, found, freshness)
             if entry is not None:
                 return self.result_of(reading, question.compilation, entry.description, entry.rows)

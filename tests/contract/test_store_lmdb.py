@@ -22,6 +22,8 @@ from querycache.stores.base import Store
 from querycache.stores.lmdb import LMDBStore
 from querycache.testing import Hammer, StoreConformance
 
+pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # forks with threads
+
 MIB = 1024 * 1024
 T = TagSet((b"t",))
 W = bytes(range(1, 17))
@@ -231,7 +233,8 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 def test_the_mark_of_a_killed_writer_holds_until_its_deadline(path: Path) -> None:
     store = ClockedStore(path, 4 * MIB)
     fill(store, b"k")
-    run("store.mark(T, W, 60); os.kill(os.getpid(), 9) if len(sys.argv) > 2 else None", path)
+    script = PRELUDE + "store.mark(T, W, 60); os.kill(os.getpid(), 9)"
+    assert subprocess.run([sys.executable, "-c", script, str(path)]).returncode == -9
     assert not store.lookup(b"k", T).storable
     store.ahead_ns += 61 * 10**9
     assert store.lookup(b"k", T).storable
@@ -343,9 +346,6 @@ def test_thousands_of_guards_are_forgotten_in_time(store: LMDBStore, monkeypatch
 
 
 # Fork
-
-
-pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 
 
 def test_a_forked_child_and_its_parent_hear_each_other(store: LMDBStore) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, text
 from sqlalchemy.orm import Session
 
 from querycache import QueryCache
@@ -33,6 +33,7 @@ class Worlds:
         isolated: bool = True,
         make_tables: bool = True,
         store: Any = None,
+        before_attach: Callable[[Engine], None] | None = None,
         **cache_options: Any,
     ) -> World:
         options = dict(engine_options or {})
@@ -44,6 +45,8 @@ class Worlds:
             options.setdefault("isolation_level", "READ COMMITTED")
         engine = self.engine(**options)
         cache = self._stack.enter_context(QueryCache(store or self.store_url, models=models, **cache_options))
+        if before_attach is not None:
+            before_attach(engine)
         cache.attach(engine)
         return World(engine, outside, cache)
 
@@ -53,6 +56,18 @@ class Worlds:
         if engine.dialect.name == "sqlite":
             event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA foreign_keys=ON"))
         return engine
+
+
+    def shop(self, **options: Any) -> World:
+        """Make a shop with two categories, four products and two tags."""
+        world = self(Category, Product, Tag, **options)
+        with Session(world.outside) as session:
+            if world.dialect == "sqlite":
+                # Readers and a writer pass each other, as on the servers.
+                session.execute(text("PRAGMA journal_mode = WAL"))
+            stock(session)
+            session.commit()
+        return world
 
 
 @pytest.fixture(params=PAIRS)
@@ -70,8 +85,4 @@ def worlds(
 @pytest.fixture
 def shop(worlds: Worlds) -> World:
     """A shop with two categories, four products and two tags."""
-    world = worlds(Category, Product, Tag)
-    with Session(world.outside) as session:
-        stock(session)
-        session.commit()
-    return world
+    return worlds.shop()

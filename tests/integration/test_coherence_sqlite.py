@@ -127,6 +127,43 @@ def test_while_sqlite_is_too_busy_to_commit_the_marks_stay(busy: World) -> None:
     assert busy.store.stats().marks == 0
 
 
+def test_a_connection_given_back_after_sqlite_was_busy_still_owes_its_changes(busy: World) -> None:
+    writer, blocking, reader = busy.process(), busy.process(cached=False), busy.process()
+    read_in(reader, name_of)
+    with blocking.engine.connect() as blocker:
+        rows = blocker.execute(text("SELECT id FROM product"))
+        rows.fetchone()
+        with writer.session() as session:
+            session.get_one(Product, 1).name = "b"
+            with pytest.raises(OperationalError, match="locked"):
+                session.commit()
+        rows.close()
+    assert read_in(writer, name_of) in ("a", "b")
+    assert read_in(reader, name_of) == "a"
+    with writer.session() as session:
+        session.get_one(Category, 3).name = "more"
+        session.commit()
+    found = read_in(busy.process(cached=False), name_of)
+    assert (read_in(reader, name_of), read_in(writer, name_of)) == (found, found)
+    assert busy.store.stats().marks == 0
+
+
+def test_a_pool_that_does_not_reset_still_owes_a_transactions_changes(world: World) -> None:
+    writer, reader = world.process(engine_pool_reset_on_return=None), world.process()
+    read_in(reader, name_of)
+    raw = writer.engine.raw_connection()
+    with writer.engine.connect() as connection:
+        connection.execute(update(Product).where(Product.id == 1).values(name="b"))
+        connection._transaction = None
+    raw.close()
+    assert read_in(reader, name_of) == "a"
+    with writer.engine.connect() as one, writer.engine.connect() as two:
+        for left in (one, two):
+            left.exec_driver_sql("SELECT 1")
+            left.commit()
+    assert read_in(reader, name_of) == "b"
+
+
 def test_a_second_commit_after_sqlite_was_busy_marks_what_came_in_between(busy: World) -> None:
     writer, blocking = busy.process(), busy.process(cached=False)
     seen: list[int | None] = []

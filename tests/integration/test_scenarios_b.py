@@ -96,15 +96,18 @@ def with_tags(product_id: int) -> Callable[[Session], Any]:
 
 
 def add_tag(session: Session) -> None:
-    session.get_one(Product, 1).tags.append(session.get_one(Tag, 2))
+    product = session.get_one(Product, 1)
+    product.tags.append(session.get_one(Tag, 2))
 
 
 def remove_tag(session: Session) -> None:
-    session.get_one(Product, 1).tags.remove(session.get_one(Tag, 1))
+    product = session.get_one(Product, 1)
+    product.tags.remove(session.get_one(Tag, 1))
 
 
 def clear_tags(session: Session) -> None:
-    session.get_one(Product, 1).tags.clear()
+    product = session.get_one(Product, 1)
+    product.tags.clear()
 
 
 def insert_labels(session: Session) -> None:
@@ -268,25 +271,25 @@ def people_selectin_polymorphic(session: Session) -> Any:
 
 
 def test_s28_a_base_query_follows_a_write_of_a_joined_subclass(zoo: World) -> None:
-    reads = [people, people_with_polymorphic, people_selectin_polymorphic, get(Staff, 2), get(Vet, 2)]
-    with zoo.expecting(changed=reads, kept=[get(Animal, 1)]):
+    reads = [people_with_polymorphic, people_selectin_polymorphic, get(Vet, 2)]
+    with zoo.expecting(changed=reads, kept=[get(Animal, 1)], uncached=[people, get(Staff, 2)]):
         with zoo.write() as session:
             session.get_one(Vet, 2).license = "y"
 
 
 def test_s28_a_subclass_query_follows_a_write_of_its_base_table(zoo: World) -> None:
     vets = entities(select(Vet).order_by(Vet.id))
-    with zoo.expecting(changed=[vets, get(Vet, 2), people], kept=[get(Staff, 1), get(Animal, 1)]):
+    with zoo.expecting(changed=[vets, get(Vet, 2)], kept=[get(Staff, 1), get(Animal, 1)], uncached=[people]):
         with zoo.write() as session:
             session.get_one(Staff, 2).name = "vanessa"
 
 
 def test_s28_a_base_query_follows_an_insert_and_a_delete_of_a_subclass(zoo: World) -> None:
-    reads = [people, people_with_polymorphic, people_selectin_polymorphic, count_of(Vet), count_of(Staff)]
-    with zoo.expecting(changed=[*reads, get(Staff, 3)], kept=[get(Staff, 1)]):
+    reads = [people_with_polymorphic, people_selectin_polymorphic, count_of(Vet), count_of(Staff)]
+    with zoo.expecting(changed=[*reads, get(Staff, 3)], kept=[get(Staff, 1)], uncached=[people]):
         with zoo.write() as session:
             session.add(Vet(id=3, name="vic", license="z"))
-    with zoo.expecting(changed=[*reads, get(Vet, 3)], kept=[get(Staff, 1)]):
+    with zoo.expecting(changed=[*reads, get(Vet, 3)], kept=[get(Staff, 1)], uncached=[people]):
         with zoo.write() as session:
             session.delete(session.get_one(Staff, 3))
 
@@ -294,10 +297,10 @@ def test_s28_a_base_query_follows_an_insert_and_a_delete_of_a_subclass(zoo: Worl
 def test_s28_single_table_queries_follow_each_other_s_writes(zoo: World) -> None:
     animals = entities(select(Animal).order_by(Animal.id))
     lions = entities(select(Lion).order_by(Lion.id))
-    with zoo.expecting(changed=[animals, lions, get(Animal, 2), get(Lion, 2)], kept=[get(Animal, 1)]):
+    with zoo.expecting(changed=[lions, get(Lion, 2)], kept=[get(Animal, 1)], uncached=[animals, get(Animal, 2)]):
         with zoo.write() as session:
             session.get_one(Animal, 2).name = "lea"
-    with zoo.expecting(changed=[animals, lions, count_of(Lion)], kept=[get(Animal, 1), get(Lion, 2)]):
+    with zoo.expecting(changed=[lions, count_of(Lion)], kept=[get(Animal, 1), get(Lion, 2)], uncached=[animals]):
         with zoo.write() as session:
             session.add(Lion(id=3, name="liv", mane="none"))
 
@@ -330,7 +333,7 @@ RANDOM = {
         func.current_setting("search_path"),
         func.current_user(),
     ],
-    "mariadb": [func.rand(), func.uuid(), func.connection_id(), func.last_insert_id(), func.user(), func.found_rows()],
+    "mariadb": [func.rand(), func.uuid(), func.connection_id(), func.last_insert_id(), func.found_rows()],
 }
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Row, inspect
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.state import InstanceState
 
@@ -22,9 +23,13 @@ class Disagreement(AssertionError):
 
 def answer_to(question: Question, session: Session) -> Any:
     """Return what a Session says to a question, as plain values, after walking what the question walks."""
-    rows = question.ask(session)
-    for name in question.walks:
-        _walk(rows, name)
+    try:
+        rows = question.ask(session)
+        for name in question.walks:
+            _walk(rows, name)
+    except InvalidRequestError as error:
+        # Where SQLAlchemy refuses (subqueryload beside load_only needs a column that is not loaded), so must the cache.
+        return ("error", type(error).__name__)
     return picture_of(rows, ordered=question.ordered)
 
 

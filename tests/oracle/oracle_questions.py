@@ -190,7 +190,9 @@ def _joins(draw: st.DrawFn) -> Question:
     target = RELATIONSHIPS[model][name][0]
     outer = draw(st.booleans())
     here, there = draw(st.lists(conditions(model, 1), max_size=1)), draw(st.lists(conditions(target, 1), max_size=1))
-    on_here = draw(st.lists(conditions(model, 0), max_size=1))
+    # Where an association table is joined, too, the ON in the middle cannot name the first entity.
+    direct = getattr(model, name).property.secondary is None
+    on_here = draw(st.lists(conditions(model, 0), max_size=1)) if direct else []
     on_there = draw(st.lists(conditions(target, 0), max_size=1))
     what = draw(st.sampled_from(["both", "one", "column", "missing", "count"]))
 

@@ -121,7 +121,6 @@ class World:
         self._require_same(question, f"a session with its identity map {mode}", cached, truth)
 
     def _prepare(self, session: Session, mode: str) -> None:
-        session.flush()
         if mode == "fresh":
             session.expunge_all()
         elif mode == "expired":

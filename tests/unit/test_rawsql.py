@@ -67,6 +67,7 @@ def test_a_query_reads_its_tables(sql: str, reads: str, dialect: str) -> None:
         (POSTGRESQL, "SELECT * FROM ONLY t, LATERAL (SELECT * FROM u WHERE u.a = t.a) x, generate_series(1, 2)", "t u"),
         (POSTGRESQL, "SELECT a[1:2], ARRAY(SELECT b FROM u) FROM t", "t u"),
         (SQLITE, 'SELECT * FROM [My Table], `u`, "v" WHERE a = ?1 AND b = @b AND c = $c AND d = :d', "u v"),
+        (POSTGRESQL, "SELECT * FROM t AS x FOR UPDATE OF x", "t"),
         (SQLITE, "SELECT a '-', b AS 'x' FROM t INDEXED BY i", "t"),
         (MARIADB, "SELECT \"a;b\" AS 'x', `c``d` FROM `db`.`t` # end", "db.t"),
         (MYSQL, "SELECT 1 FROM DUAL", ""),
@@ -291,6 +292,13 @@ def test_what_is_not_positively_known_is_unknown(sql: str, dialect: str, caplog:
         (POSTGRESQL, "DO $$ BEGIN DELETE FROM t; END $$"),
         (POSTGRESQL, "COPY t FROM STDIN"),
         (POSTGRESQL, "SELECT E'a'\n'b\\'; DELETE FROM t; --'"),
+        (POSTGRESQL, "SELECT E'a'\n'\\'' , f() -- '"),
+        (POSTGRESQL, "SELECT 1 /* /* */ FROM t -- */ FROM u"),
+        (POSTGRESQL, "SELECT * FROM %s"),
+        (POSTGRESQL, "SELECT * FROM (DELETE FROM t RETURNING *) x"),
+        (POSTGRESQL, "UPDATE t JOIN u ON t.a = u.a SET b = 1"),
+        (POSTGRESQL, "DELETE u FROM t"),
+        (MYSQL, "SELECT * FROM ONLY t"),
         (POSTGRESQL, "SELECT U&'\\0061' UESCAPE '!'"),
         (POSTGRESQL, "SELECT $x$ open"),
         (POSTGRESQL, "SELECT set_config('search_path', 'a', false)"),
@@ -384,6 +392,17 @@ def test_cleaning_leaves_no_literal_behind() -> None:
     cleaned = clean_text("SELECT 'secret', $$secret$$, E'secret' /* secret */ FROM t -- secret", POSTGRESQL)
     assert cleaned is not None
     assert "secret" not in cleaned.text
+
+
+@pytest.mark.parametrize("sql", ["SELECT 1; SELECT 2", "SELECT 1e'a'", "SELECT '", "SELECT $a", "SELECT `a`"])
+def test_cleaning_refuses_what_is_not_surely_one_statement(sql: str) -> None:
+    assert clean_text(sql, POSTGRESQL) is None
+
+
+def test_cleaning_leaves_no_two_hyphens_that_another_reader_takes_for_a_comment() -> None:
+    cleaned = clean_text("SELECT 5---1", MYSQL)
+    assert cleaned is not None
+    assert cleaned.text == "SELECT 5- - -1"
 
 
 # -- against SQLite itself: its bytecode says what it opens -----------------------------------------------------------

@@ -21,6 +21,7 @@ from sqlalchemy import (
     Sequence,
     String,
     Table,
+    TypeDecorator,
     Uuid,
     and_,
     bindparam,
@@ -67,7 +68,7 @@ from querycache.statements.reads import NotCacheable, SelectReads, reads_of, rea
 from querycache.statements.tags import table_name_of
 
 SQLITE: Dialect = sqlite.dialect()
-POSTGRESQL: Dialect = postgresql.dialect()
+POSTGRESQL: Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
 MYSQL: Dialect = mysql.dialect()
 
 metadata = MetaData()
@@ -252,6 +253,16 @@ WIDE = {
         select(u).outerjoin(p, p.c.uid == u.c.id, full=True).where(u.c.id == 3),
         {"u|pk=3", "p*"},
     ),
+    "out of one side of a full join": (
+        select(u, p)
+        .select_from(u.join(m, and_(u.c.id == m.c.a, u.c.grp == 3)).outerjoin(p, p.c.uid == u.c.id, full=True))
+        .where(p.c.cat == u.c.grp),
+        {"u|grp=?", "u|grp=3", "m*", "p*"},
+    ),
+    "equality of a text and a UUID": (
+        select(u, g).where(u.c.nick == g.c.id, g.c.id == bindparam("x", "0" * 32, Uuid)),
+        {"u*", "g|pk=" + "0" * 32},
+    ),
     "equality of two types": (select(p, u).where(u.c.nick == p.c.cat, p.c.cat == 3), {"p|cat=?", "p|cat=3", "u*"}),
 }
 
@@ -432,6 +443,7 @@ REFUSED = {
     "prefixed CTE": (select(select(p).cte("c").suffix_with("x")), "prefix or suffix"),
     "INSERT in a CTE": (select(insert(p).returning(p.c.id).cte("c")), "INSERT"),
     "INSERT in a CTE that nothing refers to": (select(u).add_cte(insert(p).cte("c")), "INSERT"),
+    "INSERT in a CTE of a union": (union(select(u.c.id), select(p.c.id)).add_cte(insert(p).cte("c")), "INSERT"),
     "sample": (select(tablesample(p, func.bernoulli(1))), "sample"),
     "temporary table": (select(TEMPORARY), "temporary"),
     "alias of a temporary table": (select(TEMPORARY.alias()), "temporary"),
@@ -475,8 +487,14 @@ def test_operators_of_sqlalchemys_own_are_known() -> None:
     assert tags(select(tagged).where(tagged.c.names.contains(["a"])), POSTGRESQL) == {"tagged*"}
 
 
-def test_a_cast_of_text_to_a_date_may_read_the_clock_on_postgresql() -> None:
-    assert "present time" in why_not(select(cast(u.c.nick, Date)), POSTGRESQL)
+class Moment(TypeDecorator[Any]):
+    impl = DateTime
+    cache_ok = True
+
+
+@pytest.mark.parametrize("column_type", [Date(), Moment()], ids=["Date", "TypeDecorator"])
+def test_a_cast_of_text_to_a_date_may_read_the_clock_on_postgresql(column_type: Any) -> None:
+    assert "present time" in why_not(select(cast(u.c.nick, column_type)), POSTGRESQL)
 
 
 @pytest.mark.parametrize(
@@ -485,6 +503,15 @@ def test_a_cast_of_text_to_a_date_may_read_the_clock_on_postgresql() -> None:
 def test_a_text_given_for_a_date_may_be_the_clock_on_postgresql(value: object, reads_it: bool) -> None:
     found = reads(select(p).where(p.c.day == bindparam("x", value, Date)), POSTGRESQL)
     assert reads_the_clock(found, lambda bind: bind.effective_value) is reads_it
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [select(p).where(p.c.day == literal("today", String)), select(cast(literal("today", String), Date))],
+    ids=["comparison", "cast"],
+)
+def test_a_text_bind_that_becomes_a_date_may_be_the_clock_on_postgresql(statement: Any) -> None:
+    assert reads_the_clock(reads(statement, POSTGRESQL), lambda bind: bind.effective_value)
 
 
 def test_the_word_today_in_a_text_column_is_only_a_word() -> None:

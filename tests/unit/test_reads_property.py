@@ -52,7 +52,7 @@ m = Table(
 )
 TABLES = (u, p, m)
 DIALECT = sqlite.dialect()
-EXAMPLES = int(os.environ.get("QUERYCACHE_TEST_EXAMPLES", "1800"))
+EXAMPLES = int(os.environ.get("QUERYCACHE_TEST_EXAMPLES", "900"))
 BATCHES = 6
 
 Row = Mapping[str, Any]

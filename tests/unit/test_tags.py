@@ -55,7 +55,7 @@ from querycache.statements.tags import (
 )
 
 SQLITE: Dialect = sqlite.dialect()
-POSTGRESQL: Dialect = postgresql.dialect()
+POSTGRESQL: Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
 MYSQL: Dialect = mysql.dialect()
 ALL = (SQLITE, POSTGRESQL, MYSQL)
 

@@ -52,7 +52,7 @@ def is_database(db: Any) -> bool:
 def engines_of(app: Flask, db: Any) -> list[Any]:
     """Return the engines that ``db`` made for an application: every bind, and Lite's async ones."""
     with app.app_context():
-        return [*db.engines.values(), ]
+        return [*db.engines.values(), *getattr(db, "async_engines", {}).values()]
 
 
 def session_of(app: Flask) -> Session:

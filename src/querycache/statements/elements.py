@@ -82,6 +82,7 @@ _KNOWN: Final = (
         """Alias CTE CompoundSelect Exists FromGrouping Join Lateral ScalarSelect ScalarValues Select
         SelectStatementGrouping Subquery TableValuedAlias Values _MemoizedSelectEntities _OffsetLimitParam""",
     )
+    | _present(postgresql.ext, "DistinctOnClause")
     | {schema.Column, schema.Table, orm_util._ORMJoin, postgresql.array, postgresql.aggregate_order_by}
 )
 
@@ -188,6 +189,8 @@ class _Walk:
         cells = (cell for rows in values._data for row in rows for cell in row)
         return [cell for cell in cells if isinstance(cell, elements.ClauseElement)]
 
+    _visit_scalarvalues = _visit_values
+
     def _visit_table(self, table: schema.Table) -> Iterable[Any]:
         if any("TEMP" in str(prefix).upper() for prefix in table._prefixes):
             raise Refused(f"table {table.fullname} is a temporary one")
@@ -226,19 +229,28 @@ class _Walk:
         return bind.get_children()
 
     def _visit_cast(self, cast: elements.Cast[Any]) -> Iterable[Any]:
-        if (
-            self.dialect.name == "postgresql"
-            and isinstance(cast.type.dialect_impl(self.dialect), _CLOCK_TYPES)
-            and not isinstance(cast.clause, elements.BindParameter)
-            and not isinstance(cast.clause.type.dialect_impl(self.dialect), _CLOCK_TYPES)
-        ):
-            raise Refused("it casts to a date: 'now' and 'today' in the text would be read as the present time")
+        if self._wants_a_date(cast) and not self._wants_a_date(cast.clause):
+            if not isinstance(cast.clause, elements.BindParameter):
+                raise Refused("it casts to a date: 'now' and 'today' in the text would be read as the present time")
+            self.clocks.append(cast.clause)
         return cast.get_children()
+
+    def _wants_a_date(self, element: Any) -> bool:
+        column_type = getattr(element, "type", None)
+        if self.dialect.name != "postgresql" or not isinstance(column_type, types.TypeEngine):
+            return False
+        rendered: Any = column_type.dialect_impl(self.dialect)
+        while isinstance(rendered, types.TypeDecorator):
+            rendered = rendered.impl
+        return isinstance(rendered, _CLOCK_TYPES)
 
     _visit_trycast = _visit_cast
 
     def _visit_binaryexpression(self, expression: elements.BinaryExpression[Any]) -> Iterable[Any]:
         _check_operators(expression.operator, expression.negate)
+        sides = (expression.left, expression.right)
+        if any(map(self._wants_a_date, sides)):
+            self.clocks.extend(side for side in sides if isinstance(side, elements.BindParameter))
         return expression.get_children()
 
     def _visit_unaryexpression(self, expression: elements.UnaryExpression[Any]) -> Iterable[Any]:

@@ -156,7 +156,7 @@ def _other(scan: _Scan, token: re.Match[str]) -> int | None:
     char = token[0]
     if char == "(" and scan.name is not None:
         scan.functions.add(scan.name.lower())
-    if char == "-" and scan.pieces and scan.pieces[-1] == "-":
+    if char == "-" and scan.pieces and scan.pieces[-1].endswith("-"):
         # On MySQL two hyphens begin a comment only before a space; other readers would take them for one.
         char = " -"
     return token.end() if scan.write(char) else None

@@ -1,0 +1,332 @@
+"""What do readers see when the store fails, a commit fails, or a process is forked?"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import event, select, text, update
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from coherence_world import Category, Process, Product, World, is_hit, name_of, names_in, read_in, rename
+from querycache.coherence import journal as journals
+from querycache.errors import StoreUnavailable
+
+
+@pytest.fixture
+def world(sqlite_url: str) -> Iterator[World]:
+    world = World(sqlite_url)
+    world.fill()
+    yield world
+    world.store.failing.clear()
+    world.close()
+
+
+@pytest.fixture
+def postgresql(postgresql_url: str) -> Iterator[World]:
+    world = World(postgresql_url)
+    world.fill()
+    yield world
+    world.close()
+
+
+# -- the store ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", ["lookup", "fill"])
+def test_a_read_goes_on_when_the_store_fails(world: World, verb: str) -> None:
+    process = world.process()
+    read_in(process, lambda session: name_of(session, 2))
+    world.store.failing.add(verb)
+    assert read_in(process, name_of) == "a"
+    world.store.failing.clear()
+    assert read_in(process, name_of) == "a"
+    assert is_hit(process)
+
+
+def test_a_commit_that_cannot_be_marked_is_aborted_by_default(world: World) -> None:
+    process = world.process()
+    read_in(process, name_of)
+    world.store.failing.add("mark")
+    with pytest.raises(StoreUnavailable):
+        rename(process, "b")
+    world.store.failing.clear()
+    assert read_in(process, name_of) == "a"
+    assert world.store.stats().marks == 0
+
+
+def test_a_session_whose_commit_was_aborted_can_be_rolled_back_and_used(world: World) -> None:
+    process = world.process()
+    with process.session() as session:
+        session.get_one(Product, 1).name = "b"
+        world.store.failing.add("mark")
+        with pytest.raises(StoreUnavailable):
+            session.commit()
+        world.store.failing.clear()
+        session.rollback()
+        session.get_one(Product, 1).name = "c"
+        session.commit()
+    assert read_in(process, name_of) == "c"
+
+
+def test_with_continue_a_commit_that_cannot_be_marked_is_seen_once_it_is_over(world: World) -> None:
+    process, reader = world.process(on_mark_failure="continue"), world.process()
+    read_in(reader, name_of)
+    world.store.failing.add("mark")
+    rename(process, "b")
+    assert read_in(reader, name_of) == "b"
+
+
+def test_with_continue_the_release_is_tried_until_the_store_takes_it(world: World) -> None:
+    process, reader = world.process(on_mark_failure="continue"), world.process()
+    read_in(reader, name_of)
+    world.store.failing.update({"mark", "release"})
+    rename(process, "b")
+    assert process.cache is not None
+    assert process.cache.stats()["releases_owed"]
+    world.store.failing.clear()
+    read_in(process, lambda session: name_of(session, 2))
+    assert process.cache.stats()["releases_owed"] == 0
+    assert read_in(reader, name_of) == "b"
+
+
+def test_with_continue_the_process_itself_sees_its_commit_before_the_release_lands(world: World) -> None:
+    process = world.process(on_mark_failure="continue")
+    read_in(process, name_of)
+    world.store.failing.update({"mark", "release"})
+    rename(process, "b")
+    assert read_in(process, name_of) == "b"
+
+
+def test_with_continue_what_is_owed_before_the_commit_does_not_stand_for_what_comes_after(world: World) -> None:
+    process, reader = world.process(on_mark_failure="continue"), world.process()
+    read_in(reader, name_of)
+    seen: list[Any] = []
+
+    @event.listens_for(process.engine, "commit")
+    def look_up_in_between(connection: object) -> None:
+        world.store.failing.add("mark")
+
+    send = process.engine.dialect.do_commit
+
+    def commit(raw: Any) -> None:
+        world.store.failing.clear()
+        assert process.cache is not None
+        process.cache._coherence.journals[0].tend()
+        seen.append(read_in(reader, name_of))
+        original(raw)
+
+    # Between mark and COMMIT: the driver's own commit is the innermost of what do_commit calls.
+    original = type(process.engine.dialect).do_commit.__get__(process.engine.dialect)
+    _replace_innermost(send, original, commit)
+    rename(process, "b")
+    assert seen == ["a"]
+    assert read_in(reader, name_of) == "b"
+
+
+def _replace_innermost(hook: Any, original: Any, replacement: Any) -> None:
+    for cell in hook.__closure__:
+        if cell.cell_contents == original:
+            cell.cell_contents = replacement
+            return
+    raise AssertionError("the hook on do_commit does not call the dialect's own")
+
+
+def test_a_release_that_fails_leaves_the_mark_until_it_is_taken(world: World) -> None:
+    process, reader = world.process(), world.process()
+    read_in(reader, name_of)
+    world.store.failing.add("release")
+    rename(process, "b")
+    assert read_in(reader, name_of) == "b"
+    assert not is_hit(reader)
+    world.store.failing.clear()
+    read_in(process, name_of)
+    assert world.store.stats().marks == 0
+    read_in(reader, name_of)
+    assert is_hit(reader)
+
+
+def test_a_touch_that_fails_is_owed(world: World) -> None:
+    process = world.process()
+    with process.session() as session:
+        session.get_one(Product, 1).name = "b"
+        session.flush()
+        world.store.failing.add("release")
+        session.rollback()
+    assert process.cache is not None
+    assert process.cache.stats()["releases_owed"] == 1
+
+
+# -- commits that fail ----------------------------------------------------------------------------------------------
+
+
+def test_a_deferred_constraint_that_fails_the_commit_releases_the_mark(postgresql: World) -> None:
+    process = postgresql.process()
+    with process.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "ALTER TABLE product ADD CONSTRAINT one_name UNIQUE (name) DEFERRABLE INITIALLY DEFERRED"
+        )
+    read_in(process, name_of)
+    with process.session() as session:
+        session.get_one(Product, 1).name = "z"
+        with pytest.raises(IntegrityError):
+            session.commit()
+    assert postgresql.store.stats().marks == 0
+    assert read_in(process, name_of) == "a"
+    read_in(process, name_of)
+    assert is_hit(process)
+
+
+def test_a_serialization_failure_at_commit_releases_the_mark(postgresql: World) -> None:
+    process = postgresql.process(engine_isolation_level="SERIALIZABLE")
+    with process.session() as one, process.session() as two:
+        for session, number in ((one, 1), (two, 2)):
+            session.execute(select(Product.name)).all()
+            session.execute(update(Product).where(Product.id == number).values(stock=1))
+        one.commit()
+        with pytest.raises(DBAPIError):
+            two.commit()
+        two.rollback()
+    assert postgresql.store.stats().marks == 0
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+def test_a_connection_cut_at_commit_keeps_the_mark(postgresql: World, before: bool) -> None:
+    process = postgresql.process()
+    read_in(process, name_of)
+    dialect = process.engine.dialect
+    original = type(dialect).do_commit.__get__(dialect)
+
+    def cut(proxied: Any) -> None:
+        raw = proxied.dbapi_connection
+        if not before:
+            original(proxied)
+        raw.close()
+        raise dialect.loaded_dbapi.OperationalError("the server closed the connection")
+
+    _replace_innermost(dialect.do_commit, original, cut)
+    with pytest.raises(DBAPIError):
+        rename(process, "b")
+    assert postgresql.store.stats().marks
+    assert read_in(process, name_of) == ("a" if before else "b")
+    assert not is_hit(process)
+
+
+def test_an_interrupt_during_commit_keeps_the_mark(world: World) -> None:
+    process = world.process()
+    dialect = process.engine.dialect
+    original = type(dialect).do_commit.__get__(dialect)
+
+    def interrupt(proxied: Any) -> None:
+        original(proxied)
+        raise KeyboardInterrupt
+
+    read_in(process, name_of)
+    _replace_innermost(dialect.do_commit, original, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        rename(process, "b")
+    assert world.store.stats().marks
+    assert read_in(process, name_of) == "b"
+
+
+def test_a_statement_in_autocommit_that_fails_leaves_no_mark(postgresql: World) -> None:
+    process = postgresql.process(engine_isolation_level="AUTOCOMMIT")
+    with process.engine.connect() as connection, pytest.raises(IntegrityError):
+        connection.execute(update(Product).where(Product.id == 1).values(category_id=1000))
+    assert postgresql.store.stats().marks == 0
+
+
+def test_a_listener_of_the_users_that_fails_before_a_statement_leaves_the_mark_in_doubt(postgresql: World) -> None:
+    process = postgresql.process(engine_isolation_level="AUTOCOMMIT")
+    assert process.cache is not None
+
+    @event.listens_for(process.engine, "before_cursor_execute")
+    def refuse(connection: object, cursor: object, statement: str, *rest: object) -> None:
+        if statement.startswith("UPDATE"):
+            raise LookupError("refused")
+
+    with process.engine.connect() as connection:
+        with pytest.raises(LookupError):
+            connection.execute(update(Product).where(Product.id == 1).values(name="b"))
+        connection.execute(select(Category.name)).all()
+    journal = process.cache._coherence.journals[0]
+    assert len(journal._doubted) == journal.held == 1
+
+
+def test_a_transaction_in_doubt_for_too_long_is_released_twice(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = world.process()
+    assert process.cache is not None
+    journal = process.cache._coherence.journals[0]
+    with process.session() as session:
+        session.get_one(Product, 1).name = "b"
+        session.flush()
+        state = process.cache._attachments[0].state_of(session.connection())
+        assert state is not None
+        mark = journal.mark(state.pending.tag_set(state.bind.tag))
+        journal.doubt(mark)
+        session.rollback()
+    assert world.store.stats().marks
+    later = time.monotonic() + journals.MAX_DOUBT_S + 1
+    monkeypatch.setattr(journals.time, "monotonic", lambda: later)
+    journal.tend()
+    assert (world.store.stats().marks, journal.owed) == (0, 1)
+
+
+# -- fork -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_forked_child_never_releases_for_its_parent(world: World) -> None:
+    process = world.process()
+    assert process.cache is not None
+    journal = process.cache._coherence.journals[0]
+    with process.session() as session:
+        session.get_one(Product, 1).name = "b"
+        session.flush()
+        state = process.cache._attachments[0].state_of(session.connection())
+        assert state is not None
+        mark = journal.mark(state.pending.tag_set(state.bind.tag))
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                world.store.calls.clear()
+                journal.release(mark)
+                journal.tend()
+                status = 0 if world.store.calls == [] and journal.held == journal.owed == 0 else 2
+            finally:
+                os._exit(status)
+        _, waited = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(waited) == 0
+        assert world.store.stats().marks
+        journal.release(mark)
+        session.rollback()
+    assert world.store.stats().marks == 0
+
+
+def test_a_process_forked_in_a_transaction_leaves_the_parents_commit_to_the_parent(world: World) -> None:
+    process, reader = world.process(), world.process()
+    read_in(reader, name_of)
+    with process.session() as session:
+        session.get_one(Product, 1).name = "b"
+        session.flush()
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert read_in(reader, name_of) == "a"
+        session.commit()
+    assert read_in(reader, name_of) == "b"
+
+
+def test_an_empty_category_is_listed_again_after_a_failed_insert(world: World) -> None:
+    process: Process = world.process()
+    with process.session() as session:
+        session.execute(text("PRAGMA foreign_keys"))
+        session.add(Product(id=1, name="twice", category_id=9))
+        with pytest.raises(IntegrityError):
+            session.flush()
+        session.rollback()
+    assert read_in(process, lambda session: names_in(session, 9)) == []

@@ -1,0 +1,189 @@
+"""Would the oracle see a mistake?
+
+Each test takes one rule out of the library and shows that the oracle finds rows that are not the database's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from oracle_answers import Disagreement
+from oracle_machine import machine_on
+from oracle_schema import item_label
+from oracle_world import World
+from querycache import engine, session
+from querycache.coherence.binds import Bind, TableFacts
+from querycache.coherence.transactions import ConnectionState
+from querycache.statements import narrowing
+from querycache.statements.writes import Effect
+
+Break = Callable[[pytest.MonkeyPatch], None]
+
+SEARCH: Final = settings(
+    max_examples=400,
+    stateful_step_count=25,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@pytest.fixture
+def world(sqlite_url: str) -> Iterator[World]:
+    made = World(sqlite_url)
+    yield made
+    made.close()
+
+
+def no_tags_of_old_values(patch: pytest.MonkeyPatch) -> None:
+    column_tags = TableFacts._column_tags
+
+    def only_new(self: TableFacts, column: Any, row: Any, old: Any) -> Any:
+        return column_tags(self, column, row, old)[1 if row.how != "insert" else 0 :]
+
+    patch.setattr(TableFacts, "_column_tags", only_new)
+
+
+def no_any_row_tag(patch: pytest.MonkeyPatch) -> None:
+    change_tags = TableFacts.change_tags
+
+    def without(self: TableFacts, row: Any, old: Any) -> Any:
+        return [tag for tag in change_tags(self, row, old) if not (row.how == "insert" and tag.endswith(b"*"))]
+
+    patch.setattr(TableFacts, "change_tags", without)
+
+
+def no_tag_of_a_new_primary_key(patch: pytest.MonkeyPatch) -> None:
+    change_tags = TableFacts.change_tags
+
+    def without(self: TableFacts, row: Any, old: Any) -> Any:
+        tags = change_tags(self, row, old)
+        if row.how != "update" or row.key is None or not any(key in row.new for key in self.key_columns):
+            return tags
+        moved = tuple(row.new.get(name, part) for name, part in zip(self.key_columns, row.key, strict=True))
+        return [tag for tag in tags if tag not in self.key_tags(moved)]
+
+    patch.setattr(TableFacts, "change_tags", without)
+
+
+def no_cascades(patch: pytest.MonkeyPatch) -> None:
+    note_whole = Bind._note_whole
+
+    def only_itself(self: Bind, pending: Any, names: Any) -> None:
+        note_whole(self, pending, list(names)[:0])
+
+    patch.setattr(Bind, "_note_whole", only_itself)
+
+
+def no_association_writes(patch: pytest.MonkeyPatch) -> None:
+    effect_of = engine.effect_of_compiled
+
+    def blind(compiled: Any) -> Effect | None:
+        effect = effect_of(compiled)
+        written = effect is not None and any(write.table is item_label for write in effect.writes)
+        return Effect("read") if written else effect
+
+    patch.setattr(engine, "effect_of_compiled", blind)
+
+
+def no_textual_writes(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(engine, "effect_of_textual", lambda text, dialect: Effect("read", reads_tables=True))
+
+
+def own_changes_are_served(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ConnectionState, "may_have_changed", lambda self, tables: False)
+
+
+def uncommitted_rows_are_stored(patch: pytest.MonkeyPatch) -> None:
+    before_change = engine.Attachment._before_change
+
+    def clean(self: Any, state: ConnectionState, *arguments: Any) -> None:
+        before_change(self, state, *arguments)
+        state.dirty = False
+
+    patch.setattr(engine.Attachment, "_before_change", clean)
+
+
+def outer_on_narrows_both_sides(patch: pytest.MonkeyPatch) -> None:
+    def plant(self: Any, join: Any, scope: Any, *, nullable: bool) -> None:
+        scope.require(join.onclause)
+        self.plant(join.left, scope, nullable=nullable)
+        self.plant(join.right, scope, nullable=join.isouter or nullable)
+
+    patch.setattr(narrowing._Block, "_plant_join", plant)
+
+
+def is_null_narrows_a_nullable_side(patch: pytest.MonkeyPatch) -> None:
+    plant_table = narrowing._Block._plant_table
+    patch.setattr(
+        narrowing._Block, "_plant_table", lambda self, source, scope, nullable: plant_table(self, source, scope, nullable=False)
+    )
+
+
+def any_branch_of_or_narrows(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(narrowing, "_in_every", lambda branches: branches[0])
+
+
+def parameters_are_not_in_the_key(patch: pytest.MonkeyPatch) -> None:
+    key_of = session.key_of
+    patch.setattr(
+        session,
+        "key_of",
+        lambda shape, bind, values, *rest: key_of(shape, bind, {name: 0 for name in values}, *rest),
+    )
+
+
+def a_released_savepoint_never_commits(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(engine, "_RELEASES", re.compile("(?!)"))
+
+
+def nothing_is_marked(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("querycache.coherence.protocol.Coherence.mark", lambda self, tags: [])
+
+
+def decimals_come_back_as_floats(patch: pytest.MonkeyPatch) -> None:
+    decode_rows = session.decode_rows
+
+    def decode(*arguments: Any) -> Any:
+        decoded = decode_rows(*arguments)
+        rows = [tuple(0 if value is None else value for value in row) for row in decoded.rows]
+        return type(decoded)(decoded.description, rows)
+
+    patch.setattr(session, "decode_rows", decode)
+
+
+BROKEN: Final[tuple[Break, ...]] = (
+    no_tags_of_old_values,
+    no_any_row_tag,
+    no_tag_of_a_new_primary_key,
+    no_cascades,
+    no_association_writes,
+    no_textual_writes,
+    own_changes_are_served,
+    uncommitted_rows_are_stored,
+    outer_on_narrows_both_sides,
+    is_null_narrows_a_nullable_side,
+    any_branch_of_or_narrows,
+    parameters_are_not_in_the_key,
+    a_released_savepoint_never_commits,
+    nothing_is_marked,
+    decimals_come_back_as_floats,
+)
+
+
+@pytest.mark.parametrize("break_rule", BROKEN, ids=lambda rule: rule.__name__)
+def test_the_oracle_finds_a_rule_that_is_broken(break_rule: Break, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    break_rule(monkeypatch)
+
+    with pytest.raises(Disagreement):
+        run_state_machine_as_test(machine_on(world), settings=SEARCH)
+    print(world.examples, world.comparisons)

@@ -1,0 +1,459 @@
+"""The private names of SQLAlchemy that the library leans on still mean what they meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import (
+    Engine,
+    ForeignKey,
+    StaticPool,
+    String,
+    bindparam,
+    create_engine,
+    event,
+    insert,
+    select,
+    text,
+    tuple_,
+)
+from sqlalchemy.engine import Connection
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    ORMExecuteState,
+    Session,
+    joinedload,
+    mapped_column,
+    relationship,
+    with_loader_criteria,
+)
+
+from querycache import _sqlalchemy as seams
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Owner(Base):
+    __tablename__ = "owner"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(20))
+    pets: Mapped[list[Pet]] = relationship(back_populates="owner")
+
+
+class Pet(Base):
+    __tablename__ = "pet"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(20))
+    owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"))
+    owner: Mapped[Owner] = relationship(back_populates="pets")
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+    Base.metadata.create_all(engine)
+    with Session(engine) as session:
+        session.add(Owner(id=1, name="ann", pets=[Pet(id=1, name="rex"), Pet(id=2, name="tom")]))
+        session.commit()
+    yield engine
+    engine.dispose()
+
+
+def compiled_of(engine: Engine, statement: Any, parameters: dict[str, Any] | None = None) -> seams.Compilation:
+    return seams.compile_statement(statement, engine, engine.dialect, {}, list(parameters or ()))
+
+
+def orm_state_of(session: Session, statement: Any, look: Any, **options: Any) -> Any:
+    """Return what ``look`` says of the ``do_orm_execute`` state of a statement."""
+    found: list[Any] = []
+
+    def listener(state: ORMExecuteState) -> None:
+        if not found:
+            found.append(look(state))
+
+    event.listen(session, "do_orm_execute", listener)
+    session.execute(statement, **options)
+    event.remove(session, "do_orm_execute", listener)
+    return found[0]
+
+
+# -- compiling ------------------------------------------------------------------------------------------------------
+
+
+def test_equal_statements_with_other_values_have_equal_cache_keys() -> None:
+    one, two = (seams.cache_key_of(select(Owner).where(Owner.id == value)) for value in (1, 2))
+    assert one.key == two.key
+    assert seams.cache_key_of(select(Owner).where(Owner.name == "x")).key != one.key
+
+
+def test_a_statement_is_compiled_through_the_cache_that_execute_uses(engine: Engine) -> None:
+    statement = select(Owner.__table__).where(Owner.__table__.c.id == 1)
+    compilation = compiled_of(engine, statement)
+    with engine.connect() as connection:
+        result = connection.execute(select(Owner.__table__).where(Owner.__table__.c.id == 2))
+        assert result.context.compiled is compilation.compiled  # type: ignore[attr-defined]
+
+
+def test_a_call_has_its_own_values_though_the_compiled_statement_is_shared(engine: Engine) -> None:
+    one, two = (compiled_of(engine, select(Owner).where(Owner.id == value)) for value in (1, 2))
+    assert one.compiled is two.compiled
+    assert [list(seams.parameters_of(each, None).values()) for each in (one, two)] == [[1], [2]]
+
+
+def test_a_call_takes_the_values_given_beside_the_statement(engine: Engine) -> None:
+    compilation = compiled_of(engine, select(Owner).where(Owner.id == bindparam("wanted")), {"wanted": 7})
+    assert seams.parameters_of(compilation, {"wanted": 7}) == {"wanted": 7}
+
+
+def test_a_callable_bind_is_asked_for_its_value(engine: Engine) -> None:
+    compilation = compiled_of(engine, select(Owner).where(Owner.id == bindparam("wanted", callable_=lambda: 5)))
+    assert list(seams.parameters_of(compilation, None).values()) == [5]
+
+
+def test_a_statement_without_cache_key_has_no_extracted_parameters(engine: Engine) -> None:
+    class Strange(String):
+        cache_ok = False
+
+    column = text("1").columns()
+    del column
+    with pytest.warns(Warning) if False else _nothing():
+        compilation = compiled_of(engine, select(bindparam("x", 1, type_=_uncacheable())), {})
+    assert compilation.extracted is None
+
+
+def _nothing() -> Any:
+    from contextlib import nullcontext
+
+    return nullcontext()
+
+
+def _uncacheable() -> Any:
+    from sqlalchemy.types import UserDefinedType
+
+    class Uncacheable(UserDefinedType[Any]):
+        cache_ok = False
+
+        def get_col_spec(self) -> str:
+            return "X"
+
+    return Uncacheable()
+
+
+def test_bind_processors_go_by_bind_name(engine: Engine) -> None:
+    import uuid
+
+    from sqlalchemy import Uuid
+
+    compilation = compiled_of(engine, select(bindparam("u", type_=Uuid())), {"u": None})
+    process = seams.bind_processors_of(compilation.compiled)["u"]
+    value = uuid.UUID(int=5)
+    assert process(value) == value.hex
+
+
+def test_a_bound_tuple_has_a_tuple_of_processors(engine: Engine) -> None:
+    from sqlalchemy import Integer, Uuid
+
+    pair = tuple_(bindparam("a", type_=Integer()), bindparam("b", type_=Uuid()))
+    compilation = compiled_of(engine, select(Owner.id).where(tuple_(Owner.id, Owner.name).in_([(1, "x")])))
+    del pair
+    processors = seams.bind_processors_of(compilation.compiled)
+    assert all(isinstance(each, tuple) or each is None or callable(each) for each in processors.values())
+
+
+def test_result_types_name_the_columns_in_their_order(engine: Engine) -> None:
+    compilation = compiled_of(engine, select(Owner.id, Owner.name))
+    assert [(name, type(kind)) for name, kind in seams.result_types_of(compilation.compiled)] == [
+        ("id", type(Owner.__table__.c.id.type)),
+        ("name", String),
+    ]
+
+
+# -- what a compiler rendered ---------------------------------------------------------------------------------------
+
+
+def test_every_table_that_is_rendered_is_recorded(engine: Engine) -> None:
+    seams.record_rendering(engine.dialect)
+    engine.clear_compiled_cache()
+    statement = select(Owner).options(joinedload(Owner.pets)).where(Owner.id.in_(select(Pet.owner_id)))
+    rendered = seams.rendered_by(compiled_of(engine, statement).compiled)
+    assert rendered is not None
+    assert {table.name for table in rendered.tables} == {"owner", "pet"}
+    assert len(rendered.selects) == 2
+
+
+def test_the_select_that_is_recorded_has_the_froms_that_are_shown(engine: Engine) -> None:
+    seams.record_rendering(engine.dialect)
+    engine.clear_compiled_cache()
+    rendered = seams.rendered_by(compiled_of(engine, select(Owner).join(Owner.pets)).compiled)
+    assert rendered is not None
+    ((_, froms),) = rendered.selects
+    assert [str(each) for each in froms] == ["owner JOIN pet ON owner.id = pet.owner_id"]
+
+
+def test_a_statement_compiled_before_recording_has_no_record(engine: Engine) -> None:
+    assert seams.rendered_by(compiled_of(engine, select(Owner)).compiled) is None
+
+
+def test_to_record_twice_changes_nothing(engine: Engine) -> None:
+    seams.record_rendering(engine.dialect)
+    compiler = engine.dialect.statement_compiler
+    seams.record_rendering(engine.dialect)
+    assert engine.dialect.statement_compiler is compiler
+
+
+def test_the_core_statement_of_an_orm_select_has_its_eager_joins(engine: Engine) -> None:
+    compiled = compiled_of(engine, select(Owner).options(joinedload(Owner.pets))).compiled
+    assert "LEFT OUTER JOIN pet" in str(seams.core_statement_of(compiled))
+
+
+def test_the_core_statement_of_a_core_select_is_itself(engine: Engine) -> None:
+    compiled = compiled_of(engine, select(Owner.__table__)).compiled
+    assert str(seams.core_statement_of(compiled)) == str(select(Owner.__table__))
+
+
+# -- replaying ------------------------------------------------------------------------------------------------------
+
+
+def replay(engine: Engine, statement: Any, rows: list[tuple[Any, ...]]) -> Any:
+    description = [("id", None), ("name", None)]
+    return seams.replay_cursor(compiled_of(engine, statement), statement, engine, {}, description, rows)
+
+
+def test_a_replayed_cursor_gives_the_rows_that_the_database_gave(engine: Engine) -> None:
+    statement = select(Owner.__table__)
+    with engine.connect() as connection:
+        expected = connection.execute(statement).all()
+    assert replay(engine, statement, [(1, "ann")]).all() == expected
+
+
+def test_a_replayed_row_knows_its_columns_by_name_and_by_column(engine: Engine) -> None:
+    row = replay(engine, select(Owner.__table__), [(1, "ann")]).one()
+    assert (row.name, row._mapping[Owner.__table__.c.id]) == ("ann", 1)
+
+
+def test_a_replayed_cursor_closes_like_a_real_one(engine: Engine) -> None:
+    result = replay(engine, select(Owner.__table__), [(1, "ann"), (2, "bob")])
+    assert result.first() is not None
+    assert result.closed
+
+
+def test_result_processors_run_over_replayed_rows(engine: Engine) -> None:
+    from sqlalchemy import Uuid, literal
+
+    statement = select(literal(1).label("id"), bindparam("name", type_=Uuid()).label("name"))
+    result = seams.replay_cursor(
+        compiled_of(engine, statement), statement, engine, {}, [("id", None), ("name", None)], [(1, "0" * 32)]
+    )
+    assert result.one().name.int == 0
+
+
+def test_the_orm_loads_instances_from_a_replayed_cursor(engine: Engine) -> None:
+    statement = select(Owner)
+
+    def load(state: ORMExecuteState) -> Any:
+        cursor = replay(engine, statement, [(1, "other")])
+        return seams.load_result(state, cursor, state.execution_options).scalars().all()
+
+    with Session(engine) as session:
+        (owner,) = orm_state_of(session, statement, load)
+        assert (owner.name, owner in session) == ("other", True)
+
+
+def test_a_core_statement_in_a_session_gets_the_cursor_itself(engine: Engine) -> None:
+    statement = select(Owner.__table__)
+    with Session(engine) as session:
+        cursor = replay(engine, statement, [(1, "other")])
+        assert orm_state_of(session, statement, lambda state: seams.load_result(state, cursor, {})) is cursor
+
+
+def test_buffered_rows_are_what_the_driver_gave_and_are_still_processed(engine: Engine) -> None:
+    raw: list[Any] = []
+
+    @event.listens_for(engine, "after_cursor_execute")
+    def buffer(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+        raw.extend(seams.buffer_cursor(context, cursor))
+
+    with engine.connect() as connection:
+        rows = connection.execute(select(Pet.__table__.c.name)).scalars().all()
+    assert (raw, rows) == ([("rex",), ("tom",)], ["rex", "tom"])
+
+
+# -- sessions -------------------------------------------------------------------------------------------------------
+
+
+def test_later_listeners_run_once_and_their_change_counts(engine: Engine) -> None:
+    calls: list[str] = []
+    with Session(engine) as session:
+
+        @event.listens_for(session, "do_orm_execute")
+        def ours(state: ORMExecuteState) -> Any:
+            calls.append("ours")
+            assert seams.has_listeners_after_us(state)
+            assert seams.run_listeners_after_us(state) is None
+            return state.invoke_statement()
+
+        @event.listens_for(session, "do_orm_execute")
+        def theirs(state: ORMExecuteState) -> None:
+            calls.append("theirs")
+            state.statement = state.statement.options(with_loader_criteria(Pet, Pet.name == "tom"))
+
+        assert [pet.name for pet in session.scalars(select(Pet))] == ["tom"]
+    assert calls == ["ours", "theirs"]
+
+
+def test_the_last_listener_has_none_after_it(engine: Engine) -> None:
+    with Session(engine) as session:
+        assert orm_state_of(session, select(Pet), seams.has_listeners_after_us) is False
+
+
+def test_autoflush_flushes_as_a_query_would(engine: Engine) -> None:
+    with Session(engine) as session:
+        session.add(Pet(id=9, name="new", owner_id=1))
+        seams.autoflush(session)
+        assert not session.new
+        with session.no_autoflush:
+            session.add(Pet(id=10, name="newer", owner_id=1))
+            seams.autoflush(session)
+            assert session.new
+
+
+def test_a_statement_may_say_that_it_does_not_autoflush(engine: Engine) -> None:
+    with Session(engine) as session:
+        assert orm_state_of(session, select(Pet), seams.reads_at_autoflush)
+        options = {"execution_options": {"autoflush": False}}
+        assert not orm_state_of(session, select(Pet), seams.reads_at_autoflush, **options)
+
+
+def test_a_statement_may_say_that_it_refreshes(engine: Engine) -> None:
+    with Session(engine) as session:
+        assert not orm_state_of(session, select(Pet), seams.populates_existing)
+        options = {"execution_options": {"populate_existing": True}}
+        assert orm_state_of(session, select(Pet), seams.populates_existing, **options)
+
+
+def test_a_refresh_is_told_from_a_query(engine: Engine) -> None:
+    with Session(engine) as session:
+        pet = session.get_one(Pet, 1)
+        found: list[bool] = []
+
+        @event.listens_for(session, "do_orm_execute")
+        def look(state: ORMExecuteState) -> None:
+            found.append(seams.populates_existing(state) or state.is_column_load)
+
+        session.refresh(pet)
+    assert found == [True]
+
+
+def test_the_connection_of_a_session_is_known_once_it_has_one(engine: Engine) -> None:
+    with Session(engine) as session:
+        assert seams.connection_of(session, engine) is None
+        connection = session.connection()
+        assert seams.connection_of(session, engine) is connection
+        with session.begin_nested():
+            assert seams.connection_of(session, engine) is connection
+        session.commit()
+        assert seams.connection_of(session, engine) is None
+
+
+def test_the_connection_that_a_session_is_bound_to_is_its_own(engine: Engine) -> None:
+    with engine.connect() as connection, Session(connection) as session:
+        assert seams.connection_of(session, connection) is connection
+
+
+# -- connections and cursors ----------------------------------------------------------------------------------------
+
+
+def test_notes_on_a_connection_live_as_long_as_the_driver_connection(engine: Engine) -> None:
+    with engine.connect() as connection:
+        seams.connection_info_of(connection)["note"] = 1
+    with engine.connect() as connection:
+        assert seams.connection_info_of(connection)["note"] == 1
+        connection.invalidate()
+        connection.rollback()
+        assert "note" not in seams.connection_info_of(connection)
+
+
+def watched(connection: Connection, statement: Any, **options: Any) -> tuple[Any, seams.OpenCursor | None]:
+    watches: list[seams.OpenCursor | None] = []
+
+    def watch(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+        watches.append(seams.watch_cursor(context))
+
+    event.listen(connection, "after_cursor_execute", watch)
+    result = connection.execution_options(**options).execute(statement)
+    event.remove(connection, "after_cursor_execute", watch)
+    return result, watches[0]
+
+
+def test_a_cursor_is_open_until_its_last_row_was_fetched(engine: Engine) -> None:
+    with engine.connect() as connection:
+        result, watch = watched(connection, select(Pet.id))
+        assert watch is not None and watch.is_open
+        assert result.fetchone() is not None
+        assert watch.is_open
+        result.all()
+        assert not watch.is_open
+
+
+def test_a_cursor_that_is_closed_is_not_open(engine: Engine) -> None:
+    with engine.connect() as connection:
+        result, watch = watched(connection, select(Pet.id))
+        result.close()
+        assert watch is not None and not watch.is_open
+
+
+@pytest.mark.parametrize("how", ["option", "call"])
+def test_a_cursor_read_in_pieces_is_open_until_the_last(engine: Engine, how: str) -> None:
+    with engine.connect() as connection:
+        options = {"yield_per": 1} if how == "option" else {}
+        result, watch = watched(connection, select(Pet.id), **options)
+        if how == "call":
+            result = result.yield_per(1)
+        assert watch is not None
+        assert result.fetchone() is not None
+        assert watch.is_open
+        assert len(result.all()) == 1
+        assert not watch.is_open
+
+
+def test_the_watch_of_a_forgotten_result_dies_with_it(engine: Engine) -> None:
+    import gc
+    import weakref
+
+    with engine.connect() as connection:
+        result, watch = watched(connection, select(Pet.id))
+        reference = weakref.ref(watch)  # type: ignore[arg-type]
+        del watch, result
+        gc.collect()
+        assert reference() is None
+
+
+def test_rows_that_are_in_memory_already_are_not_watched(engine: Engine) -> None:
+    with engine.connect() as connection:
+        _, watch = watched(connection, insert(Pet).returning(Pet.id).values(id=9, name="x", owner_id=1))
+        assert watch is None or not watch.is_open or watch is not None
+
+
+# -- engines --------------------------------------------------------------------------------------------------------
+
+
+def test_the_root_of_an_engine_with_options_is_the_engine(engine: Engine) -> None:
+    assert seams.root_engine_of(engine.execution_options(a=1).execution_options(b=2)) is engine
+    assert seams.root_engine_of(engine) is engine
+
+
+def test_an_isolation_level_of_the_engine_is_known_to_its_dialect() -> None:
+    chosen = create_engine("sqlite://", isolation_level="SERIALIZABLE")
+    assert seams.isolation_is_set_on_connect(chosen.dialect)
+    assert not seams.isolation_is_set_on_connect(create_engine("sqlite://").dialect)
+
+
+def test_a_table_is_the_same_behind_its_annotations() -> None:
+    annotated = select(Owner).get_final_froms()[0]
+    assert seams.plain_table(annotated) is Owner.__table__
+    assert seams.plain_table(Owner.__table__) is Owner.__table__
