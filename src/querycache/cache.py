@@ -262,6 +262,7 @@ class QueryCache:
 
     def close(self) -> None:
         """Settle what is owed and give back what this process holds of the stores. The engines stay attached."""
+        self.sessions.clear()
         self._coherence.close()
 
     def __enter__(self) -> QueryCache:
@@ -323,7 +324,11 @@ def _open_stores(regions: Mapping[str, Region]) -> tuple[list[Store], dict[str, 
     positions = {}
     for name, region in regions.items():
         given = region.store
-        identity = given if isinstance(given, str) and not given.startswith("memory:") else id(given)
+        if isinstance(given, str):
+            # Two memory:// are two stores.
+            identity: Any = ("memory", name) if given.startswith("memory:") else given
+        else:
+            identity = id(given)
         if identity not in opened:
             opened[identity] = len(stores)
             stores.append(open_store(given) if isinstance(given, str) else given)

@@ -28,6 +28,7 @@ from querycache.keyed import Key, parameters_of
 from querycache.options import CacheRequest
 from querycache.questions import Bypass, Form, Question
 from querycache.reader import NO_ANSWER, Reader, Reading, freshness_in
+from querycache.rows.codec import encode_values
 from querycache.statements import tags as naming
 
 Row = Sequence[Any]
@@ -59,8 +60,8 @@ class SeenList:
 class RowsByKey:
     """The rows wanted of a model: their keys in order, and the name under which each is cached.
 
-    ``whole`` makes the statement to run where that fails. ``seen`` is the list that the keys are of; None where each row stands for
-    itself, and may be absent. ``any_name`` names every list of the model at once.
+    ``whole`` makes the statement to run where that fails. ``seen`` is the list that the keys are of; None where each row
+    stands for itself, and may be absent. ``any_name`` names every list of the model at once.
     """
 
     model: type[Any]
@@ -91,18 +92,22 @@ def collect(reader: Reader, reading: Reading, wanted: RowsByKey) -> Result[Any] 
     one = reader.questions.about(form, parameters, request)
     if isinstance(one, Bypass):
         return one
+    others = _other_values(form, parameters)
     why_not = reading.why_not_cached(one.tables)
     if why_not is not None:
         return Bypass(why_not)
     freshness = freshness_in(reading)
     if isinstance(freshness, Bypass):
         return freshness
-    return _Collection(reader, reading, wanted, mapper, form, one, freshness).answer()
+    return _Collection(reader, reading, wanted, mapper, form, one, others, freshness).answer()
 
 
 @dataclass(slots=True)
 class _Collection:
-    """The rows of one call, as they are put together: by position in ``wanted.keys``. ``one`` is any row's question."""
+    """The rows of one call, as they are put together: by position in ``wanted.keys``.
+
+    ``one`` is any row's question; ``others`` stands for the values in the statement that are no keys.
+    """
 
     reader: Reader
     reading: Reading
@@ -110,6 +115,7 @@ class _Collection:
     mapper: Mapper[Any]
     form: Form
     one: Question
+    others: bytes
     freshness: Freshness
     questions: list[Question] = field(default_factory=list)
     found: list[Lookup] = field(default_factory=list)
@@ -148,7 +154,7 @@ class _Collection:
         if seen is None or seen.question is None or not self.one.tables <= seen.question.tables:
             return None
         listed = seen.question
-        key = hashlib.blake2b(b"rows" + listed.key + self.form.shape.digest, digest_size=16).digest()
+        key = hashlib.blake2b(b"rows" + listed.key + self.form.shape.digest + self.others, digest_size=16).digest()
         any_row = naming.named_tag(self.reading.bind.id, self.wanted.region, self.wanted.any_name)
         return replace(listed, key=key, tags=TagSet((*listed.tags.tags, any_row), listed.tags.guards))
 
@@ -164,7 +170,7 @@ class _Collection:
         state = self.reading.state
         capture.since = None if state is None else state.since
         capture.dirty = self.reading.bind.profile.is_replica or (state is not None and state.dirty)
-        self.reader.fill(self.reading, together, found, capture, rows)
+        self.reader.fill(self.reading, [(together, found, rows)], capture)
 
     def _result_of_rows(self) -> Result[Any]:
         assert self.description is not None
@@ -183,7 +189,7 @@ class _Collection:
 
     def _question_rows(self) -> str | None:
         """Ask a question for each row."""
-        known = _known_of(self.form, self.wanted)
+        known = _known_of(self.form, self.wanted, self.others)
         for key in self.wanted.keys:
             about = known.get(key)
             if about is None:
@@ -246,7 +252,8 @@ class _Collection:
             return _MIXED
         for position, key in zip(missing, keys, strict=True):
             self.rows[position] = found[key]
-            self.reader.fill(self.reading, self.questions[position], self.found[position], capture, found[key])
+        answers = [(self.questions[position], self.found[position], self.rows[position]) for position in missing]
+        self.reader.fill(self.reading, answers, capture)
         return None
 
     def _by_key(self, capture: Capture, keys: Sequence[Key]) -> Mapping[Key, Sequence[Row]] | None:
@@ -297,11 +304,18 @@ _Known = dict[Key, tuple[bytes, TagSet, "Tag | None"]]
 _KNOWN: weakref.WeakKeyDictionary[Any, dict[Any, _Known]] = weakref.WeakKeyDictionary()
 
 
-def _known_of(form: Form, wanted: RowsByKey) -> _Known:
+def _other_values(form: Form, parameters: Mapping[str, Any]) -> bytes:
+    """Return a digest of what a user's listener put into the statement: it decides on the rows like the keys do."""
+    values = form.shape.processed(_sqlalchemy.parameters_of(form.compilation, parameters))
+    others = [values[name] for name in sorted(values) if name not in parameters]
+    return hashlib.blake2b(encode_values(others), digest_size=16).digest()
+
+
+def _known_of(form: Form, wanted: RowsByKey, others: bytes) -> _Known:
     schema_map = form.options.get("schema_translate_map") or {}
     place = (form.bind.id, form.bind.profile.default_schema, repr(sorted(schema_map.items(), key=repr)), wanted.region)
     by_place = _KNOWN.setdefault(form.compilation.compiled, {})
-    known = by_place.setdefault((*place, wanted.model.__qualname__), {})
-    if len(known) > _MAX_KNOWN:
-        known.clear()
+    known = by_place.setdefault((*place, wanted.model.__qualname__, others), {})
+    if sum(map(len, by_place.values())) > _MAX_KNOWN:
+        by_place.clear()
     return known

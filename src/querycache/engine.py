@@ -164,7 +164,7 @@ class Attachment:
         return _sqlalchemy.connection_info_of(connection).get(STATE)
 
     def state_of_proxy(self, proxied: Any) -> ConnectionState | None:
-        """The same for what the pool hands out, or a driver connection."""
+        """Return the same for what the pool hands out, or a driver connection."""
         try:
             info = getattr(proxied, "info", None)
         except NotImplementedError:  # SQLAlchemy's stand-in while it asks a new engine's first connection
@@ -403,10 +403,13 @@ class Attachment:
             self._after_begin_by_text(state)
         elif sent.effect.kind == "rollback":
             abandon(state, self.coherence)
-        elif sent.commits_itself and sent.effect.kind in ("read", "write", "savepoint"):
+        elif (
+            sent.commits_itself
+            and sent.effect.kind in ("read", "write", "savepoint")
             # The driver may have begun a transaction all the same: then what is pending waits for its end.
-            if state.autocommit or in_transaction_of(self.dialect, raw) is False:
-                state.end()
+            and (state.autocommit or in_transaction_of(self.dialect, raw) is False)
+        ):
+            state.end()
 
     def _after_begin_by_text(self, state: ConnectionState) -> None:
         if state.dialect_name in ("mysql", "mariadb"):

@@ -15,7 +15,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Mapper, class_mapper
 Key: TypeAlias = tuple[Any, ...]
 """A primary key, its values in the mapper's order; a tuple also where it is one value."""
 
-_KEYS: Final = "querycache_keys"
+KEYS: Final = "querycache_keys"
 _STATEMENT: Final = "_querycache_rows_by_key"
 
 
@@ -43,9 +43,9 @@ def _rows_by_key(mapper: Mapper[Any]) -> Select[Any]:
     key = key_attributes_of(mapper.class_)
     statement = select(mapper.class_)
     for position, part in enumerate(key):
-        statement = statement.where(part.in_(bindparam(f"{_KEYS}_{position}", expanding=True)))
+        statement = statement.where(part.in_(bindparam(f"{KEYS}_{position}", expanding=True)))
     if len(key) > 1:
-        statement = statement.where(tuple_(*key).in_(bindparam(_KEYS, expanding=True)))
+        statement = statement.where(tuple_(*key).in_(bindparam(KEYS, expanding=True)))
     return statement
 
 
@@ -53,8 +53,8 @@ def parameters_of(mapper: Mapper[Any], keys: Sequence[Key]) -> dict[str, Any]:
     """Return the parameters with which ``rows_by_key`` reads the rows of some keys."""
     width = len(mapper.primary_key)
     parameters: dict[str, Any] = {
-        f"{_KEYS}_{position}": list(dict.fromkeys(key[position] for key in keys)) for position in range(width)
+        f"{KEYS}_{position}": list(dict.fromkeys(key[position] for key in keys)) for position in range(width)
     }
     if width > 1:
-        parameters[_KEYS] = list(keys)
+        parameters[KEYS] = list(keys)
     return parameters

@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import BindParameter, Table
 from sqlalchemy.engine import Engine
+from sqlalchemy.exc import InvalidRequestError
 
 from querycache import _sqlalchemy
 from querycache._types import Tag, TagSet
@@ -129,6 +130,8 @@ class Questions:
             )
         except UnsupportedValue as error:
             return Bypass(str(error))
+        except InvalidRequestError:
+            return Bypass("a parameter has no value")
 
         def value_of(parameter: BindParameter[Any]) -> Any:
             return values[shape.names[parameter]]

@@ -12,14 +12,15 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from sqlalchemy.engine import Connection, Dialect, Engine, Result
 from sqlalchemy.orm import ORMExecuteState, Session, UserDefinedOption
 
 from querycache import _sqlalchemy
-from querycache._types import Lookup
+from querycache._types import Lease, Lookup
 from querycache.coherence.binds import Bind
+from querycache.coherence.protocol import Coherence
 from querycache.coherence.snapshots import Freshness, freshness_of, may_fill, may_serve
 from querycache.coherence.transactions import ConnectionState, Served
 from querycache.engine import CAPTURE, Attachment, Capture
@@ -30,6 +31,9 @@ from querycache.rows.codec import DecodedRows, PayloadRejected, UnsupportedValue
 
 NOTES: Final = "querycache"
 NO_ANSWER: Final = "the store did not answer"
+
+Answer: TypeAlias = tuple[Question, Lookup, Sequence[Sequence[Any]]]
+"""What was asked, what the store said before the database was, and the rows that the database gave."""
 
 
 @dataclass(slots=True)
@@ -213,31 +217,37 @@ class Reader:
         capture = Capture(question.compilation.compiled)
         result = reading.orm.invoke_statement(execution_options={CAPTURE: capture, "prebuffer_rows": True})
         if capture.rows is not None:
-            self.fill(reading, question, found, capture, capture.rows)
+            self.fill(reading, [(question, found, capture.rows)], capture)
         return result
 
-    def fill(
-        self, reading: Reading, question: Question, found: Lookup, capture: Capture, rows: Sequence[Sequence[Any]]
-    ) -> None:
-        """Store rows that were captured after ``found`` was looked up, where the snapshot allows."""
+    def fill(self, reading: Reading, answers: Sequence[Answer], capture: Capture) -> None:
+        """Store what was captured after it was looked up, where the snapshot allows; all in one store."""
         coherence = reading.attachment.coherence
+        entries = [entry for answer in answers if (entry := self._entry_of(coherence, answer, capture)) is not None]
+        if entries and coherence.fill_many(answers[0][0].store, entries) == len(entries):
+            for entry in entries:
+                coherence.events.emit("fill", key=entry[0])
+
+    def _entry_of(
+        self, coherence: Coherence, answer: Answer, capture: Capture
+    ) -> tuple[bytes, bytes, Lease, float] | None:
+        question, found, rows = answer
         since = None if capture.since is None else capture.since.get(question.store)
         if capture.dirty or not found.storable:
-            return
+            return None
         if not may_fill(capture.freshness, found.lease, first=capture.first, since=since):
             reason = "the snapshot is older than the entry would be"
             coherence.events.emit("bypass", key=question.key, reason=reason)
-            return
+            return None
         try:
             payload = encode_rows(question.key, [column[:2] for column in capture.description], rows)
         except UnsupportedValue as error:
             coherence.events.emit("bypass", key=question.key, reason=str(error))
-            return
+            return None
         if len(payload) > question.max_size_bytes:
             coherence.events.emit("bypass", key=question.key, reason="the result is larger than max_size_bytes")
-            return
-        if coherence.fill(question.store, question.key, payload, found.lease, question.ttl_s):
-            coherence.events.emit("fill", key=question.key)
+            return None
+        return question.key, payload, found.lease, question.ttl_s
 
 
 def freshness_in(reading: Reading) -> Freshness | Bypass:

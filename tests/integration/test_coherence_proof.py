@@ -86,7 +86,9 @@ def test_a_mark_is_released_after_its_commit_and_never_before(
 # -- lease after the query -------------------------------------------------------------------------------------------
 
 
-def test_the_lease_is_in_hand_before_the_query_is_sent(world: World, rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lease_is_in_hand_before_the_query_is_sent(
+    world: World, rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A commit between query and fill must make the entry stillborn."""
     writer, process = world.process(), world.process()
     read_in(process, lambda session: name_of(session, 2))
@@ -110,7 +112,8 @@ def test_the_lease_is_in_hand_before_the_query_is_sent(world: World, rule: str, 
 def test_a_waiter_looks_up_again(world: World, rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The filler has read, a commit came, then the waiter began: what the filler holds is older than the waiter."""
     writer, filler, waiter = world.process(), world.process(), world.process()
-    assert filler.cache is not None and waiter.cache is not None
+    assert filler.cache is not None
+    assert waiter.cache is not None
     waiter.cache._reader.flights = filler.cache._reader.flights
     read_in(waiter, lambda session: name_of(session, 2))
     read_in(filler, lambda session: name_of(session, 2))
@@ -294,7 +297,8 @@ def test_a_transaction_that_wrote_stores_nothing(world: World, rule: str, monkey
 def test_a_fork_never_releases_what_it_did_not_mark(world: World, rule: str) -> None:
     """What a journal does not hold it never releases; without the rule a child would unmark its parent's commit."""
     process, child = world.process(), world.process()
-    assert process.cache is not None and child.cache is not None
+    assert process.cache is not None
+    assert child.cache is not None
     parents: Journal = process.cache._coherence.journals[0]
     read_in(process, name_of)
     attachment = process.cache._attachments[0]

@@ -104,6 +104,17 @@ def test_dml_that_begins_with_with_commits_by_itself_and_is_seen(world: World) -
     assert read_in(process, name_of) == "b"
 
 
+def test_a_savepoint_that_no_transaction_is_around_commits_at_its_release(world: World) -> None:
+    process, writer = world.process(), world.process()
+    read_in(process, name_of)
+    with writer.session() as session:
+        with session.begin_nested():
+            session.get_one(Product, 1).name = "b"
+        assert read_in(process, name_of) == read_in(world.process(cached=False), name_of)
+        session.rollback()
+    assert read_in(process, name_of) == read_in(world.process(cached=False), name_of)
+
+
 @pytest.fixture
 def busy(tmp_path: Path) -> Iterator[World]:
     """A file in rollback-journal mode: there a reader keeps a writer from committing."""
@@ -179,7 +190,8 @@ def test_a_second_commit_after_sqlite_was_busy_marks_what_came_in_between(busy: 
         before = busy.store.stats().marks or 0
         busy.store.after["mark"] = lambda: seen.append(busy.store.stats().marks)
         connection.commit()
-    assert seen and (seen[0] or 0) > before
+    assert seen
+    assert (seen[0] or 0) > before
     assert busy.store.stats().marks == 0
 
 
@@ -292,7 +304,9 @@ def in_memory(store: StagedStore, **options: object) -> Process:
 @pytest.mark.parametrize(
     "options", [{}, {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}], ids=["default", "static"]
 )
-def test_what_another_session_on_the_one_connection_has_not_committed_is_never_stored(options: dict[str, object]) -> None:
+def test_what_another_session_on_the_one_connection_has_not_committed_is_never_stored(
+    options: dict[str, object],
+) -> None:
     process = in_memory(StagedStore(), **options)
     with process.session() as one:
         one.get_one(Product, 1).name = "dirty"

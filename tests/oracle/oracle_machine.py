@@ -1,12 +1,13 @@
 """Do a cached and an uncached Session agree after every step?
 
 Hypothesis plays random steps in a world: two cached Sessions that read, write, commit and roll back between one another,
-savepoints, writes on connections of their own with and without AUTOCOMMIT. After each step every question asked so far is
-asked again, by a new Session through the cache and past it.
+savepoints, writes on connections of their own with and without AUTOCOMMIT. After each step that may have changed what
+others see, every question asked so far is asked again, by a new Session through the cache and past it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
 from hypothesis import strategies as st
@@ -77,6 +78,7 @@ class OracleMachine(RuleBasedStateMachine):
         self.questions: list[Question] = []
         self.slots: list[Slot] = []
         self.level: str | None = None
+        self.changed = True
 
     @initialize(asked=st.lists(questions(), min_size=2, max_size=MAX_QUESTIONS), level=st.data())
     def begin(self, asked: list[Question], level: Any) -> None:
@@ -90,30 +92,40 @@ class OracleMachine(RuleBasedStateMachine):
     @rule(question=questions())
     def ask_something_new(self, question: Question) -> None:
         self.questions = [*self.questions, question][-MAX_QUESTIONS:]
+        self.world.compare_afresh(question)
 
     @rule(slot=SLOTS, position=st.integers(0, MAX_QUESTIONS - 1), mode=MODES)
     def ask_within(self, slot: int, position: int, mode: str) -> None:
-        question = self.questions[position % len(self.questions)]
-        self.slots[slot].flush()
+        self._ask_within(self.slots[slot], [self.questions[position % len(self.questions)]], mode)
+
+    def _ask_within(self, slot: Slot, asked: Sequence[Question], mode: str) -> None:
+        slot.flush()
         try:
-            self.world.compare_within(question, self.slots[slot].session, mode)
+            for question in asked:
+                self.world.compare_within(question, slot.session, mode)
         except DBAPIError:
             # A serialization failure: the database's, or the cache's in its place. No other error is right here.
-            self.slots[slot].roll_back()
+            slot.roll_back()
 
     @invariant()
     def all_agree(self) -> None:
-        for question in self.questions:
-            self.world.compare_afresh(question)
+        if self.changed:
+            for question in self.questions:
+                self.world.compare_afresh(question)
+        self.changed = False
 
     # -- writes --------------------------------------------------------------------------------------------------------
 
-    @rule(slot=SLOTS, write=writes(), flush=st.booleans())
-    def write_within(self, slot: int, write: Write, flush: bool) -> None:
-        self.slots[slot].perform(write, flush=flush)
+    @rule(slot=SLOTS, write=writes(), then=st.sampled_from(["leave", "flush", "ask"]))
+    def write_within(self, slot: int, write: Write, then: str) -> None:
+        self.changed = True
+        self.slots[slot].perform(write, flush=then != "leave")
+        if then == "ask":
+            self._ask_within(self.slots[slot], self.questions, "fresh")
 
     @rule(changes=st.lists(writes(), min_size=1, max_size=2))
     def write_and_commit(self, changes: list[Write]) -> None:
+        self.changed = True
         slot = Slot(self.world.session(self.level))
         for write in changes:
             slot.perform(write)
@@ -122,6 +134,7 @@ class OracleMachine(RuleBasedStateMachine):
 
     @rule(write=core_writes())
     def write_in_autocommit(self, write: CoreWrite) -> None:
+        self.changed = True
         with self.world.engine.connect() as connection:
             try:
                 write.perform(connection.execution_options(isolation_level="AUTOCOMMIT"))
@@ -132,14 +145,17 @@ class OracleMachine(RuleBasedStateMachine):
 
     @rule(slot=SLOTS)
     def commit(self, slot: int) -> None:
+        self.changed = True
         self.slots[slot].commit()
 
     @rule(slot=SLOTS)
     def roll_back(self, slot: int) -> None:
+        self.changed = True
         self.slots[slot].roll_back()
 
     @rule(slot=SLOTS)
     def close(self, slot: int) -> None:
+        self.changed = True
         self.slots[slot].close()
 
     @rule(slot=SLOTS)
@@ -152,6 +168,7 @@ class OracleMachine(RuleBasedStateMachine):
     @precondition(lambda self: any(slot.savepoints for slot in self.slots))
     @rule(slot=SLOTS, keep=st.booleans())
     def end_savepoint(self, slot: int, keep: bool) -> None:
+        self.changed = True
         here = self.slots[slot]
         if not here.savepoints:
             return

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import (
+    ColumnClause,
     Engine,
     ForeignKey,
     StaticPool,
     String,
+    Uuid,
     bindparam,
+    cast,
     create_engine,
     event,
-    insert,
+    literal,
     select,
-    text,
     tuple_,
 )
 from sqlalchemy.engine import Connection
@@ -116,53 +121,23 @@ def test_a_callable_bind_is_asked_for_its_value(engine: Engine) -> None:
 
 
 def test_a_statement_without_cache_key_has_no_extracted_parameters(engine: Engine) -> None:
-    class Strange(String):
-        cache_ok = False
+    class Unkeyed(ColumnClause[Any]):
+        inherit_cache = False
 
-    column = text("1").columns()
-    del column
-    with pytest.warns(Warning) if False else _nothing():
-        compilation = compiled_of(engine, select(bindparam("x", 1, type_=_uncacheable())), {})
-    assert compilation.extracted is None
-
-
-def _nothing() -> Any:
-    from contextlib import nullcontext
-
-    return nullcontext()
-
-
-def _uncacheable() -> Any:
-    from sqlalchemy.types import UserDefinedType
-
-    class Uncacheable(UserDefinedType[Any]):
-        cache_ok = False
-
-        def get_col_spec(self) -> str:
-            return "X"
-
-    return Uncacheable()
+    compilation = compiled_of(engine, select(Unkeyed("1")))
+    assert (seams.cache_key_of(select(Unkeyed("1"))), compilation.extracted) == (None, None)
 
 
 def test_bind_processors_go_by_bind_name(engine: Engine) -> None:
-    import uuid
-
-    from sqlalchemy import Uuid
-
     compilation = compiled_of(engine, select(bindparam("u", type_=Uuid())), {"u": None})
-    process = seams.bind_processors_of(compilation.compiled)["u"]
-    value = uuid.UUID(int=5)
-    assert process(value) == value.hex
+    value = UUID(int=5)
+    assert seams.bind_processors_of(compilation.compiled)["u"](value) == value.hex
 
 
 def test_a_bound_tuple_has_a_tuple_of_processors(engine: Engine) -> None:
-    from sqlalchemy import Integer, Uuid
-
-    pair = tuple_(bindparam("a", type_=Integer()), bindparam("b", type_=Uuid()))
-    compilation = compiled_of(engine, select(Owner.id).where(tuple_(Owner.id, Owner.name).in_([(1, "x")])))
-    del pair
-    processors = seams.bind_processors_of(compilation.compiled)
-    assert all(isinstance(each, tuple) or each is None or callable(each) for each in processors.values())
+    pair = tuple_(Owner.id, cast(Owner.name, Uuid())).in_([(1, UUID(int=5))])
+    ((name, processors),) = seams.bind_processors_of(compiled_of(engine, select(Owner.id).where(pair)).compiled).items()
+    assert [process and process(UUID(int=5)) for process in processors] == [None, UUID(int=5).hex], name
 
 
 def test_result_types_name_the_columns_in_their_order(engine: Engine) -> None:
@@ -243,8 +218,6 @@ def test_a_replayed_cursor_closes_like_a_real_one(engine: Engine) -> None:
 
 
 def test_result_processors_run_over_replayed_rows(engine: Engine) -> None:
-    from sqlalchemy import Uuid, literal
-
     statement = select(literal(1).label("id"), bindparam("name", type_=Uuid()).label("name"))
     result = seams.replay_cursor(
         compiled_of(engine, statement), statement, engine, {}, [("id", None), ("name", None)], [(1, "0" * 32)]
@@ -393,7 +366,8 @@ def watched(connection: Connection, statement: Any, **options: Any) -> tuple[Any
 def test_a_cursor_is_open_until_its_last_row_was_fetched(engine: Engine) -> None:
     with engine.connect() as connection:
         result, watch = watched(connection, select(Pet.id))
-        assert watch is not None and watch.is_open
+        assert watch is not None
+        assert watch.is_open
         assert result.fetchone() is not None
         assert watch.is_open
         result.all()
@@ -404,7 +378,8 @@ def test_a_cursor_that_is_closed_is_not_open(engine: Engine) -> None:
     with engine.connect() as connection:
         result, watch = watched(connection, select(Pet.id))
         result.close()
-        assert watch is not None and not watch.is_open
+        assert watch is not None
+        assert not watch.is_open
 
 
 @pytest.mark.parametrize("how", ["option", "call"])
@@ -422,9 +397,6 @@ def test_a_cursor_read_in_pieces_is_open_until_the_last(engine: Engine, how: str
 
 
 def test_the_watch_of_a_forgotten_result_dies_with_it(engine: Engine) -> None:
-    import gc
-    import weakref
-
     with engine.connect() as connection:
         result, watch = watched(connection, select(Pet.id))
         reference = weakref.ref(watch)  # type: ignore[arg-type]
@@ -434,9 +406,16 @@ def test_the_watch_of_a_forgotten_result_dies_with_it(engine: Engine) -> None:
 
 
 def test_rows_that_are_in_memory_already_are_not_watched(engine: Engine) -> None:
+    watches: list[seams.OpenCursor | None] = []
+
+    @event.listens_for(engine, "after_cursor_execute")
+    def buffer_and_watch(connection: Any, cursor: Any, statement: str, given: Any, context: Any, many: bool) -> None:
+        seams.buffer_cursor(context, cursor)
+        watches.append(seams.watch_cursor(context))
+
     with engine.connect() as connection:
-        _, watch = watched(connection, insert(Pet).returning(Pet.id).values(id=9, name="x", owner_id=1))
-        assert watch is None or not watch.is_open or watch is not None
+        connection.execute(select(Pet.id)).all()
+    assert watches == [None]
 
 
 # -- engines --------------------------------------------------------------------------------------------------------

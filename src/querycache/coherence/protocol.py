@@ -59,6 +59,14 @@ class Coherence:
             self.events.emit("store_error", reason=f"fill: {error}")
             return False
 
+    def fill_many(self, store: int, entries: Sequence[tuple[bytes, bytes, Lease, float]]) -> int:
+        """Store several entries; return how many were kept."""
+        try:
+            return self.journals[store].store.fill_many(entries) if entries else 0
+        except StoreError as error:
+            self.events.emit("store_error", reason=f"fill: {error}")
+            return 0
+
     def clocks(self) -> Mapping[int, Stamp]:
         """Return each store's clock; a store that cannot tell is left out."""
         clocks = {}

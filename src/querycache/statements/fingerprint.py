@@ -20,7 +20,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from querycache._sqlalchemy import Rendered, bind_processors_of, core_statement_of, rendered_by, result_types_of
-from querycache.rows.codec import encode_values
+from querycache.rows.codec import UnsupportedValue, encode_values
 from querycache.statements.reads import NotCacheable, SelectReads, reads_of
 
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
@@ -42,9 +42,12 @@ class Shape:
     expanding: frozenset[str]
 
     def processed(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Run the bind processors, as the driver's execution would."""
+        """Run the bind processors, as the driver's execution would.
+
+        Raises ``UnsupportedValue`` where one refuses its value.
+        """
         return {
-            name: _process(self.processors.get(name), value, many=name in self.expanding)
+            name: _processed(self.processors.get(name), value, many=name in self.expanding)
             for name, value in parameters.items()
         }
 
@@ -112,6 +115,15 @@ def _missed_tables(rendered: Rendered, reads: SelectReads) -> list[str]:
     named = {element.table.fullname for element in reads.elements}
     names = {str(getattr(table, "fullname", table)) for table in rendered.tables}
     return sorted(names - named)
+
+
+def _processed(processor: Any, value: Any, *, many: bool) -> Any:
+    try:
+        return _process(processor, value, many=many)
+    except Exception as error:
+        # A processor is the application's code and may raise anything. The execution runs it again, and what the
+        # application then hears is SQLAlchemy's own error.
+        raise UnsupportedValue(type(value), "was refused by its column's type") from error
 
 
 def _process(processor: Any, value: Any, *, many: bool) -> Any:

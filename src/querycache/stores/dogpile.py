@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from typing import ClassVar, Final
@@ -106,22 +106,44 @@ class DogpileStore(Store):
             return max(latest_stamp(_Cells(self._region, ())), self._ticks())
 
     def lookup(self, key: bytes | None, tags: TagSet) -> Lookup:
+        return self.lookup_many([(key, tags)])[0]
+
+    def lookup_many(self, questions: Iterable[tuple[bytes | None, TagSet]]) -> list[Lookup]:
+        asked = list(questions)
+        cells = list(dict.fromkeys(cell for _, tags in asked for cell in _keys_of(tags)))
         with self._errors():
-            record = None if key is None else _decoded(self._region.get(_entry_name(key)))
+            # Stamps last: an entry counts by what they are when the answer is given.
+            records = self._records([key for key, _ in asked if key is not None])
             ticks = self._ticks()
-            seen = peek(_Cells(self._region, _keys_of(tags)), tags, ticks, SLOT_BITS)
-        if seen is None:
-            with self._writing(_keys_of(tags)) as writing:
-                seen = writing.lease(tags)
-        lease, storable, now = seen
-        payload = unpack_entry(record, lease, now) if record is not None and storable else None
-        return Lookup(payload, lease, storable, now)
+            stamps = _Cells(self._region, cells)
+            seen = [peek(stamps, tags, ticks, SLOT_BITS) for _, tags in asked]
+        if None in seen:
+            with self._writing(cells) as writing:
+                seen = [writing.lease(tags) for _, tags in asked]
+        return [
+            _answer(None if key is None else records[key], found)
+            for (key, _), found in zip(asked, seen, strict=True)
+            if found is not None
+        ]
+
+    def _records(self, keys: Sequence[bytes]) -> dict[bytes, bytes | None]:
+        if not keys:
+            return {}
+        values = self._region.get_multi([_entry_name(key) for key in keys])  # type: ignore[no-untyped-call]  # has no types
+        return {key: _decoded(value) for key, value in zip(keys, values, strict=True)}
 
     def fill(self, key: bytes, payload: bytes, lease: Lease, ttl_s: float) -> bool:
-        record = pack_entry(payload, lease, self._ticks() + int(ttl_s * 1e9))
+        return self.fill_many([(key, payload, lease, ttl_s)]) == 1
+
+    def fill_many(self, entries: Iterable[tuple[bytes, bytes, Lease, float]]) -> int:
+        ticks = self._ticks()
+        records = {
+            _entry_name(key): b64encode(pack_entry(payload, lease, ticks + int(ttl_s * 1e9))).decode()
+            for key, payload, lease, ttl_s in entries
+        }
         with self._errors():
-            self._region.set(_entry_name(key), b64encode(record).decode())
-        return True
+            self._region.set_multi(records)
+        return len(records)
 
     def mark(self, tags: TagSet, writer: Writer, ttl_s: float) -> tuple[Tag, ...]:
         with self._writing(_keys_of(tags)) as writing:
@@ -187,6 +209,11 @@ def _keys_of(tags: TagSet) -> list[bytes]:
     for tag, _ in tags.guards:
         keys += (slot_key(tag, SLOT_BITS), guard_key(tag))
     return list(dict.fromkeys(keys))
+
+
+def _answer(record: bytes | None, seen: tuple[Lease, bool, Stamp]) -> Lookup:
+    lease, storable, now = seen
+    return Lookup(unpack_entry(record, lease, now) if record is not None and storable else None, lease, storable, now)
 
 
 def _decoded(value: object) -> bytes | None:

@@ -1,0 +1,225 @@
+"""The journal: what was marked is released, whatever the store does in between."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from coherence_world import StagedStore
+from querycache._types import TagSet
+from querycache.coherence import journal as module
+from querycache.coherence.journal import Journal
+from querycache.errors import StoreUnavailable
+from querycache.events import Events
+
+TAGS = TagSet((b"one", b"two"))
+
+
+class Clock:
+    """Stands in for ``time`` in the journal: it moves when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def store() -> StagedStore:
+    return StagedStore()
+
+
+@pytest.fixture
+def journal(store: StagedStore, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Journal]:
+    # The keeper's rounds are made by the tests themselves.
+    monkeypatch.setattr(Journal, "_keep", lambda self: None)
+    journal = Journal(store, Events())
+    yield journal
+    store.failing.clear()
+    journal.close()
+
+
+def is_marked(store: StagedStore) -> bool:
+    return not store.lookup(None, TAGS).storable
+
+
+def test_a_mark_holds_until_its_release(journal: Journal, store: StagedStore) -> None:
+    mark = journal.mark(TAGS)
+    assert is_marked(store)
+    journal.release(mark)
+    assert not is_marked(store)
+    assert (journal.held, journal.owed) == (0, 0)
+
+
+def test_each_mark_has_a_writer_of_its_own(journal: Journal, store: StagedStore) -> None:
+    first, second = journal.mark(TAGS), journal.mark(TAGS)
+    assert first.writer != second.writer
+    journal.release(first)
+    assert is_marked(store)
+    journal.release(second)
+    assert not is_marked(store)
+
+
+def test_a_second_release_of_a_mark_does_nothing(journal: Journal, store: StagedStore) -> None:
+    mark = journal.mark(TAGS)
+    journal.release(mark)
+    store.calls.clear()
+    journal.release(mark)
+    assert store.calls == []
+
+
+def test_a_release_changes_every_stamp(journal: Journal, store: StagedStore) -> None:
+    before = store.lookup(None, TAGS).lease
+    journal.release(journal.mark(TAGS))
+    after = store.lookup(None, TAGS).lease
+    assert all(one != two for one, two in zip(before, after, strict=True))
+
+
+def test_a_release_that_fails_is_owed_and_tried_at_the_next_call(journal: Journal, store: StagedStore) -> None:
+    mark = journal.mark(TAGS)
+    store.failing.add("release")
+    journal.release(mark)
+    assert journal.owed == 1
+    assert not journal.settle()
+    store.failing.clear()
+    assert journal.settle()
+    assert (journal.owed, is_marked(store)) == (0, False)
+
+
+def test_a_touch_that_fails_is_owed(journal: Journal, store: StagedStore) -> None:
+    store.failing.add("release")
+    journal.touch((b"one",))
+    assert journal.owed == 1
+
+
+def test_what_is_owed_first_is_settled_first(journal: Journal, store: StagedStore) -> None:
+    store.failing.add("release")
+    journal.touch((b"one",))
+    journal.touch((b"two",))
+    assert [owed.tags for owed in journal._owed] == [(b"one",), (b"two",)]
+
+
+def test_a_mark_that_fails_raises_and_owes_a_release_as_it_may_have_been_set(
+    journal: Journal, store: StagedStore
+) -> None:
+    store.failing.add("mark")
+    with pytest.raises(StoreUnavailable):
+        journal.mark(TagSet((b"one",), ((b"guard", b"f"),)))
+    assert [owed.tags for owed in journal._owed] == [(b"one", b"guard")]
+
+
+def test_a_mark_that_was_pretended_is_released_with_its_guards(journal: Journal, store: StagedStore) -> None:
+    before = store.lookup(None, TAGS).lease
+    journal.release(journal.pretend(TAGS))
+    assert store.lookup(None, TAGS).lease != before
+    assert journal.pretend(TagSet((b"one",), ((b"guard", b"f"),))).marked == (b"one", b"guard")
+
+
+def test_a_mark_is_renewed_at_a_third_of_its_life(journal: Journal, store: StagedStore, clock: Clock) -> None:
+    journal.mark(TAGS)
+    store.advance(20)
+    clock.now += 20
+    journal.tend()
+    store.advance(20)
+    assert is_marked(store)
+
+
+def test_a_mark_that_is_young_is_not_renewed(journal: Journal, store: StagedStore, clock: Clock) -> None:
+    journal.mark(TAGS)
+    store.calls.clear()
+    clock.now += 9
+    journal.tend()
+    assert store.calls == []
+
+
+def test_a_mark_released_while_it_is_renewed_does_not_stay(journal: Journal, store: StagedStore, clock: Clock) -> None:
+    mark = journal.mark(TAGS)
+    clock.now += 20
+    store.before["mark"] = lambda: journal.release(mark)
+    journal.tend()
+    assert not is_marked(store)
+
+
+def test_a_renewal_that_fails_leaves_the_mark_to_the_next_round(
+    journal: Journal, store: StagedStore, clock: Clock
+) -> None:
+    journal.mark(TAGS)
+    clock.now += 20
+    store.failing.add("mark")
+    journal.tend()
+    store.failing.clear()
+    store.advance(20)
+    journal.tend()
+    store.advance(20)
+    assert is_marked(store)
+
+
+def test_a_doubted_mark_is_kept_for_ten_minutes(journal: Journal, store: StagedStore, clock: Clock) -> None:
+    journal.doubt(journal.mark(TAGS))
+    for _ in range(59):
+        clock.now += 10
+        store.advance(10)
+        journal.tend()
+        assert is_marked(store)
+
+
+def test_a_doubted_mark_is_released_twice_a_marks_life_apart(
+    journal: Journal, store: StagedStore, clock: Clock
+) -> None:
+    journal.doubt(journal.mark(TAGS))
+    clock.now += module.MAX_DOUBT_S
+    journal.tend()
+    assert (is_marked(store), journal.owed) == (False, 1)
+    once = store.lookup(None, TAGS).lease
+    clock.now += 29
+    journal.tend()
+    assert store.lookup(None, TAGS).lease == once
+    clock.now += 2
+    journal.tend()
+    assert store.lookup(None, TAGS).lease != once
+    assert journal.owed == 0
+
+
+def test_at_the_end_what_is_in_doubt_is_released(journal: Journal, store: StagedStore) -> None:
+    journal.doubt(journal.mark(TAGS))
+    journal.close()
+    assert not is_marked(store)
+
+
+def test_at_the_end_what_is_never_acknowledged_is_told(
+    journal: Journal, store: StagedStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.failing.add("release")
+    journal.touch((b"one",))
+    with caplog.at_level(logging.ERROR, "querycache"):
+        journal.close()
+    assert "memory://" in caplog.text
+
+
+def test_a_forked_child_owes_and_holds_nothing(journal: Journal, store: StagedStore) -> None:
+    mark = journal.mark(TAGS)
+    module._forget_in_child()
+    store.calls.clear()
+    journal.release(mark)
+    journal.tend()
+    assert (store.calls, journal.held, journal.owed) == ([], 0, 0)
+
+
+def test_the_keeper_ends_with_its_journal(store: StagedStore) -> None:
+    journal = Journal(store, Events())
+    journal.release(journal.mark(TAGS))
+    keeper = journal._keeper
+    assert keeper is not None
+    journal.close()
+    keeper.join(10)
+    assert not keeper.is_alive()
