@@ -30,7 +30,7 @@ class Observer:
         """Describe a result's value, an instance with all that hangs on it."""
         if isinstance(thing, Row):
             return ("row", tuple(thing._fields), [self.describe(value) for value in thing])
-        if isinstance(thing, list | tuple | set | dict) and not isinstance(thing, str):
+        if isinstance(thing, list | tuple | set | dict):
             values = thing.items() if isinstance(thing, dict) else thing
             return (type(thing).__name__, [self.describe(value) for value in values])
         state = _state_of(thing)
@@ -57,7 +57,7 @@ class Observer:
                 "persistent": state.persistent,
                 "options": sorted(map(id, state.load_options)),
                 "path": repr(state.load_path),
-                "map": state.session is self._session and state.key in self._session.identity_map,
+                "map": state.session is self._session and thing in self._session,
             },
         )
 

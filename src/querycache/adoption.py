@@ -3,7 +3,9 @@
 Its models name their ``cache_regions``, and that has to do. The engine of such a model is attached when a Session is first
 used with it, before a statement is sent: also where the process only writes, as the others must hear of that.
 
-Promises: an explicit ``QueryCache.attach`` before that wins. Never: an engine attached that belongs to no such model.
+Promises: an explicit ``QueryCache.attach`` before that wins. Whatever engine a Session would read such a model on is
+attached, as a write there must not go unheard: of a Session with a single bind, that one; models of Flask-SQLAlchemy know
+their engines. Never: a guess between two stores for one label.
 """
 
 from __future__ import annotations
@@ -100,12 +102,13 @@ def _adopt_before_connecting(session: Session, transaction: SessionTransaction) 
 def engine_of(session: Session, model: type[Any]) -> Engine | None:
     """Return the engine on which a Session reads a model, None where it does not."""
     mapper = inspect(model, raiseerr=False)
-    of_model, of_session = getattr(model, "__fsa__", None), getattr(session, "_db", None)
-    if mapper is None or (of_model is not None and of_session is not None and of_model is not of_session):
-        # Flask-SQLAlchemy's Session gives its own engine for the models of another extension object, too.
+    if mapper is None:
         return None
     try:
-        return session.get_bind(mapper=mapper).engine
+        engine = session.get_bind(mapper=mapper).engine
+        # A model of Flask-SQLAlchemy knows its engines. Any Session with a bind would give that one for any model.
+        extension = getattr(model, "__fsa__", None)
+        return engine if extension is None or engine in extension.engines.values() else None
     except (SQLAlchemyError, RuntimeError):
         # This Session is not for this model; Flask-SQLAlchemy raises RuntimeError outside of an application's context.
         return None
@@ -113,10 +116,10 @@ def engine_of(session: Session, model: type[Any]) -> Engine | None:
 
 def _merge(merged: dict[str, Any], cache_regions: Regions, model: type[Any]) -> None:
     for label, value in cache_regions.items():
-        if merged.setdefault(label, value) is not value:
+        if merged.setdefault(label, value) != value:
             raise ConfigurationError(
-                f"{model.__name__}.cache_regions[{label!r}] is not what another model of its database names under that "
-                "label: give all models of a database one mapping, or regions of different labels"
+                f"{model.__name__}.cache_regions[{label!r}] is not what another model that the Session may read names "
+                "under that label: give all models of a database one mapping, or attach each engine to a QueryCache"
             )
 
 

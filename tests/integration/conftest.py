@@ -57,7 +57,6 @@ class Worlds:
             event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA foreign_keys=ON"))
         return engine
 
-
     def shop(self, **options: Any) -> World:
         """Make a shop with two categories, four products and two tags."""
         world = self(Category, Product, Tag, **options)
@@ -71,9 +70,7 @@ class Worlds:
 
 
 @pytest.fixture(params=PAIRS)
-def worlds(
-    request: pytest.FixtureRequest, tmp_path: Path, engine_of: Callable[..., Engine]
-) -> Iterator[Worlds]:
+def worlds(request: pytest.FixtureRequest, tmp_path: Path, engine_of: Callable[..., Engine]) -> Iterator[Worlds]:
     """Make worlds, on each kind of database, with one store or the other."""
     database, store = request.param.split("-")
     url: str = request.getfixturevalue(f"{database}_url")

@@ -360,6 +360,20 @@ def test_an_engine_attached_while_a_transaction_is_under_way_stores_none_of_it()
     world.close()
 
 
+def test_the_commit_of_a_transaction_that_was_under_way_when_the_engine_was_attached_is_heard(world: World) -> None:
+    engine = make_engine(world.url, poolclass=StaticPool)
+    reader = world.process()
+    read_in(reader, name_of)
+    with Session(engine) as early:
+        early.get_one(Product, 1).name = "b"
+        early.flush()
+        process = world.process(engine=engine)
+        other = process.engine.connect()
+        early.commit()
+        other.close()
+    assert read_in(reader, name_of) == "b"
+
+
 # -- which database --------------------------------------------------------------------------------------------------
 
 

@@ -92,6 +92,12 @@ def walk(statement: Any) -> Take:
     return take
 
 
+def after_close(session: Session) -> Any:
+    result = session.execute(BY_ID)
+    result.close()
+    return result.all()
+
+
 def numbers(name: str = "numbers") -> Any:
     base = select(literal(1).label("n"), Product.id).where(Product.id == 1).cte(name, recursive=True)
     return base.union_all(select(base.c.n + 1, base.c.id).where(base.c.n < 3))
@@ -117,7 +123,9 @@ STATEMENTS: dict[str, Take] = {
     "join": scalars(BY_ID.join(Product.category).where(Category.name == "fruit")),
     "join of two entities": rows(select(Product, Category).join(Product.category).order_by(Product.id)),
     "outer join": rows(select(Category, Product).outerjoin(Category.products).order_by(Category.id, Product.id)),
-    "alias": rows(select(Product, OTHER).join(OTHER, Product.category_id == OTHER.category_id).order_by(Product.id, OTHER.id)),
+    "alias": rows(
+        select(Product, OTHER).join(OTHER, Product.category_id == OTHER.category_id).order_by(Product.id, OTHER.id)
+    ),
     "alias alone": scalars(select(OTHER).where(OTHER.id == 2)),
     "many to many": scalars(BY_ID.join(Product.tags).where(Tag.name == "red")),
     "association table": rows(select(labels).order_by(labels.c.product_id)),
@@ -130,7 +138,9 @@ STATEMENTS: dict[str, Take] = {
     "average": lambda session: session.scalar(select(func.avg(Product.price))),
     "aggregates": rows(select(func.min(Product.price), func.max(Product.name), func.sum(Product.views))),
     "aggregate of nothing": rows(select(func.max(Product.views)).where(Product.id == 99)),
-    "group by": rows(select(Product.category_id, func.count()).group_by(Product.category_id).order_by(Product.category_id)),
+    "group by": rows(
+        select(Product.category_id, func.count()).group_by(Product.category_id).order_by(Product.category_id)
+    ),
     "exists": lambda session: session.scalar(select(exists().where(Product.id == 1))),
     "exists and a filter": scalars(select(Category).where(Category.products.any(Product.views > 30))),
     "in list": scalars(BY_ID.where(Product.id.in_([1, 3, 99]))),
@@ -138,7 +148,9 @@ STATEMENTS: dict[str, Take] = {
     "long in list": scalars(BY_ID.where(Product.id.in_(list(range(200))))),
     "tuple in": rows(select(Product.id).where(tuple_(Product.id, Product.category_id).in_([(1, 1), (2, 2)]))),
     "page": scalars(BY_ID.limit(2).offset(1)),
-    "page with children": unique(select(Category).order_by(Category.id).limit(1).options(joinedload(Category.products))),
+    "page with children": unique(
+        select(Category).order_by(Category.id).limit(1).options(joinedload(Category.products))
+    ),
     "distinct": rows(select(Product.category_id).distinct().order_by(Product.category_id)),
     "case": rows(select(case((Product.views > 20, "many"), else_="few")).order_by(Product.id)),
     "cast": rows(select(cast(Product.views, String(10))).order_by(Product.id)),
@@ -154,7 +166,9 @@ STATEMENTS: dict[str, Take] = {
     ),
     "cte": rows(select(WANTED).order_by(WANTED.c.id)),
     "recursive cte": rows(select(NUMBERS.c.n).order_by(NUMBERS.c.n)),
-    "window function": rows(select(Product.id, func.row_number().over(order_by=Product.views.desc())).order_by(Product.id)),
+    "window function": rows(
+        select(Product.id, func.row_number().over(order_by=Product.views.desc())).order_by(Product.id)
+    ),
     "bundle": rows(select(Bundle("pair", Product.id, Product.name)).order_by(Product.id)),
     "single entity bundle": rows(select(Bundle("one", Product.id, single_entity=True)).order_by(Product.id)),
     "joined": unique(select(Category).order_by(Category.id).options(joinedload(Category.products))),
@@ -183,7 +197,9 @@ STATEMENTS: dict[str, Take] = {
     ),
     "load_only": scalars(BY_ID.options(load_only(Product.name))),
     "defer": scalars(BY_ID.options(defer(Product.price), defer(Product.note))),
-    "defer raising": lambda session: session.scalars(BY_ID.options(defer(Product.price, raiseload=True))).all()[0].price,
+    "defer raising": lambda session: (
+        session.scalars(BY_ID.options(defer(Product.price, raiseload=True))).all()[0].price
+    ),
     "undefer": scalars(BY_ID.options(defer(Product.price), undefer(Product.price))),
     "load_only of children": scalars(
         select(Category).order_by(Category.id).options(selectinload(Category.products).load_only(Product.name))
@@ -207,10 +223,12 @@ STATEMENTS: dict[str, Take] = {
     "mappings": lambda session: [dict(row) for row in session.execute(select(Product.id, Product.name)).mappings()],
     "tuples and columns": lambda session: session.execute(select(Product.id, Product.name)).columns(1).all(),
     "keys": lambda session: list(session.execute(select(Product.id, Product.name.label("n"))).keys()),
-    "attributes of rows": lambda session: [(row.id, row[0], row._mapping[Product.id]) for row in session.execute(select(Product.id))],
+    "attributes of rows": lambda session: [
+        (row.id, row[0], row._mapping[Product.id]) for row in session.execute(select(Product.id))
+    ],
     "unique missing": lambda session: session.scalars(select(Category).options(joinedload(Category.products))).all(),
     "unique by a key": lambda session: session.execute(select(Product.category_id)).unique(lambda row: row[0]).all(),
-    "closed": lambda session: (lambda result: (result.close(), result.all()))(session.execute(BY_ID)),
+    "closed": after_close,
     "read twice": lambda session: (lambda result: (result.all(), result.all()))(session.execute(BY_ID)),
     "same statement twice": lambda session: (session.scalars(BY_ID).all(), session.scalars(BY_ID).all()),
     "parameters at execute": lambda session: session.scalars(
@@ -235,6 +253,7 @@ STATEMENTS: dict[str, Take] = {
     "legacy from_self": lambda session: session.query(Product).filter(Product.id.in_([1, 2])).distinct().count(),
 }
 
+
 @pytest.mark.parametrize("worlds", ["sqlite-memory"], indirect=True)
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_b26_an_answer_from_the_cache_is_the_database_s(shop: World, name: str) -> None:
@@ -250,11 +269,15 @@ def test_b26_answers_from_the_cache_are_the_database_s_on_every_database(shop: W
         assert_same_as_uncached(shop, take)
 
 
+def products_of_first(statement: Any) -> Take:
+    return lambda session: session.scalars(statement).all()[0].products
+
+
 def test_b26_raiseload_raises_on_a_hit_too(shop: World) -> None:
     for loader in (raiseload("*"), raiseload(Category.products)):
         statement = select(Category).order_by(Category.id).options(loader)
         assert_same_as_uncached(shop, scalars(statement))
-        assert_same_as_uncached(shop, lambda session, s=statement: session.scalars(s).first().products)
+        assert_same_as_uncached(shop, products_of_first(statement))
 
 
 class Zoo(DeclarativeBase):
@@ -359,25 +382,25 @@ class Sample(Types):
 
 TOKEN = uuid.UUID("0f8fad5b-d9cb-469f-a165-70867728950e")
 NOON = datetime(2024, 6, 1, 12, 30, 15, 123456)
-FULL = dict(
-    mood=Mood.WILD,
-    data={"a": [1, 2.5, None, True, "ü", {"b": []}]},
-    thing={"set": {1, 2}, "decimal": Decimal("1.1")},
-    price=Decimal("12345678901234.567890"),
-    ratio=0.1,
-    exact=1.125,
-    seen=NOON.replace(tzinfo=UTC),
-    made=NOON,
-    day=date(2024, 2, 29),
-    hour=time(23, 59, 59),
-    took=timedelta(days=3, seconds=7, microseconds=11),
-    blob=b"\x00\x01\xff",
-    token=TOKEN,
-    token_text=str(TOKEN),
-    flag=True,
-    shout="loud",
-    story="ünïcødé \U0001f600\n" * 10,
-)
+FULL: dict[str, Any] = {
+    "mood": Mood.WILD,
+    "data": {"a": [1, 2.5, None, True, "ü", {"b": []}]},
+    "thing": {"set": {1, 2}, "decimal": Decimal("1.1")},
+    "price": Decimal("12345678901234.567890"),
+    "ratio": 0.1,
+    "exact": 1.125,
+    "seen": NOON.replace(tzinfo=UTC),
+    "made": NOON,
+    "day": date(2024, 2, 29),
+    "hour": time(23, 59, 59),
+    "took": timedelta(days=3, seconds=7, microseconds=11),
+    "blob": b"\x00\x01\xff",
+    "token": TOKEN,
+    "token_text": str(TOKEN),
+    "flag": True,
+    "shout": "loud",
+    "story": "ünïcødé \U0001f600\n" * 10,
+}
 
 
 @pytest.mark.filterwarnings("ignore:Dialect sqlite.* does .not. support Decimal objects natively")
@@ -411,7 +434,7 @@ class Disliked(Exception):
 
 REFUSED: dict[str, Any] = {
     "a uuid": Sample.token == literal("not a uuid", Uuid),
-    "an enum": Sample.mood == literal("no such mood", Sample.mood.type),
+    "an enum": Sample.mood == literal(date(2024, 1, 1), Sample.mood.type),
     "a date": Sample.day == literal("yesterday", Date),
     "a type of the application's": Sample.shout == literal("bad", Picky),
     "JSON": Sample.data == literal(object(), JSON),

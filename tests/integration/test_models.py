@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, ForeignKey, String, delete, event, select, text, update
@@ -71,7 +71,7 @@ class Ticket(CacheableMixin, Base):
 
 class Person(CacheableMixin, Base):
     __tablename__ = "mc_person"
-    __mapper_args__: ClassVar = {"polymorphic_on": "kind", "polymorphic_identity": "person"}
+    __mapper_args__: dict[str, Any] = {"polymorphic_on": "kind", "polymorphic_identity": "person"}  # noqa: RUF012
 
     id: Mapped[int] = mapped_column(primary_key=True)
     kind: Mapped[str] = mapped_column(String(10))
@@ -80,7 +80,7 @@ class Person(CacheableMixin, Base):
 
 class Writer(Person):
     __tablename__ = "mc_writer"
-    __mapper_args__: ClassVar = {"polymorphic_identity": "writer"}
+    __mapper_args__: dict[str, Any] = {"polymorphic_identity": "writer"}  # noqa: RUF012
 
     id: Mapped[int] = mapped_column(ForeignKey("mc_person.id"), primary_key=True)
     genre: Mapped[str] = mapped_column(String(20))

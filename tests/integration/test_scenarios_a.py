@@ -14,6 +14,7 @@ from sqlalchemy import (
     Computed,
     DateTime,
     ForeignKey,
+    ForeignKeyConstraint,
     Integer,
     Numeric,
     String,
@@ -60,31 +61,40 @@ from scenario_support import (
 
 
 def test_s1_a_row_that_is_inserted_appears_in_the_cached_list_it_belongs_to(shop: World) -> None:
-    with shop.expecting(changed=[in_category(1)], kept=[in_category(2), get(Product, 1), get(Category, 1)]):
-        with shop.write() as session:
-            session.add(Product(name="plum", category_id=1, price=Decimal(3)))
+    with (
+        shop.expecting(changed=[in_category(1)], kept=[in_category(2), get(Product, 1), get(Category, 1)]),
+        shop.write() as session,
+    ):
+        session.add(Product(name="plum", category_id=1, price=Decimal(3)))
 
 
 def test_s2_a_row_updated_into_a_predicate_appears(shop: World) -> None:
-    with shop.expecting(
-        changed=[in_category(1), get(Product, 3), names(Product.views > 30)], kept=[get(Product, 1), get(Category, 1)]
+    with (
+        shop.expecting(
+            changed=[in_category(1), get(Product, 3), names(Product.views > 30)],
+            kept=[get(Product, 1), get(Category, 1)],
+        ),
+        shop.write() as session,
     ):
-        with shop.write() as session:
-            product = session.get_one(Product, 3)
-            product.category_id = 1
-            product.views = 99
+        product = session.get_one(Product, 3)
+        product.category_id = 1
+        product.views = 99
 
 
 def test_s3_a_row_updated_out_of_a_predicate_disappears_by_its_old_value(shop: World) -> None:
-    with shop.expecting(changed=[in_category(1), in_category(2)], kept=[get(Product, 2), get(Category, 2)]):
-        with shop.write() as session:
-            session.get_one(Product, 1).category_id = 2
+    with (
+        shop.expecting(changed=[in_category(1), in_category(2)], kept=[get(Product, 2), get(Category, 2)]),
+        shop.write() as session,
+    ):
+        session.get_one(Product, 1).category_id = 2
 
 
 def test_s3_an_update_that_moves_nothing_keeps_the_lists_of_other_values(shop: World) -> None:
-    with shop.expecting(changed=[in_category(1), get(Product, 1)], kept=[in_category(2), get(Product, 3)]):
-        with shop.write() as session:
-            session.get_one(Product, 1).name = "quince"
+    with (
+        shop.expecting(changed=[in_category(1), get(Product, 1)], kept=[in_category(2), get(Product, 3)]),
+        shop.write() as session,
+    ):
+        session.get_one(Product, 1).name = "quince"
 
 
 def test_s3_the_old_value_is_the_database_s_not_the_session_s(shop: World) -> None:
@@ -100,27 +110,63 @@ def test_s3_the_old_value_is_the_database_s_not_the_session_s(shop: World) -> No
             slow.commit()
 
 
+def test_s3_a_row_that_moves_twice_in_one_transaction_leaves_every_list_it_was_in(shop: World) -> None:
+    with shop.write() as session:
+        session.add(Category(id=3, name="herbs"))
+    with (
+        shop.expecting(changed=[in_category(1), in_category(3)], true=[in_category(2)], kept=[get(Product, 2)]),
+        shop.write() as session,
+    ):
+        product = session.get_one(Product, 1)
+        for category_id in (2, 1, 3):
+            product.category_id = category_id
+            session.flush()
+
+
+def test_s3_a_row_that_comes_and_goes_in_one_transaction_leaves_nothing_behind(shop: World) -> None:
+    with shop.expecting(true=[in_category(1), get(Product, 9)], kept=[get(Product, 1)]), shop.write() as session:
+        product = Product(id=9, name="plum", category_id=1, price=Decimal(3))
+        session.add(product)
+        session.flush()
+        shop.assert_true(in_category(1))
+        session.delete(product)
+
+
+def test_s3_a_row_whose_primary_key_changes_is_found_under_the_new_one_only(shop: World) -> None:
+    with (
+        shop.expecting(changed=[get(Product, 3), get(Product, 9), in_category(2)], kept=[get(Product, 1)]),
+        shop.write() as session,
+    ):
+        session.get_one(Product, 3).id = 9
+
+
 def test_s4_a_deleted_row_disappears(shop: World) -> None:
-    with shop.expecting(changed=[in_category(1), get(Product, 2)], kept=[in_category(2), get(Product, 1)]):
-        with shop.write() as session:
-            session.execute(text("DELETE FROM sc_label WHERE product_id = 2"))
-            session.delete(session.get_one(Product, 2))
+    with (
+        shop.expecting(changed=[in_category(1), get(Product, 2)], kept=[in_category(2), get(Product, 1)]),
+        shop.write() as session,
+    ):
+        session.execute(text("DELETE FROM sc_label WHERE product_id = 2"))
+        session.delete(session.get_one(Product, 2))
 
 
 def test_s4_an_orphan_disappears(shop: World) -> None:
-    with shop.expecting(changed=[in_category(2), get(Product, 4)], kept=[get(Product, 3), in_category(1)]):
-        with shop.write() as session:
-            category = session.get_one(Category, 2)
-            category.products.remove(session.get_one(Product, 4))
+    with (
+        shop.expecting(changed=[in_category(2), get(Product, 4)], kept=[get(Product, 3), in_category(1)]),
+        shop.write() as session,
+    ):
+        category = session.get_one(Category, 2)
+        category.products.remove(session.get_one(Product, 4))
 
 
 def test_s4_what_the_orm_deletes_along_disappears(shop: World) -> None:
-    with shop.expecting(
-        changed=[in_category(2), get(Product, 3), get(Category, 2), count_of(Category)],
-        kept=[in_category(1), get(Product, 1), get(Category, 1)],
+    with (
+        shop.expecting(
+            changed=[in_category(2), get(Product, 3), get(Category, 2), count_of(Category)],
+            kept=[in_category(1), get(Product, 1), get(Category, 1)],
+        ),
+        shop.write() as session,
     ):
-        with shop.write() as session:
-            session.delete(session.get_one(Category, 2))
+        session.delete(session.get_one(Category, 2))
 
 
 class Farm(DeclarativeBase):
@@ -183,16 +229,60 @@ def test_s5_what_the_database_deletes_along_disappears_also_a_table_further(farm
 
 
 def test_s5_what_the_database_sets_to_null_is_null(farm: World) -> None:
-    with farm.expecting(changed=[get(Pet, 1), get(Walker, "cat")], kept=[get(Barn, 1), get(Owner, "ann")]):
-        with farm.write() as session:
-            session.delete(session.get_one(Walker, "cat"))
+    with (
+        farm.expecting(changed=[get(Pet, 1), get(Walker, "cat")], kept=[get(Barn, 1), get(Owner, "ann")]),
+        farm.write() as session,
+    ):
+        session.delete(session.get_one(Walker, "cat"))
 
 
 def test_s5_what_the_database_renames_along_is_renamed(farm: World) -> None:
     pets = entities(select(Pet).where(Pet.owner_name == "zoe"))
-    with farm.expecting(changed=[get(Pet, 1), pets, get(Owner, "ann")], kept=[get(Barn, 1)]):
-        with farm.write() as session:
-            session.get_one(Owner, "ann").name = "zoe"
+    with farm.expecting(changed=[get(Pet, 1), pets, get(Owner, "ann")], kept=[get(Barn, 1)]), farm.write() as session:
+        session.get_one(Owner, "ann").name = "zoe"
+
+
+class Town(DeclarativeBase):
+    pass
+
+
+class House(Town):
+    __tablename__ = "sa_house"
+
+    key: Mapped[int] = mapped_column("Id", primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column("No.", primary_key=True, autoincrement=False)
+    pk: Mapped[int]
+    next_key: Mapped[int | None] = mapped_column()
+    next_number: Mapped[int | None] = mapped_column()
+    next: Mapped[House | None] = relationship(remote_side=[key, number], back_populates="before", post_update=True)
+    before: Mapped[list[House]] = relationship(back_populates="next", order_by=number)
+    __table_args__ = (ForeignKeyConstraint([next_key, next_number], [key, number]),)
+
+
+def test_s2_names_that_differ_from_the_database_s_and_keys_of_two_columns_follow(worlds: Any) -> None:
+    town: World = worlds(House)
+    with town.write() as session:
+        session.add_all([House(key=number, number=number, pk=number) for number in (1, 2, 3)])
+
+    def before(number: int) -> Any:
+        return lambda session: [house.number for house in session.get_one(House, (number, number)).before]
+
+    third = entities(select(House).where(House.pk == 3))
+    with (
+        town.expecting(changed=[before(1), get(House, (2, 2))], kept=[third, before(3), get(House, (3, 3))]),
+        town.write() as session,
+    ):
+        session.get_one(House, (2, 2)).next = session.get_one(House, (1, 1))
+    with (
+        town.expecting(changed=[before(1), before(3)], kept=[third, get(House, (1, 1))], true=[get(House, (3, 3))]),
+        town.write() as session,
+    ):
+        session.get_one(House, (2, 2)).next = session.get_one(House, (3, 3))
+    with (
+        town.expecting(changed=[third, get(House, (3, 3))], kept=[before(1), get(House, (2, 2))]),
+        town.write() as session,
+    ):
+        session.get_one(House, (3, 3)).pk = 4
 
 
 AGGREGATES = {
@@ -211,16 +301,20 @@ AGGREGATES = {
 
 def test_s6_what_is_computed_of_rows_follows_a_new_row(shop: World) -> None:
     other = rows(select(func.count()).where(Product.category_id == 2))
-    with shop.expecting(changed=[rows(one) for one in AGGREGATES.values()], kept=[other, count_of(Category)]):
-        with shop.write() as session:
-            session.add(Product(name="plum", category_id=1, price=Decimal("0.10"), views=77))
+    with (
+        shop.expecting(changed=[rows(one) for one in AGGREGATES.values()], kept=[other, count_of(Category)]),
+        shop.write() as session,
+    ):
+        session.add(Product(name="plum", category_id=1, price=Decimal("0.10"), views=77))
 
 
 def test_s7_a_select_of_columns_follows_an_update_of_another_column_no_less_than_of_its_own(shop: World) -> None:
     column = rows(select(Product.name).where(Product.id == 1))
-    with shop.expecting(changed=[column], kept=[rows(select(Product.name).where(Product.id == 2))]):
-        with shop.write() as session:
-            session.get_one(Product, 1).name = "quince"
+    with (
+        shop.expecting(changed=[column], kept=[rows(select(Product.name).where(Product.id == 2))]),
+        shop.write() as session,
+    ):
+        session.get_one(Product, 1).name = "quince"
 
 
 def test_s7_an_instance_loaded_in_part_follows(shop: World) -> None:
@@ -228,9 +322,8 @@ def test_s7_an_instance_loaded_in_part_follows(shop: World) -> None:
         product = session.scalars(select(Product).where(Product.id == 1).options(load_only(Product.name))).one()
         return product.name
 
-    with shop.expecting(changed=[in_part], kept=[get(Product, 2)]):
-        with shop.write() as session:
-            session.get_one(Product, 1).name = "quince"
+    with shop.expecting(changed=[in_part], kept=[get(Product, 2)]), shop.write() as session:
+        session.get_one(Product, 1).name = "quince"
 
 
 def test_s7_a_deferred_column_loaded_after_a_hit_is_the_database_s(shop: World) -> None:
@@ -244,18 +337,19 @@ def test_s7_a_deferred_column_loaded_after_a_hit_is_the_database_s(shop: World) 
 
 def test_s8_what_was_not_there_is_seen_when_it_comes(shop: World) -> None:
     is_there = rows(select(select(Product).where(Product.category_id == 1, Product.views == 5).exists()))
-    with shop.expecting(
-        changed=[get(Product, 9), names(Product.name == "plum"), is_there, names(Product.id == 9)],
-        kept=[get(Product, 8), get(Product, 1), in_category(2)],
+    with (
+        shop.expecting(
+            changed=[get(Product, 9), names(Product.name == "plum"), is_there, names(Product.id == 9)],
+            kept=[get(Product, 8), get(Product, 1), in_category(2)],
+        ),
+        shop.write() as session,
     ):
-        with shop.write() as session:
-            session.add(Product(id=9, name="plum", category_id=1, price=Decimal(3), views=5))
+        session.add(Product(id=9, name="plum", category_id=1, price=Decimal(3), views=5))
 
 
 def test_s8_what_was_not_there_is_seen_when_the_database_numbers_it(shop: World) -> None:
-    with shop.expecting(changed=[get(Product, 5)], kept=[get(Product, 1), in_category(2)]):
-        with shop.write() as session:
-            session.add(Product(name="plum", category_id=1, price=Decimal(3)))
+    with shop.expecting(changed=[get(Product, 5)], kept=[get(Product, 1), in_category(2)]), shop.write() as session:
+        session.add(Product(name="plum", category_id=1, price=Decimal(3)))
 
 
 def page(number: int, *order: Any) -> Any:
@@ -263,17 +357,18 @@ def page(number: int, *order: Any) -> Any:
 
 
 def test_s9_a_row_that_moves_into_a_page_moves_every_page(shop: World) -> None:
-    with shop.expecting(changed=[page(0, Product.views.desc()), page(1, Product.views.desc())], kept=[get(Product, 3)]):
-        with shop.write() as session:
-            session.get_one(Product, 1).views = 99
+    with (
+        shop.expecting(changed=[page(0, Product.views.desc()), page(1, Product.views.desc())], kept=[get(Product, 3)]),
+        shop.write() as session,
+    ):
+        session.get_one(Product, 1).views = 99
 
 
 def test_s9_a_page_within_a_category_keeps_when_another_category_changes(shop: World) -> None:
     first = entities(select(Product).where(Product.category_id == 2).order_by(Product.views).limit(1))
     last = entities(select(Product).where(Product.category_id == 1).order_by(Product.views.desc()).limit(1))
-    with shop.expecting(changed=[last], kept=[first]):
-        with shop.write() as session:
-            session.get_one(Product, 1).views = 99
+    with shop.expecting(changed=[last], kept=[first]), shop.write() as session:
+        session.get_one(Product, 1).views = 99
 
 
 PREDICATES = {
@@ -294,10 +389,9 @@ PREDICATES = {
 
 def test_s10_every_kind_of_predicate_follows_a_row_that_comes_to_fulfil_it(shop: World) -> None:
     reads = [names(predicate) for predicate in PREDICATES.values()]
-    with shop.expecting(changed=reads, kept=[get(Product, 2), count_of(Category)]):
-        with shop.write() as session:
-            product = session.get_one(Product, 1)
-            product.name, product.views, product.note = "quince", 95, "ripe"
+    with shop.expecting(changed=reads, kept=[get(Product, 2), count_of(Category)]), shop.write() as session:
+        product = session.get_one(Product, 1)
+        product.name, product.views, product.note = "quince", 95, "ripe"
 
 
 class Lab(DeclarativeBase):
@@ -357,7 +451,7 @@ class Sample(Lab):
     specimen_id: Mapped[int] = mapped_column(ForeignKey("sa_specimen.id"))
 
 
-Specimen.samples_count = column_property(  # type: ignore[attr-defined]
+Specimen.samples_count = column_property(
     select(func.count(Sample.id)).where(Sample.specimen_id == Specimen.id).correlate_except(Sample).scalar_subquery()
 )
 
@@ -377,9 +471,8 @@ def codes(*conditions: Any) -> Any:
 
 def test_s10_a_json_path_follows(lab: World) -> None:
     red = codes(Specimen.data["color"].as_string() == "red")
-    with lab.expecting(changed=[red], kept=[get(Sample, 1), get(Specimen, 2)]):
-        with lab.write() as session:
-            session.get_one(Specimen, 1).data = {"color": "red"}
+    with lab.expecting(changed=[red], kept=[get(Sample, 1), get(Specimen, 2)]), lab.write() as session:
+        session.get_one(Specimen, 1).data = {"color": "red"}
 
 
 class Arrays(DeclarativeBase):
@@ -399,18 +492,19 @@ def test_s10_an_array_that_contains_a_value_follows(worlds: Any) -> None:
     with world.write() as session:
         session.add_all([Shelf(id=1, heights=[1, 2]), Shelf(id=2, heights=[3])])
     high = rows(select(Shelf.id).where(Shelf.heights.contains([9])))
-    with world.expecting(changed=[high], kept=[get(Shelf, 2)]):
-        with world.write() as session:
-            session.get_one(Shelf, 1).heights = [1, 9]
+    with world.expecting(changed=[high], kept=[get(Shelf, 2)]), world.write() as session:
+        session.get_one(Shelf, 1).heights = [1, 9]
 
 
 def test_s11_a_list_longer_than_what_is_named_one_by_one_follows(shop: World) -> None:
     many = [*range(1000, 1400), 1]
-    with shop.expecting(
-        changed=[names(Product.id.in_(many)), names(Product.category_id.in_(many))], kept=[get(Product, 2)]
+    with (
+        shop.expecting(
+            changed=[names(Product.id.in_(many)), names(Product.category_id.in_(many))], kept=[get(Product, 2)]
+        ),
+        shop.write() as session,
     ):
-        with shop.write() as session:
-            session.get_one(Product, 1).name = "quince"
+        session.get_one(Product, 1).name = "quince"
 
 
 NOON = datetime(2024, 6, 1, 12, tzinfo=UTC)
@@ -439,10 +533,9 @@ def test_s12_what_the_database_holds_equal_is_found_when_it_comes(lab: World, na
     condition, change = EQUALS[name]
     if lab.dialect == "postgresql" and name == "1 for true":
         condition = Specimen.is_alive == True  # noqa: E712
-    with lab.expecting(true=[codes(condition)], kept=[get(Specimen, 2)]):
-        with lab.write() as session:
-            for attribute, value in change.items():
-                setattr(session.get_one(Specimen, 1), attribute, value)
+    with lab.expecting(true=[codes(condition)], kept=[get(Specimen, 2)]), lab.write() as session:
+        for attribute, value in change.items():
+            setattr(session.get_one(Specimen, 1), attribute, value)
 
 
 def test_s12_a_number_given_as_text_is_found_when_it_comes(lab: World) -> None:
@@ -454,56 +547,64 @@ def test_s12_a_number_given_as_text_is_found_when_it_comes(lab: World) -> None:
 
 
 def test_s13_a_hybrid_a_computed_column_and_a_type_decorator_in_a_predicate_follow(lab: World) -> None:
-    with lab.expecting(
-        changed=[codes(Specimen.is_big), codes(Specimen.twice == 400), codes(Specimen.secret == "abc")],
-        kept=[get(Specimen, 2)],
+    with (
+        lab.expecting(
+            changed=[codes(Specimen.is_big), codes(Specimen.twice == 400), codes(Specimen.secret == "abc")],
+            kept=[get(Specimen, 2)],
+        ),
+        lab.write() as session,
     ):
-        with lab.write() as session:
-            specimen = session.get_one(Specimen, 1)
-            specimen.size, specimen.secret = 200, "abc"
+        specimen = session.get_one(Specimen, 1)
+        specimen.size, specimen.secret = 200, "abc"
 
 
 def test_s13_a_column_property_that_counts_another_table_follows_that_table(lab: World) -> None:
     counted = codes(Specimen.samples_count > 0)  # type: ignore[attr-defined]
-    with lab.expecting(changed=[counted, get(Specimen, 1)], kept=[get(Sample, 7)]):
-        with lab.write() as session:
-            session.add(Sample(id=1, specimen_id=1))
+    with lab.expecting(changed=[counted, get(Specimen, 1)], kept=[get(Sample, 7)]), lab.write() as session:
+        session.add(Sample(id=1, specimen_id=1))
 
 
 def test_s14_values_that_only_the_database_knows_are_seen(lab: World) -> None:
-    with lab.expecting(
-        changed=[codes(Specimen.made_by == "nobody"), codes(Specimen.twice == 18), get(Specimen, 9)],
-        kept=[get(Specimen, 1)],
+    with (
+        lab.expecting(
+            changed=[codes(Specimen.made_by == "nobody"), codes(Specimen.twice == 18), get(Specimen, 9)],
+            kept=[get(Specimen, 1)],
+        ),
+        lab.write() as session,
     ):
-        with lab.write() as session:
-            session.add(Specimen(id=9, code="nine", size=9))
+        session.add(Specimen(id=9, code="nine", size=9))
 
 
 def test_s14_a_column_that_changes_with_every_update_follows(lab: World) -> None:
-    with lab.expecting(changed=[codes(Specimen.changes == 1), get(Specimen, 1)], kept=[get(Specimen, 2)]):
-        with lab.write() as session:
-            session.get_one(Specimen, 1).code = "uno"
+    with (
+        lab.expecting(changed=[codes(Specimen.changes == 1), get(Specimen, 1)], kept=[get(Specimen, 2)]),
+        lab.write() as session,
+    ):
+        session.get_one(Specimen, 1).code = "uno"
 
 
 def test_s15_an_attribute_set_to_an_expression_is_what_the_database_computed(shop: World) -> None:
-    with shop.expecting(
-        changed=[get(Product, 1), names(Product.views == 11), names(Product.views == 10)], kept=[get(Product, 2)]
+    with (
+        shop.expecting(
+            changed=[get(Product, 1), names(Product.views == 11), names(Product.views == 10)], kept=[get(Product, 2)]
+        ),
+        shop.write() as session,
     ):
-        with shop.write() as session:
-            session.get_one(Product, 1).views = Product.views + 1  # type: ignore[assignment]
+        session.get_one(Product, 1).views = Product.views + 1
 
 
 def test_s15_an_expression_for_a_foreign_key_moves_the_row_between_lists(shop: World) -> None:
-    with shop.expecting(changed=[in_category(1), in_category(2)], kept=[get(Product, 2)]):
-        with shop.write() as session:
-            session.get_one(Product, 1).category_id = Product.category_id + 1  # type: ignore[assignment]
+    with shop.expecting(changed=[in_category(1), in_category(2)], kept=[get(Product, 2)]), shop.write() as session:
+        session.get_one(Product, 1).category_id = Product.category_id + 1
 
 
 def test_s3_a_bulk_delete_and_update_reach_every_read_of_their_table_and_no_other(shop: World) -> None:
-    with shop.expecting(changed=[names(Product.category_id == 2), get(Product, 3)], kept=[get(Category, 1)]):
-        with shop.write() as session:
-            session.execute(update(Product).where(Product.views == 30).values(name="beet"))
-            session.execute(delete(Product).where(Product.views == 40))
+    with (
+        shop.expecting(changed=[names(Product.category_id == 2), get(Product, 3)], kept=[get(Category, 1)]),
+        shop.write() as session,
+    ):
+        session.execute(update(Product).where(Product.views == 30).values(name="beet"))
+        session.execute(delete(Product).where(Product.views == 40))
 
 
 def test_s1_values_of_an_instance_are_those_of_its_columns(shop: World) -> None:

@@ -42,19 +42,16 @@ from scenario_support import (
 
 def test_s16_a_join_follows_both_sides(shop: World) -> None:
     joined = rows(select(Product.name, Category.name).join(Category).order_by(Product.id))
-    with shop.expecting(changed=[joined], kept=[get(Tag, 1), get(Product, 3)]):
-        with shop.write() as session:
-            session.get_one(Category, 1).name = "fruits"
-    with shop.expecting(changed=[joined], kept=[get(Tag, 1), get(Category, 1)]):
-        with shop.write() as session:
-            session.get_one(Product, 1).name = "quince"
+    with shop.expecting(changed=[joined], kept=[get(Tag, 1), get(Product, 3)]), shop.write() as session:
+        session.get_one(Category, 1).name = "fruits"
+    with shop.expecting(changed=[joined], kept=[get(Tag, 1), get(Category, 1)]), shop.write() as session:
+        session.get_one(Product, 1).name = "quince"
 
 
 def test_s16_a_join_narrowed_on_one_side_keeps_when_another_value_changes(shop: World) -> None:
     joined = rows(select(Product.name, Category.name).join(Category).where(Category.id == 1, Product.category_id == 1))
-    with shop.expecting(changed=[in_category(2)], kept=[joined]):
-        with shop.write() as session:
-            session.get_one(Product, 3).name = "beet"
+    with shop.expecting(changed=[in_category(2)], kept=[joined]), shop.write() as session:
+        session.get_one(Product, 3).name = "beet"
 
 
 def test_s17_an_outer_join_follows_a_row_on_the_nullable_side(shop: World) -> None:
@@ -63,16 +60,17 @@ def test_s17_an_outer_join_follows_a_row_on_the_nullable_side(shop: World) -> No
     outer = rows(select(Category.name, Product.name).outerjoin(Product).order_by(Category.id, Product.id))
     empty = rows(select(Category.name).outerjoin(Product).where(Product.id.is_(None)))
     one = rows(select(Category.name, Product.name).outerjoin(Product).where(Category.id == 7))
-    with shop.expecting(changed=[outer, empty, one], kept=[get(Product, 1), get(Category, 7)]):
-        with shop.write() as session:
-            session.add(Product(name="basil", category_id=7, price=Decimal(1)))
+    with shop.expecting(changed=[outer, empty, one], kept=[get(Product, 1), get(Category, 7)]), shop.write() as session:
+        session.add(Product(name="basil", category_id=7, price=Decimal(1)))
 
 
 def test_s18_an_in_subquery_follows_its_table(shop: World) -> None:
     inner = select(Category.id).where(Category.name == "fruit")
-    with shop.expecting(changed=[names(Product.category_id.in_(inner))], kept=[get(Product, 1), get(Category, 2)]):
-        with shop.write() as session:
-            session.get_one(Category, 1).name = "fruits"
+    with (
+        shop.expecting(changed=[names(Product.category_id.in_(inner))], kept=[get(Product, 1), get(Category, 2)]),
+        shop.write() as session,
+    ):
+        session.get_one(Category, 1).name = "fruits"
 
 
 def test_s19_exists_and_not_exists_follow_their_table(shop: World) -> None:
@@ -82,9 +80,11 @@ def test_s19_exists_and_not_exists_follow_their_table(shop: World) -> None:
     with_some = rows(select(Category.name).where(of_category).order_by(Category.id))
     with_none = rows(select(Category.name).where(~of_category).order_by(Category.id))
     by_any = rows(select(Category.name).where(Category.products.any(Product.name == "basil")))
-    with shop.expecting(changed=[with_some, with_none, by_any], kept=[get(Category, 7), in_category(1)]):
-        with shop.write() as session:
-            session.add(Product(name="basil", category_id=7, price=Decimal(1)))
+    with (
+        shop.expecting(changed=[with_some, with_none, by_any], kept=[get(Category, 7), in_category(1)]),
+        shop.write() as session,
+    ):
+        session.add(Product(name="basil", category_id=7, price=Decimal(1)))
 
 
 def tagged(tag_id: int) -> Callable[[Session], Any]:
@@ -118,9 +118,13 @@ def insert_labels(session: Session) -> None:
 def test_s24_reads_through_an_association_table_follow_it(shop: World, change: Callable[[Session], None]) -> None:
     reads = [with_tags(1), rows(select(func.count()).select_from(labels))]
     reads.append(lambda session: [tag.id for tag in session.get_one(Product, 1).tags])
-    with shop.expecting(changed=reads, true=[tagged(1), tagged(2)], kept=[get(Product, 1), get(Tag, 1), get(Category, 1)]):
-        with shop.write() as session:
-            change(session)
+    with (
+        shop.expecting(
+            changed=reads, true=[tagged(1), tagged(2)], kept=[get(Product, 1), get(Tag, 1), get(Category, 1)]
+        ),
+        shop.write() as session,
+    ):
+        change(session)
 
 
 WAYS: dict[str, Callable[[Any], Any]] = {
@@ -148,19 +152,16 @@ def tree(way: str) -> Callable[[Session], Any]:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_s26_related_rows_follow_in_whatever_way_they_are_loaded(shop: World, way: str) -> None:
-    with shop.expecting(changed=[tree(way)], kept=[get(Product, 1), get(Tag, 1)]):
-        with shop.write() as session:
-            session.add(Product(name="plum", category_id=1, price=Decimal(3)))
-    with shop.expecting(changed=[tree(way)], kept=[get(Product, 1), get(Category, 1)]):
-        with shop.write() as session:
-            session.get_one(Product, 3).name = "beet"
-    with shop.expecting(changed=[tree(way)], kept=[get(Product, 1)]):
-        with shop.write() as session:
-            session.get_one(Category, 2).name = "bulbs"
+    with shop.expecting(changed=[tree(way)], kept=[get(Product, 1), get(Tag, 1)]), shop.write() as session:
+        session.add(Product(name="plum", category_id=1, price=Decimal(3)))
+    with shop.expecting(changed=[tree(way)], kept=[get(Product, 1), get(Category, 1)]), shop.write() as session:
+        session.get_one(Product, 3).name = "beet"
+    with shop.expecting(changed=[tree(way)], kept=[get(Product, 1)]), shop.write() as session:
+        session.get_one(Category, 2).name = "bulbs"
 
 
 @pytest.mark.parametrize("way", ["select", "joined", "selectin", "subquery", "immediate"])
-def test_s26_related_rows_follow_when_the_mapper_says_how_they_are_loaded(worlds: Any, way: str) -> None:
+def test_s26_related_rows_follow_when_the_mapper_says_how_they_are_loaded(worlds: Any, way: Any) -> None:
     class Base(DeclarativeBase):
         pass
 
@@ -172,11 +173,9 @@ def test_s26_related_rows_follow_when_the_mapper_says_how_they_are_loaded(worlds
         __tablename__ = "sb_child"
         id: Mapped[int] = mapped_column(primary_key=True)
         parent_id: Mapped[int] = mapped_column(ForeignKey("sb_parent.id"))
-        parent: Mapped[Any] = relationship(Parent, lazy=way)  # type: ignore[arg-type]
+        parent: Mapped[Any] = relationship(Parent, lazy=way)
 
-    Parent.children = relationship(  # type: ignore[attr-defined]
-        Child, lazy=way, order_by=Child.id, overlaps="parent"
-    )
+    Parent.children = relationship(Child, lazy=way, order_by=Child.id, overlaps="parent")
     world: World = worlds(Parent, Child)
     with world.write() as session:
         session.add_all([Parent(id=1), Parent(id=2)])
@@ -189,9 +188,11 @@ def test_s26_related_rows_follow_when_the_mapper_says_how_they_are_loaded(worlds
     def parent(session: Session) -> Any:
         return session.get_one(Child, 2).parent.id
 
-    with world.expecting(changed=[children, parent], kept=[rows(select(Parent.id).where(Parent.id == 3))]):
-        with world.write() as session:
-            session.get_one(Child, 2).parent_id = 1
+    with (
+        world.expecting(changed=[children, parent], kept=[rows(select(Parent.id).where(Parent.id == 3))]),
+        world.write() as session,
+    ):
+        session.get_one(Child, 2).parent_id = 1
 
 
 class Zoo(DeclarativeBase):
@@ -272,43 +273,51 @@ def people_selectin_polymorphic(session: Session) -> Any:
 
 def test_s28_a_base_query_follows_a_write_of_a_joined_subclass(zoo: World) -> None:
     reads = [people_with_polymorphic, people_selectin_polymorphic, get(Vet, 2)]
-    with zoo.expecting(changed=reads, kept=[get(Animal, 1)], uncached=[people, get(Staff, 2)]):
-        with zoo.write() as session:
-            session.get_one(Vet, 2).license = "y"
+    with zoo.expecting(changed=reads, kept=[get(Animal, 1)], uncached=[people, get(Staff, 2)]), zoo.write() as session:
+        session.get_one(Vet, 2).license = "y"
 
 
 def test_s28_a_subclass_query_follows_a_write_of_its_base_table(zoo: World) -> None:
     vets = entities(select(Vet).order_by(Vet.id))
-    with zoo.expecting(changed=[vets, get(Vet, 2)], kept=[get(Staff, 1), get(Animal, 1)], uncached=[people]):
-        with zoo.write() as session:
-            session.get_one(Staff, 2).name = "vanessa"
+    with (
+        zoo.expecting(changed=[vets, get(Vet, 2)], kept=[get(Staff, 1), get(Animal, 1)], uncached=[people]),
+        zoo.write() as session,
+    ):
+        session.get_one(Staff, 2).name = "vanessa"
 
 
 def test_s28_a_base_query_follows_an_insert_and_a_delete_of_a_subclass(zoo: World) -> None:
     reads = [people_with_polymorphic, people_selectin_polymorphic, count_of(Vet), count_of(Staff)]
-    with zoo.expecting(changed=[*reads, get(Staff, 3)], kept=[get(Staff, 1)], uncached=[people]):
-        with zoo.write() as session:
-            session.add(Vet(id=3, name="vic", license="z"))
-    with zoo.expecting(changed=[*reads, get(Vet, 3)], kept=[get(Staff, 1)], uncached=[people]):
-        with zoo.write() as session:
-            session.delete(session.get_one(Staff, 3))
+    with (
+        zoo.expecting(changed=[*reads, get(Staff, 3)], kept=[get(Staff, 1)], uncached=[people]),
+        zoo.write() as session,
+    ):
+        session.add(Vet(id=3, name="vic", license="z"))
+    with zoo.expecting(changed=[*reads, get(Vet, 3)], kept=[get(Staff, 1)], uncached=[people]), zoo.write() as session:
+        session.delete(session.get_one(Staff, 3))
 
 
 def test_s28_single_table_queries_follow_each_other_s_writes(zoo: World) -> None:
     animals = entities(select(Animal).order_by(Animal.id))
     lions = entities(select(Lion).order_by(Lion.id))
-    with zoo.expecting(changed=[lions, get(Lion, 2)], kept=[get(Animal, 1)], uncached=[animals, get(Animal, 2)]):
-        with zoo.write() as session:
-            session.get_one(Animal, 2).name = "lea"
-    with zoo.expecting(changed=[lions, count_of(Lion)], kept=[get(Animal, 1), get(Lion, 2)], uncached=[animals]):
-        with zoo.write() as session:
-            session.add(Lion(id=3, name="liv", mane="none"))
+    with (
+        zoo.expecting(changed=[lions, get(Lion, 2)], kept=[get(Animal, 1)], uncached=[animals, get(Animal, 2)]),
+        zoo.write() as session,
+    ):
+        session.get_one(Animal, 2).name = "lea"
+    with (
+        zoo.expecting(changed=[lions, count_of(Lion)], kept=[get(Animal, 1), get(Lion, 2)], uncached=[animals]),
+        zoo.write() as session,
+    ):
+        session.add(Lion(id=3, name="liv", mane="none"))
 
 
 def test_s28_concrete_classes_are_tables_of_their_own(zoo: World) -> None:
-    with zoo.expecting(changed=[get(Aviary, 1), entities(select(Aviary))], kept=[get(Cage, 1), entities(select(Cage))]):
-        with zoo.write() as session:
-            session.get_one(Aviary, 1).perches = 4
+    with (
+        zoo.expecting(changed=[get(Aviary, 1), entities(select(Aviary))], kept=[get(Cage, 1), entities(select(Cage))]),
+        zoo.write() as session,
+    ):
+        session.get_one(Aviary, 1).perches = 4
 
 
 CLOCKS: dict[str, Any] = {

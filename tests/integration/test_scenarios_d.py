@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,9 @@ import pytest
 from sqlalchemy import Engine, event, select, text, update
 from sqlalchemy.orm import Session
 
+from querycache._types import Tag as StoreTag
+from querycache._types import Writer
+from querycache.stores.memory import MemoryStore
 from scenario_support import Category, Product, Tag, World, get, in_category, names, once, rows
 
 APPLE = names(Product.id == 1)
@@ -85,33 +88,33 @@ def test_s46_closing_without_a_commit_is_a_rollback(shop: World) -> None:
 
 
 def test_s47_what_was_changed_outside_of_a_rolled_back_savepoint_is_seen(shop: World) -> None:
-    with shop.expecting(changed=[APPLE], kept=[get(Category, 1), in_category(2)], true=[PEAR]):
-        with shop.write() as session:
-            rename(session)
-            inner = session.begin_nested()
-            session.get_one(Product, 2).name = "gone"
-            session.flush()
-            inner.rollback()
+    with shop.expecting(changed=[APPLE], kept=[get(Category, 1), in_category(2)], true=[PEAR]), shop.write() as session:
+        rename(session)
+        inner = session.begin_nested()
+        session.get_one(Product, 2).name = "gone"
+        session.flush()
+        inner.rollback()
 
 
 def test_s47_a_savepoint_that_is_released_is_seen_with_the_rest(shop: World) -> None:
-    with shop.expecting(changed=[APPLE, PEAR], kept=[in_category(2)]):
-        with shop.write() as session:
-            rename(session)
-            with session.begin_nested():
-                session.get_one(Product, 2).name = "sloe"
+    with shop.expecting(changed=[APPLE, PEAR], kept=[in_category(2)]), shop.write() as session:
+        rename(session)
+        with session.begin_nested():
+            session.get_one(Product, 2).name = "sloe"
 
 
 def test_s47_the_old_value_is_known_after_a_savepoint_was_rolled_back(shop: World) -> None:
-    with shop.expecting(changed=[in_category(1), get(Product, 1)], kept=[PEAR], true=[in_category(2)]):
-        with shop.write() as session:
-            product = session.get_one(Product, 1)
-            product.views = 11
-            inner = session.begin_nested()
-            product.category_id = 2
-            session.flush()
-            inner.rollback()
-            product.name = "quince"
+    with (
+        shop.expecting(changed=[in_category(1), get(Product, 1)], kept=[PEAR], true=[in_category(2)]),
+        shop.write() as session,
+    ):
+        product = session.get_one(Product, 1)
+        product.views = 11
+        inner = session.begin_nested()
+        product.category_id = 2
+        session.flush()
+        inner.rollback()
+        product.name = "quince"
 
 
 def test_s48_a_released_savepoint_whose_transaction_is_rolled_back_changes_nothing(shop: World) -> None:
@@ -126,6 +129,37 @@ def test_s48_a_released_savepoint_whose_transaction_is_rolled_back_changes_nothi
     shop.assert_hit(in_category(2))
     shop.assert_true(APPLE)
     assert shop.read(APPLE) == [("apple",)]
+
+
+def test_s48_a_savepoint_that_comes_first_is_the_database_s_own_affair_and_readers_see_what_it_shows(
+    shop: World,
+) -> None:
+    # SQLite's driver begins no transaction for a savepoint: releasing it commits.
+    shop.prime(APPLE, in_category(1), in_category(2))
+    with shop.session() as session:
+        product = session.get_one(Product, 1)
+        with session.begin_nested():
+            product.name, product.category_id = "quince", 2
+        for read in [APPLE, in_category(1), in_category(2)]:
+            shop.assert_true(read)
+        session.rollback()
+    for read in [APPLE, in_category(1), in_category(2)]:
+        shop.assert_true(read)
+
+
+def test_s53_an_engine_in_autocommit_is_heard_statement_by_statement(worlds: Any) -> None:
+    shop: World = worlds.shop(engine_options={"isolation_level": "AUTOCOMMIT"})
+    reads = [APPLE, in_category(1), in_category(2)]
+    with shop.expecting(changed=reads, kept=[get(Category, 1), get(Product, 2)]), shop.session() as session:
+        product = session.get_one(Product, 1)
+        product.name = "quince"
+        session.flush()
+        shop.assert_true(APPLE)
+        product.category_id = 2
+        session.flush()
+        for read in reads:
+            shop.assert_true(read)
+        session.rollback()
 
 
 RAW: dict[str, Callable[[Session], Any]] = {
@@ -160,17 +194,16 @@ def test_s50_the_hooks_of_a_commit_find_the_cache_true(shop: World) -> None:
 
 
 def test_s50_what_a_hook_before_the_commit_still_writes_is_heard(shop: World) -> None:
-    with shop.expecting(changed=[APPLE, PEAR], kept=[in_category(2)]):
-        with shop.session() as session:
-            # Of the engine's, as it comes last; the change is made below the Session.
-            event.listen(
-                shop.engine,
-                "commit",
-                lambda connection: connection.execute(update(Product).where(Product.id == 2).values(name="sloe")),
-                once=True,
-            )
-            rename(session)
-            session.commit()
+    with shop.expecting(changed=[APPLE, PEAR], kept=[in_category(2)]), shop.session() as session:
+        # Of the engine's, as it comes last; the change is made below the Session.
+        event.listen(
+            shop.engine,
+            "commit",
+            lambda connection: connection.execute(update(Product).where(Product.id == 2).values(name="sloe")),
+            once=True,
+        )
+        rename(session)
+        session.commit()
 
 
 class Hiccup(Exception):
@@ -221,7 +254,7 @@ def test_s51_while_a_commit_s_outcome_is_unknown_what_it_changed_is_read_from_th
             if fails:
                 raise ConnectionError("the line went dead")
 
-        engine.dialect.do_commit = do_commit  # type: ignore[method-assign]
+        engine.dialect.do_commit = do_commit  # type: ignore[method-assign, assignment]
 
     shop: World = worlds.shop(before_attach=break_commits)
     shop.prime(APPLE, PEAR, get(Category, 1))
@@ -242,6 +275,9 @@ import os, sys
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 from querycache import QueryCache
+from querycache._types import Tag as StoreTag
+from querycache._types import Writer
+from querycache.stores.memory import MemoryStore
 from scenario_support import Category, Product, Tag
 url, store, moment = sys.argv[1:]
 engine = create_engine(url)
@@ -280,6 +316,40 @@ def test_s52_a_writer_killed_at_any_moment_leaves_nothing_stale(worlds: Any, mom
     assert shop.read(APPLE) == [("quince",) if committed else ("apple",)]
     for read in [PEAR, get(Category, 1)]:
         shop.assert_hit(read)
+
+
+class Dying(MemoryStore):
+    """Hears of no release once its writer is dead, and its clock can be put forward."""
+
+    is_dead = False
+    forward_s = 0
+
+    def release(self, tags: Sequence[StoreTag], writer: Writer) -> None:
+        if not self.is_dead:
+            super().release(tags, writer)
+
+    def _ticks(self) -> int:
+        return super()._ticks() + self.forward_s * 1_000_000_000
+
+
+@pytest.mark.parametrize("worlds", ["sqlite-memory", "postgresql-memory", "mariadb-memory"], indirect=True)
+def test_s52_what_was_read_inside_of_a_commit_that_is_never_released_is_not_served_when_its_mark_expires(
+    worlds: Any,
+) -> None:
+    store = Dying()
+    shop: World = worlds.shop(store=store)
+    shop.prime(APPLE, PEAR)
+
+    def look_and_die() -> None:
+        assert shop.read(APPLE) == [("apple",)]
+        store.is_dead = True
+
+    with once(shop.cache, "mark", look_and_die), shop.write() as session:
+        rename(session)
+    store.forward_s = 31
+    shop.assert_true(APPLE)
+    shop.assert_hit(APPLE)
+    shop.assert_hit(PEAR)
 
 
 def test_s53_readers_around_a_write_in_autocommit_see_the_truth(shop: World) -> None:

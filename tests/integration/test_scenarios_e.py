@@ -199,6 +199,22 @@ def test_s55_a_hit_before_the_snapshot_that_still_holds_is_repeatable(worlds: An
         assert APPLE(session) == [("apple",)]
 
 
+@pytest.mark.parametrize("worlds", ["mariadb-memory"], indirect=True)
+def test_s55_at_the_server_s_default_level_one_read_a_session_is_cached_and_a_moved_snapshot_goes_on(
+    worlds: Any,
+) -> None:
+    world: World = worlds.shop(isolated=False)
+    world.prime(APPLE, PEAR)
+    with world.session() as session:
+        assert APPLE(session) == [("apple",)]
+        rename(world)()
+        assert FRUIT(session)[0][1] == "quince"
+        assert APPLE(session) == [("quince",)]
+    assert world.cache.stats()["counts"]["moved"] == 1
+    world.assert_true(APPLE)
+    world.assert_hit(PEAR)
+
+
 def test_s56_a_fill_begun_before_the_store_was_cleared_stays_dead(shop: World) -> None:
     with after_next_select(shop, shop.cache.clear):
         shop.read(APPLE)

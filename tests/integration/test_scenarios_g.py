@@ -15,10 +15,9 @@ from typing import Any
 import pytest
 from sqlalchemy import BigInteger, Numeric, String, select, text, update
 from sqlalchemy import Enum as EnumType
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Session, mapped_column
 
-from querycache._types import Lookup
-from querycache._types import TagSet
+from querycache._types import Lookup, TagSet
 from querycache.stores.memory import MemoryStore
 from scenario_support import Product, World, get, in_category, names, rows
 
@@ -33,7 +32,11 @@ def model_of(**columns: Any) -> type[Any]:
 
 
 CHANGES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
-    "added": ({"name": String(20)}, "ALTER TABLE sg_thing ADD COLUMN size INTEGER", {"name": String(20), "size": BigInteger()}),
+    "added": (
+        {"name": String(20)},
+        "ALTER TABLE sg_thing ADD COLUMN size INTEGER",
+        {"name": String(20), "size": BigInteger()},
+    ),
     "removed": (
         {"name": String(20), "size": BigInteger()},
         "ALTER TABLE sg_thing DROP COLUMN size",

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event, text
+from sqlalchemy.orm import Session
 
 import querycache
 import querycache.legacy
@@ -102,6 +103,14 @@ def test_the_application_differs_from_the_seed_in_its_import_lines_only() -> Non
         "from flask_sqlalchemy import SQLAlchemy",
         "from querycache import CacheableMixin, regions, query_callable",
     ]
+
+
+def test_an_engine_that_is_not_the_applications_is_left_alone(application: Application, engine_of: Any) -> None:
+    another = engine_of("sqlite://")
+    with application.module.app.app_context(), Session(another) as session:
+        session.execute(text("SELECT 1"))
+
+    assert attachment_of(another) is None
 
 
 def test_the_engine_is_attached_without_a_query_cache_being_made(application: Application) -> None:

@@ -24,6 +24,10 @@ SLOTS: Final = st.integers(0, 1)
 MODES: Final = st.sampled_from(["fresh", "fresh", "expired", "kept"])
 
 
+_ASKED: Final = st.runner().flatmap(lambda machine: machine.asked)
+_WRITTEN: Final = st.runner().flatmap(lambda machine: machine.written)
+
+
 class Slot:
     """One of the Sessions that live through several steps, with its open savepoints."""
 
@@ -69,9 +73,11 @@ class Slot:
 
 
 class OracleMachine(RuleBasedStateMachine):
-    """The steps. ``world`` is given by a subclass (``machine_on``)."""
+    """The steps. ``machine_on`` gives the world, and what is asked and written where it is not everything."""
 
     world: ClassVar[World]
+    asked: ClassVar[st.SearchStrategy[Question]] = questions()
+    written: ClassVar[st.SearchStrategy[Write]] = writes()
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,7 +86,7 @@ class OracleMachine(RuleBasedStateMachine):
         self.level: str | None = None
         self.changed = True
 
-    @initialize(asked=st.lists(questions(), min_size=2, max_size=MAX_QUESTIONS), level=st.data())
+    @initialize(asked=st.lists(_ASKED, min_size=2, max_size=MAX_QUESTIONS), level=st.data())
     def begin(self, asked: list[Question], level: Any) -> None:
         self.level = level.draw(st.sampled_from(self.world.levels), label="level")
         self.world.begin()
@@ -89,7 +95,7 @@ class OracleMachine(RuleBasedStateMachine):
 
     # -- reads ---------------------------------------------------------------------------------------------------------
 
-    @rule(question=questions())
+    @rule(question=_ASKED)
     def ask_something_new(self, question: Question) -> None:
         self.questions = [*self.questions, question][-MAX_QUESTIONS:]
         self.world.compare_afresh(question)
@@ -116,14 +122,14 @@ class OracleMachine(RuleBasedStateMachine):
 
     # -- writes --------------------------------------------------------------------------------------------------------
 
-    @rule(slot=SLOTS, write=writes(), then=st.sampled_from(["leave", "flush", "ask"]))
+    @rule(slot=SLOTS, write=_WRITTEN, then=st.sampled_from(["leave", "flush", "ask"]))
     def write_within(self, slot: int, write: Write, then: str) -> None:
         self.changed = True
         self.slots[slot].perform(write, flush=then != "leave")
         if then == "ask":
             self._ask_within(self.slots[slot], self.questions, "fresh")
 
-    @rule(changes=st.lists(writes(), min_size=1, max_size=2))
+    @rule(changes=st.lists(_WRITTEN, min_size=1, max_size=2))
     def write_and_commit(self, changes: list[Write]) -> None:
         self.changed = True
         slot = Slot(self.world.session(self.level))
@@ -183,6 +189,15 @@ class OracleMachine(RuleBasedStateMachine):
             slot.close()
 
 
-def machine_on(world: World) -> type[OracleMachine]:
-    """Return the machine that plays in a world."""
-    return type("Machine", (OracleMachine,), {"world": world})
+def machine_on(
+    world: World,
+    asked: st.SearchStrategy[Question] | None = None,
+    written: st.SearchStrategy[Write] | None = None,
+) -> type[OracleMachine]:
+    """Return the machine that plays in a world, with some questions and writes or with all."""
+    given: dict[str, Any] = {"world": world}
+    if asked is not None:
+        given["asked"] = asked
+    if written is not None:
+        given["written"] = written
+    return type("Machine", (OracleMachine,), given)

@@ -60,7 +60,7 @@ class Question:
 def questions() -> st.SearchStrategy[Question]:
     """Return reads of every shape."""
     return st.one_of(
-        _gets(), _entities(), _entities(), _columns(), _aggregates(), _joins(), _joins(), _sets(), _derived(), _legacy()
+        gets(), entities(), entities(), columns(), aggregates(), joins(), joins(), unions(), derived(), legacy()
     )
 
 
@@ -76,7 +76,7 @@ def question_of(shape: str, build: Callable[[], Any], *, ordered: bool = False, 
 
 
 @st.composite
-def _gets(draw: st.DrawFn) -> Question:
+def gets(draw: st.DrawFn) -> Question:
     model = draw(st.sampled_from(MODELS))
     key = draw(st.tuples(st.integers(1, 4), st.integers(1, 2))) if model is Part else draw(st.integers(1, 4))
     walks = draw(_walks(model))
@@ -95,7 +95,7 @@ def _options(draw: st.DrawFn, model: type[Any]) -> tuple[str, Callable[[], list[
         target = RELATIONSHIPS[model][name][0]
         further = draw(st.one_of(st.none(), st.sampled_from(sorted(RELATIONSHIPS[target]))))
         chosen.append((draw(st.sampled_from(LOADERS)), name, further))
-    columns = draw(st.sampled_from(["all", "all", "only", "defer"]))
+    extent = draw(st.sampled_from(["all", "all", "only", "defer"]))
     column = draw(st.sampled_from([name for name in COLUMNS[model] if name not in ("id", "kind", "item_id", "number")]))
 
     def build() -> list[Any]:
@@ -106,9 +106,9 @@ def _options(draw: st.DrawFn, model: type[Any]) -> tuple[str, Callable[[], list[
             if further is not None:
                 option = getattr(option, loader.__name__)(getattr(target, further))
             options.append(option)
-        if columns == "only":
+        if extent == "only":
             options.append(load_only(getattr(model, column)))
-        elif columns == "defer":
+        elif extent == "defer":
             options.append(defer(getattr(model, column)))
         return options
 
@@ -116,7 +116,7 @@ def _options(draw: st.DrawFn, model: type[Any]) -> tuple[str, Callable[[], list[
 
 
 @st.composite
-def _entities(draw: st.DrawFn) -> Question:
+def entities(draw: st.DrawFn) -> Question:
     model = draw(st.sampled_from(MODELS))
     where = draw(st.lists(conditions(model), max_size=2))
     joined, options = draw(_options(model))
@@ -137,7 +137,7 @@ def _entities(draw: st.DrawFn) -> Question:
 
 
 @st.composite
-def _columns(draw: st.DrawFn) -> Question:
+def columns(draw: st.DrawFn) -> Question:
     model = draw(st.sampled_from(MODELS))
     names = draw(st.lists(st.sampled_from(COLUMNS[model]), min_size=1, max_size=3, unique=True))
     where = draw(st.lists(conditions(model), max_size=2))
@@ -154,7 +154,7 @@ def _columns(draw: st.DrawFn) -> Question:
 
 
 @st.composite
-def _aggregates(draw: st.DrawFn) -> Question:
+def aggregates(draw: st.DrawFn) -> Question:
     model = draw(st.sampled_from(MODELS))
     name, number = draw(st.sampled_from(COLUMNS[model])), draw(st.sampled_from(_NUMBERS_OF[model]))
     where = draw(st.lists(conditions(model), max_size=2))
@@ -183,7 +183,7 @@ _NUMBERS_OF: Final = {model: [n for n in COLUMNS[model] if n in ("id", "rank", "
 
 
 @st.composite
-def _joins(draw: st.DrawFn) -> Question:
+def joins(draw: st.DrawFn) -> Question:
     """Ask for two entities that a relationship joins, the other one under an alias; ON may say more."""
     model = draw(st.sampled_from(MODELS))
     name = draw(st.sampled_from(sorted(RELATIONSHIPS[model])))
@@ -201,14 +201,14 @@ def _joins(draw: st.DrawFn) -> Question:
         on = getattr(model, name).of_type(other)
         on = on.and_(*(one(model) for one in on_here), *(one(other) for one in on_there)) if on_here or on_there else on
         key = key_columns(other, target)[0]
-        columns: dict[str, list[Any]] = {
+        chosen: dict[str, list[Any]] = {
             "both": [model, other],
             "one": [model],
             "column": [*key_columns(model, model), key],
             "missing": key_columns(model, model),
             "count": [func.count(), func.count(key)],
         }
-        statement = select(*columns[what]).select_from(model).join(on, isouter=outer)
+        statement = select(*chosen[what]).select_from(model).join(on, isouter=outer)
         statement = statement.where(*(one(model) for one in here), *(one(other) for one in there))
         return statement.where(key.is_(None)) if what == "missing" else statement
 
@@ -216,7 +216,7 @@ def _joins(draw: st.DrawFn) -> Question:
 
 
 @st.composite
-def _sets(draw: st.DrawFn) -> Question:
+def unions(draw: st.DrawFn) -> Question:
     model = draw(st.sampled_from(MODELS))
     first, second = draw(conditions(model, 1)), draw(conditions(model, 1))
     combine = draw(st.sampled_from([union, union_all]))
@@ -229,7 +229,7 @@ def _sets(draw: st.DrawFn) -> Question:
 
 
 @st.composite
-def _derived(draw: st.DrawFn) -> Question:
+def derived(draw: st.DrawFn) -> Question:
     """Ask over a CTE or a derived table with LIMIT, a recursive CTE, the association table, several classes at once."""
     inside, outside = draw(conditions(Item, 1)), draw(st.integers(1, 4))
     kind = draw(st.sampled_from(["cte", "derived", "recursive", "association", "polymorphic", "uses"]))
@@ -254,7 +254,7 @@ def _derived(draw: st.DrawFn) -> Question:
 
 
 @st.composite
-def _legacy(draw: st.DrawFn) -> Question:
+def legacy(draw: st.DrawFn) -> Question:
     model = draw(st.sampled_from(MODELS))
     where = draw(st.lists(conditions(model, 1), max_size=1))
     verb = draw(st.sampled_from(["all", "count", "first", "filter_by", "exists", "scalars"]))

@@ -52,12 +52,12 @@ def writes() -> st.SearchStrategy[Write]:
 
 def session_writes() -> st.SearchStrategy[SessionWrite]:
     """Return changes by unit of work, relationships, bulk methods, ORM DML and legacy Query."""
-    return st.one_of(_adds(), _sets(), _sets(), _removes(), _links(), _bulk_inserts(), _bulk_updates(), _orm_dml())
+    return st.one_of(adds(), sets(), sets(), removes(), links(), bulk_inserts(), bulk_updates(), orm_dml())
 
 
 def core_writes() -> st.SearchStrategy[CoreWrite]:
     """Return changes by Core DML, many sets of parameters, upserts, INSERT from SELECT, and text."""
-    return st.one_of(_core_dml(), _core_dml(), _associations(), _upserts(), _copies(), _texts())
+    return st.one_of(core_dml(), core_dml(), associations(), upserts(), copies(), texts())
 
 
 @st.composite
@@ -78,14 +78,14 @@ def _identities(draw: st.DrawFn, model: type[Any]) -> Any:
 
 
 @st.composite
-def _adds(draw: st.DrawFn) -> SessionWrite:
+def adds(draw: st.DrawFn) -> SessionWrite:
     model = draw(st.sampled_from(MODELS))
     rows = draw(st.lists(_rows(model, key=model is Part or draw(st.booleans())), min_size=1, max_size=2))
     return SessionWrite(f"add {model.__name__} {rows}", lambda session: session.add_all([model(**row) for row in rows]))
 
 
 @st.composite
-def _sets(draw: st.DrawFn) -> SessionWrite:
+def sets(draw: st.DrawFn) -> SessionWrite:
     """Set attributes of a row that may be there: to values, to SQL expressions, the primary key too."""
     model = draw(st.sampled_from(MODELS))
     key = draw(_identities(model))
@@ -112,7 +112,7 @@ def _sets(draw: st.DrawFn) -> SessionWrite:
 
 
 @st.composite
-def _removes(draw: st.DrawFn) -> SessionWrite:
+def removes(draw: st.DrawFn) -> SessionWrite:
     model = draw(st.sampled_from(MODELS))
     key = draw(_identities(model))
 
@@ -125,7 +125,7 @@ def _removes(draw: st.DrawFn) -> SessionWrite:
 
 
 @st.composite
-def _links(draw: st.DrawFn) -> SessionWrite:
+def links(draw: st.DrawFn) -> SessionWrite:
     """Change a relationship: append, remove, clear, or set it."""
     model = draw(st.sampled_from([Region, Item, Label]))
     name = draw(st.sampled_from(sorted(set(RELATIONSHIPS[model]) - {"parts"})))
@@ -152,7 +152,7 @@ def _links(draw: st.DrawFn) -> SessionWrite:
 
 
 @st.composite
-def _bulk_inserts(draw: st.DrawFn) -> SessionWrite:
+def bulk_inserts(draw: st.DrawFn) -> SessionWrite:
     model = draw(st.sampled_from([Region, Item, Tool, Part, Label]))
     rows = draw(st.lists(_rows(model, key=model is Part or draw(st.booleans())), min_size=1, max_size=3))
     way = draw(st.sampled_from(["mappings", "objects", "insert", "returning"]))
@@ -172,7 +172,7 @@ def _bulk_inserts(draw: st.DrawFn) -> SessionWrite:
 
 
 @st.composite
-def _bulk_updates(draw: st.DrawFn) -> SessionWrite:
+def bulk_updates(draw: st.DrawFn) -> SessionWrite:
     """Update rows by their primary keys, with none of them loaded."""
     model = draw(st.sampled_from([Region, Item, Label]))
     name = draw(st.sampled_from([name for name in COLUMNS[model] if name not in ("id", "kind")]))
@@ -191,7 +191,7 @@ def _bulk_updates(draw: st.DrawFn) -> SessionWrite:
 
 
 @st.composite
-def _orm_dml(draw: st.DrawFn) -> SessionWrite:
+def orm_dml(draw: st.DrawFn) -> SessionWrite:
     model = draw(st.sampled_from([Region, Item, Part, Label]))
     where = draw(conditions(model, 0))
     name = draw(st.sampled_from([name for name in COLUMNS[model] if name not in ("id", "kind", "item_id", "number")]))
@@ -214,7 +214,7 @@ def _orm_dml(draw: st.DrawFn) -> SessionWrite:
 
 
 @st.composite
-def _core_dml(draw: st.DrawFn) -> CoreWrite:
+def core_dml(draw: st.DrawFn) -> CoreWrite:
     """Insert, update or delete by Core, with one set of parameters or several, by key or by anything else."""
     model = draw(st.sampled_from([Region, Item, Part, Label]))
     table: Any = model.__table__
@@ -248,7 +248,7 @@ def _core_dml(draw: st.DrawFn) -> CoreWrite:
 
 
 @st.composite
-def _associations(draw: st.DrawFn) -> CoreWrite:
+def associations(draw: st.DrawFn) -> CoreWrite:
     item, label = draw(KEYS), draw(KEYS)
     way = draw(st.sampled_from(["insert", "delete", "delete all"]))
     statement: Any = {
@@ -260,7 +260,7 @@ def _associations(draw: st.DrawFn) -> CoreWrite:
 
 
 @st.composite
-def _upserts(draw: st.DrawFn) -> CoreWrite:
+def upserts(draw: st.DrawFn) -> CoreWrite:
     """Insert, or else update or ignore or replace; a unique column may hit another row than the key does."""
     key, name, rank = draw(KEYS), draw(TEXTS), draw(SMALL)
     way = draw(st.sampled_from(["update", "ignore", "replace"]))
@@ -288,7 +288,7 @@ def _upserts(draw: st.DrawFn) -> CoreWrite:
 
 
 @st.composite
-def _copies(draw: st.DrawFn) -> CoreWrite:
+def copies(draw: st.DrawFn) -> CoreWrite:
     """INSERT from SELECT, and an UPDATE by a subquery."""
     item, number = draw(KEYS), draw(NUMBERS)
     way = draw(st.sampled_from(["insert", "update", "case"]))
@@ -321,7 +321,7 @@ _TEXTS: Final = (
 
 
 @st.composite
-def _texts(draw: st.DrawFn) -> CoreWrite:
+def texts(draw: st.DrawFn) -> CoreWrite:
     template = draw(st.sampled_from(_TEXTS))
     values = {"key": draw(KEYS), "number": draw(NUMBERS)}
     way = draw(st.sampled_from(["text", "bound text", "driver"]))

@@ -29,7 +29,7 @@ from oracle_machine import machine_on
 from oracle_world import World
 from servers import MARIADB, POSTGRESQL, database, server
 
-ROUND: Final = 40
+ROUND: Final = 20
 """Examples between two looks at the clock."""
 
 SETTINGS: Final = settings(

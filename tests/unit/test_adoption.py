@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, select, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from querycache import CacheableMixin, ConfigurationError, QueryCache, Region
+from querycache import CacheableMixin, ConfigurationError, QueryCache, Region, adoption
 from querycache.adoption import region_of
 from querycache.session import attachment_of
 from querycache.stores import open_store
@@ -26,7 +26,6 @@ class Other(DeclarativeBase):
 
 class Item(CacheableMixin, Base):
     __tablename__ = "ad_item"
-    cache_regions = {"default": "memory://"}  # noqa: RUF012  # as applications write it
 
     id: Mapped[int] = mapped_column(primary_key=True)
     size: Mapped[int]
@@ -38,11 +37,18 @@ class Plain(Other):
     id: Mapped[int] = mapped_column(primary_key=True)
 
 
+@pytest.fixture(autouse=True)
+def declared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Declare the models of this module for a test only: any Session of the process would be concerned."""
+    monkeypatch.setattr(adoption, "_MODELS", weakref.WeakKeyDictionary())
+    adoption.declare(Item, {"default": "memory://"})
+
+
 @pytest.fixture
-def engine(sqlite_url: str, engine_of: Any) -> Iterator[Engine]:
+def engine(sqlite_url: str, engine_of: Any) -> Engine:
     engine: Engine = engine_of(sqlite_url)
     Base.metadata.create_all(engine)
-    yield engine
+    return engine
 
 
 def test_the_first_read_attaches_the_engine_and_is_cached(engine: Engine) -> None:
@@ -137,10 +143,20 @@ def test_two_meanings_of_a_label_on_one_engine_are_refused(engine: Engine) -> No
 
         id: Mapped[int] = mapped_column(primary_key=True)
 
-    try:
-        with Session(engine) as session, pytest.raises(ConfigurationError, match=r"cache_regions\['default'\]"):
-            session.get(Item, 1)
-    finally:
-        from querycache import adoption
+    with Session(engine) as session, pytest.raises(ConfigurationError, match=r"Clashing\.cache_regions\['default'\]"):
+        session.get(Item, 1)
 
-        del adoption._MODELS[Clashing]
+
+def test_the_same_meaning_given_twice_is_one(engine: Engine) -> None:
+    class Alike(CacheableMixin, Base):
+        __tablename__ = "ad_alike"
+        cache_regions = {"default": "memory:" + "//", "slow": "memory://?size=1MB"}  # noqa: RUF012
+
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    with Session(engine) as session:
+        session.get(Item, 1)
+
+    found = attachment_of(engine)
+    assert found is not None
+    assert set(found[0].questions.regions) == {"default", "slow"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from sqlalchemy import Engine, event, func, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 import querycache
-from querycache import CachingQuery, ConfigurationError, FromCache, QueryCache, query_callable
+from querycache import CachingQuery, ConfigurationError, FromCache, QueryCache, adoption, query_callable
 from querycache.legacy import md5_key_mangler
 from querycache.session import attachment_of
 
@@ -24,7 +25,6 @@ class Base(DeclarativeBase):
 
 class Thing(Base):
     __tablename__ = "lg_thing"
-    query_class = query_callable({"default": "memory://"})
 
     id: Mapped[int] = mapped_column(primary_key=True)
     size: Mapped[int]
@@ -34,7 +34,8 @@ class Shop:
     """A session whose queries are ``CachingQuery``, and the SELECTs that it sent."""
 
     def __init__(self, engine: Engine) -> None:
-        self.session = Session(engine, query_cls=query_callable({"default": "memory://"}))
+        query_class: Any = query_callable({"default": "memory://"})
+        self.session = Session(engine, query_cls=query_class)
         self.selects = 0
         event.listen(engine, "before_cursor_execute", self._count)
 
@@ -172,11 +173,22 @@ def test_a_query_without_from_cache_says_so(shop: Shop) -> None:
         query.invalidate()
 
 
-def test_a_model_with_such_a_query_class_has_its_engine_attached(sqlite_url: str, engine_of: Any) -> None:
+def test_a_model_with_such_a_query_class_has_its_engine_attached(
+    sqlite_url: str, engine_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # For this test only: any Session of the process would be concerned.
+    monkeypatch.setattr(adoption, "_MODELS", weakref.WeakKeyDictionary())
+
+    class Queried(Base):
+        __tablename__ = "lg_queried"
+        query_class = query_callable({"default": "memory://"})
+
+        id: Mapped[int] = mapped_column(primary_key=True)
+
     engine = engine_of(sqlite_url)
     Base.metadata.create_all(engine)
     with Session(engine) as session:
-        session.add(Thing(id=1, size=1))
+        session.add(Queried(id=1))
         session.commit()
 
     assert attachment_of(engine) is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from sqlalchemy import ForeignKey
@@ -133,14 +133,14 @@ def test_an_abstract_base_makes_its_models_cacheable() -> None:
 def test_a_subclass_keeps_its_own_policy() -> None:
     class Animal(CacheableMixin, Base):
         __tablename__ = "animal"
-        __mapper_args__: ClassVar = {"polymorphic_on": "kind", "polymorphic_identity": "animal"}
+        __mapper_args__: dict[str, Any] = {"polymorphic_on": "kind", "polymorphic_identity": "animal"}  # noqa: RUF012
 
         id: Mapped[int] = mapped_column(primary_key=True)
         kind: Mapped[str]
 
     class Dog(Animal):
         __tablename__ = "dog"
-        __mapper_args__: ClassVar = {"polymorphic_identity": "dog"}
+        __mapper_args__: dict[str, Any] = {"polymorphic_identity": "dog"}  # noqa: RUF012
         cache_label = "dogs"
 
         id: Mapped[int] = mapped_column(ForeignKey("animal.id"), primary_key=True)

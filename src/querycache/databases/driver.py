@@ -6,6 +6,8 @@ that is not known: the answer is then the one that promises less.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 if TYPE_CHECKING:
@@ -41,6 +43,12 @@ def text_of(value: object) -> str:
     if isinstance(value, (bytes, bytearray)):
         return bytes(value).decode("utf-8", "surrogateescape")
     return "" if value is None else str(value)
+
+
+def settings_of(said: Iterable[object]) -> str:
+    """Make a short text of what a server said about a connection's settings; empty texts and NULL are the same."""
+    texts = (text_of(value).encode("utf-8", "surrogateescape") for value in said)
+    return blake2b(b"".join(len(text).to_bytes(4, "big") + text for text in texts), digest_size=8).hexdigest()
 
 
 def in_transaction_of(dialect: Dialect, dbapi_connection: DBAPIConnection) -> bool | None:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
-from querycache.databases.driver import Row, row_of, rows_of, text_of
+from querycache.databases.driver import Row, row_of, rows_of, settings_of, text_of
 from querycache.databases.profile import Profile
-from querycache.databases.survey import Action, ForeignKey, Kind, Survey, Table, TableName, build_survey
+from querycache.databases.survey import Action, Column, ColumnKind, ForeignKey, Kind, Survey, Table, TableName, build_survey
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
@@ -33,6 +33,24 @@ _REPLICATION: Final = (
     "group_replication_group_name",
     "group_replication_single_primary_mode",
     "group_replication_consistency",
+)
+# What decides how a value is spelled, or what a statement means.
+_SETTINGS: Final = (
+    "time_zone",
+    "system_time_zone",
+    "sql_mode",
+    "old_mode",
+    "collation_connection",
+    "character_set_client",
+    "character_set_connection",
+    "character_set_results",
+    "lc_time_names",
+    "default_week_format",
+    "div_precision_increment",
+    "group_concat_max_len",
+    "max_sort_length",
+    "sql_select_limit",
+    "sql_auto_is_null",
 )
 _STATUS: Final = ("Uptime", "Slave_running", "Replica_running", "wsrep_cluster_state_uuid")
 _SYNCHRONOUS: Final = frozenset({"BEFORE", "BEFORE_AND_AFTER"})
@@ -52,11 +70,12 @@ def _quoted(names: tuple[str, ...]) -> str:
 def _profile_sql(schema: str) -> str:
     return f"""
 SELECT LOWER(variable_name), variable_value FROM {schema}.session_variables
-WHERE variable_name IN ({_quoted(_PLACE + _ISOLATION + _REPLICATION)})
+WHERE variable_name IN ({_quoted(_PLACE + _ISOLATION + _REPLICATION + _SETTINGS)})
 UNION ALL SELECT LOWER(variable_name), variable_value FROM {schema}.global_status
 WHERE variable_name IN ({_quoted(_STATUS)})
 UNION ALL SELECT 'now', UNIX_TIMESTAMP()
 UNION ALL SELECT 'default_schema', DATABASE()
+UNION ALL SELECT 'current_user', CURRENT_USER()
 """
 
 
@@ -94,12 +113,17 @@ FROM information_schema.key_column_usage
 WHERE constraint_schema {_USER_SCHEMAS} AND referenced_table_name IS NOT NULL
 """
 
-# Columns that change with the others: generated ones, and timestamps with ON UPDATE CURRENT_TIMESTAMP.
-_COMPUTED_COLUMNS_SQL: Final = f"""
-SELECT table_schema, table_name, column_name FROM information_schema.columns
+_COLUMNS_SQL: Final = f"""
+SELECT table_schema, table_name, column_name, LOWER(data_type), LOWER(column_type), character_maximum_length,
+       character_octet_length, LOWER(character_set_name), LOWER(collation_name), is_nullable, UPPER(extra)
+FROM information_schema.columns
 WHERE table_schema {_USER_SCHEMAS}
-  AND (LOCATE('GENERATED', UPPER(extra)) > 0 OR LOCATE('ON UPDATE', UPPER(extra)) > 0)
 """
+
+_INTEGER_BITS: Final[Mapping[str, int]] = {"tinyint": 8, "smallint": 16, "mediumint": 24, "int": 32, "bigint": 64}
+_TEXT_TYPES: Final = frozenset({"varchar", "tinytext", "text", "mediumtext", "longtext"})
+_LONGEST_CHARACTER: Final = 4
+_UUID_CHARACTERS: Final = 32
 
 _ROUTINES_SQL: Final = f"SELECT routine_name FROM information_schema.routines WHERE routine_schema {_USER_SCHEMAS}"
 
@@ -131,6 +155,7 @@ def profile_of(dialect: Dialect, dbapi_connection: DBAPIConnection, pool: Pool |
         isolation=next(said[name] for name in _ISOLATION if name in said).replace("-", " ").upper(),
         default_schema=said["default_schema"],
         is_replica=_is_replica(said),
+        settings=settings_of(said.get(name) for name in (*_SETTINGS, "current_user")),
     )
 
 
@@ -187,11 +212,50 @@ def survey_of(dialect: Dialect, dbapi_connection: DBAPIConnection) -> Survey:
     """Read the catalog of the whole server, as far as the user may see it."""
     firing = {(text_of(schema), text_of(name)) for schema, name in rows_of(dbapi_connection, _TRIGGERS_SQL)}
     rights = _trigger_rights_of(rows_of(dbapi_connection, _TRIGGER_RIGHTS_SQL))
+    columns = [_column_of(row) for row in rows_of(dbapi_connection, _COLUMNS_SQL)]
     return build_survey(
         tables=[_table_of(row, firing, rights) for row in rows_of(dbapi_connection, _TABLES_SQL)],
-        foreign_keys=_foreign_keys_of(dbapi_connection),
+        foreign_keys=_foreign_keys_of(dbapi_connection, columns),
         user_functions=[text_of(name) for (name,) in rows_of(dbapi_connection, _ROUTINES_SQL)],
+        columns=columns,
     )
+
+
+def _column_of(row: Row) -> Column:
+    schema, table, name, data_type, column_type, _, _, _, _, is_nullable, extra = (text_of(value) for value in row)
+    low, high = None, None
+    kind = _kind_of(data_type, row)
+    if kind == "int":
+        bits, is_unsigned = _INTEGER_BITS[data_type], "unsigned" in column_type or "zerofill" in column_type
+        low, high = (0, 2**bits - 1) if is_unsigned else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    elif kind == "text":
+        high = int(row[6]) // _LONGEST_CHARACTER
+    return Column(
+        table=(schema, table),
+        name=name,
+        kind=kind,
+        # Without strict mode, which any connection may turn off, what does not fit is made to.
+        low=low,
+        high=high,
+        replaces_null=is_nullable == "NO",
+        replaces_zero="AUTO_INCREMENT" in extra,
+        is_computed=_changes_with_others(extra),
+    )
+
+
+def _kind_of(data_type: str, row: Row) -> ColumnKind:
+    if data_type in _INTEGER_BITS:
+        return "int"
+    if data_type == "uuid" or (data_type == "char" and row[5] == _UUID_CHARACTERS):
+        return "uuid"
+    character_set, collation = text_of(row[7]), text_of(row[8])
+    compares_bytes = character_set == "utf8mb4" and collation.endswith("_nopad_bin")
+    return "text" if data_type in _TEXT_TYPES and compares_bytes else ""
+
+
+def _changes_with_others(extra: str) -> bool:
+    """Recognise generated columns, and timestamps with ON UPDATE; MySQL's DEFAULT_GENERATED is a mere default."""
+    return "GENERATED" in extra.replace("DEFAULT_GENERATED", "") or "ON UPDATE" in extra
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +298,7 @@ def _table_of(row: Row, firing: set[TableName], rights: _TriggerRights) -> Table
     return Table((schema, name), kind, fires=fires, obstacle=obstacle)
 
 
-def _foreign_keys_of(dbapi_connection: DBAPIConnection) -> list[ForeignKey]:
+def _foreign_keys_of(dbapi_connection: DBAPIConnection, of_tables: Iterable[Column]) -> list[ForeignKey]:
     rules = rows_of(dbapi_connection, _RULES_SQL)
     if not rules:
         return []
@@ -242,12 +306,12 @@ def _foreign_keys_of(dbapi_connection: DBAPIConnection) -> list[ForeignKey]:
     for row in rows_of(dbapi_connection, _KEY_COLUMNS_SQL):
         schema, table, constraint, column, parent_column = (text_of(value) for value in row)
         columns[schema, table, constraint].append((column, parent_column))
-    computed = {tuple(text_of(value) for value in row) for row in rows_of(dbapi_connection, _COMPUTED_COLUMNS_SQL)}
+    computed = {(*column.table, column.name) for column in of_tables if column.is_computed}
     return [_foreign_key_of(row, columns, computed) for row in rules]
 
 
 def _foreign_key_of(
-    row: Row, columns: Mapping[tuple[str, ...], list[tuple[str, str]]], computed: set[tuple[str, ...]]
+    row: Row, columns: Mapping[tuple[str, ...], list[tuple[str, str]]], computed: set[tuple[str, str, str]]
 ) -> ForeignKey:
     schema, table, constraint, parent_schema, parent, on_delete, on_update = (text_of(value) for value in row)
     pairs = columns.get((schema, table, constraint), [])

@@ -1,6 +1,6 @@
 """What does a PostgreSQL server say about itself, a connection, and a database's catalog?
 
-One question for the profile (and SQLAlchemy's own for the isolation level), three for the survey. The catalogs that
+One question for the profile (and SQLAlchemy's own for the isolation level), four for the survey. The catalogs that
 are asked can be read by every role, unless an administrator took that away: then there is no identity.
 """
 
@@ -8,15 +8,36 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from querycache.databases.driver import Row, row_of, rows_of, text_of
+from querycache.databases.driver import Row, row_of, rows_of, settings_of, text_of
 from querycache.databases.profile import Profile
-from querycache.databases.survey import Action, ForeignKey, Kind, Survey, Table, TableName, build_survey
+from querycache.databases.survey import Action, Column, ColumnKind, ForeignKey, Kind, Survey, Table, TableName, build_survey
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
     from sqlalchemy.pool import Pool
 
-_CONNECTION_COLUMNS: Final = "pg_catalog.current_schema(), pg_catalog.pg_is_in_recovery()"
+# What decides how a value is spelled, or what a statement means.
+_SETTINGS: Final = (
+    "TimeZone",
+    "timezone_abbreviations",
+    "DateStyle",
+    "IntervalStyle",
+    "extra_float_digits",
+    "bytea_output",
+    "xmlbinary",
+    "client_encoding",
+    "lc_monetary",
+    "lc_numeric",
+    "lc_time",
+    "search_path",
+    "standard_conforming_strings",
+    "transform_null_equals",
+)
+
+_CONNECTION_COLUMNS: Final = f"""
+    pg_catalog.current_schema(), pg_catalog.pg_is_in_recovery(), CURRENT_USER,
+    {", ".join(f"pg_catalog.current_setting('{name}', true)" for name in _SETTINGS)}
+"""
 
 # The start time of the server is not enough for an incarnation: after the crash of one backend the postmaster lives on,
 # but shared memory is made anew and asynchronous commits may be lost. The statistics are reset then, and say when.
@@ -69,6 +90,22 @@ JOIN pg_catalog.pg_class p ON p.oid = k.confrelid JOIN pg_catalog.pg_namespace p
 WHERE k.contype = 'f' AND (k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd'))
 """
 
+# Only the types that PostgreSQL itself brings, by their fixed numbers: no domain, no type of an extension, no array.
+_COLUMNS_SQL: Final = """
+SELECT n.nspname, c.relname, a.attname, CAST(a.atttypid AS integer), a.atttypmod,
+       COALESCE(o.collisdeterministic, true), a.attgenerated <> ''
+FROM pg_catalog.pg_attribute a
+JOIN pg_catalog.pg_class c ON c.oid = a.attrelid AND c.relkind = 'r'
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_catalog.pg_collation o ON o.oid = a.attcollation
+WHERE a.attnum > 0 AND NOT a.attisdropped
+  AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND pg_catalog.left(n.nspname, 8) <> 'pg_toast'
+"""
+_INTEGER_TYPES: Final = frozenset({16, 20, 21, 23})  # bool, int8, int2, int4
+_UUID_TYPE: Final = 2950
+_TEXT_TYPES: Final = frozenset({25, 1043})  # text, varchar
+_CHAR_32: Final = (1042, 36)  # bpchar, and 32 as its atttypmod says it
+
 # Extensions overload names such as max and replace for types of their own (citext): those of their functions that
 # neither write nor depend on anything but their arguments must not turn every max() into an unknown statement.
 _FUNCTIONS_SQL: Final = """
@@ -101,7 +138,7 @@ def profile_of(dialect: Dialect, dbapi_connection: DBAPIConnection, pool: Pool |
     """Ask a PostgreSQL server; rolls back where the server refused to say who it is."""
     identity, why_not, incarnation = None, "", ""
     try:
-        system, database, incarnation, schema, in_recovery = row_of(dbapi_connection, _PROFILE_SQL)
+        system, database, incarnation, schema, in_recovery, *settings = row_of(dbapi_connection, _PROFILE_SQL)
         identity = f"postgresql:{text_of(system)}:{text_of(database)}"
     except dialect.loaded_dbapi.DatabaseError as refusal:
         dbapi_connection.rollback()
@@ -109,7 +146,7 @@ def profile_of(dialect: Dialect, dbapi_connection: DBAPIConnection, pool: Pool |
             f"the server did not tell its identity ({type(refusal).__name__}); allow this role to execute "
             "pg_control_system() and pg_control_checkpoint(), or name the bind"
         )
-        schema, in_recovery = row_of(dbapi_connection, f"SELECT {_CONNECTION_COLUMNS}")
+        schema, in_recovery, *settings = row_of(dbapi_connection, f"SELECT {_CONNECTION_COLUMNS}")
     return Profile(
         identity=identity,
         why_not=why_not,
@@ -117,6 +154,7 @@ def profile_of(dialect: Dialect, dbapi_connection: DBAPIConnection, pool: Pool |
         isolation=dialect.get_isolation_level(dbapi_connection).upper(),
         default_schema=text_of(schema),
         is_replica=bool(in_recovery),
+        settings=settings_of(settings),
     )
 
 
@@ -126,6 +164,7 @@ def survey_of(dialect: Dialect, dbapi_connection: DBAPIConnection) -> Survey:
         tables=[_table_of(row) for row in rows_of(dbapi_connection, _TABLES_SQL)],
         foreign_keys=[_foreign_key_of(row) for row in rows_of(dbapi_connection, _FOREIGN_KEYS_SQL)],
         user_functions=[text_of(name) for (name,) in rows_of(dbapi_connection, _FUNCTIONS_SQL)],
+        columns=[_column_of(row) for row in rows_of(dbapi_connection, _COLUMNS_SQL)],
     )
 
 
@@ -142,6 +181,18 @@ def _table_of(row: Row) -> Table:
     elif is_subscribed:
         obstacle = "is written by a logical replication subscription"
     return Table(_name_of(schema, name), kind, bool(fires), bool(has_relatives), obstacle)
+
+
+def _column_of(row: Row) -> Column:
+    schema, table, name, type_number, modifier, is_deterministic, is_generated = row
+    kind: ColumnKind = ""
+    if type_number in _INTEGER_TYPES:
+        kind = "int"
+    elif type_number == _UUID_TYPE or (is_deterministic and (type_number, modifier) == _CHAR_32):
+        kind = "uuid"
+    elif is_deterministic and type_number in _TEXT_TYPES:
+        kind = "text"
+    return Column(_name_of(schema, table), text_of(name), kind, is_computed=bool(is_generated))
 
 
 def _foreign_key_of(row: Row) -> ForeignKey:

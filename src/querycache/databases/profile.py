@@ -27,6 +27,8 @@ class Profile:
 
     ``isolation`` is the level in force, in SQLAlchemy's words and upper case. ``default_schema`` is where a table
     without a schema is looked for, as the database spells it; empty where there is none.
+    ``settings`` is the same text for connections whose results are spelled and ordered alike: time zone, encoding,
+    SQL mode, user and the like, as a digest.
     ``is_replica``: a commit acknowledged elsewhere may not be visible here yet.
     """
 
@@ -37,3 +39,4 @@ class Profile:
     isolation: str = ""
     default_schema: str = ""
     is_replica: bool = False
+    settings: str = ""

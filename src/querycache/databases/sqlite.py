@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import secrets
 from collections import defaultdict
 from collections.abc import Iterable
@@ -19,7 +20,7 @@ from sqlalchemy.pool import NullPool, Pool
 from querycache.databases.driver import Row, rows_of, text_of
 from querycache.databases.profile import Profile
 from querycache.databases.sqlite_file import NoIdentity, file_identity_of
-from querycache.databases.survey import Action, ForeignKey, Kind, Survey, Table, build_survey
+from querycache.databases.survey import Action, Column, ColumnKind, ForeignKey, Kind, Survey, Table, build_survey
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
@@ -34,7 +35,8 @@ _STRANGE_PARAMETERS: Final = ("vfs=", "immutable=", "nolock=")
 
 _OLDEST: Final = (3, 30, 0)  # the first to list its functions
 
-_FILE_SQL: Final = "SELECT file FROM pragma_database_list WHERE name = 'main'"
+# PRAGMA case_sensitive_like cannot be asked, but shows.
+_FILE_SQL: Final = "SELECT file, 'a' LIKE 'A' FROM pragma_database_list WHERE name = 'main'"
 _ATTACHED_SQL: Final = "SELECT name FROM pragma_database_list WHERE name NOT IN ('main', 'temp')"
 
 _FOREIGN_KEYS_SQL: Final = """
@@ -43,15 +45,15 @@ FROM main.sqlite_master m JOIN pragma_foreign_key_list(m.name, 'main') k
 WHERE m.type = 'table' AND m.rootpage > 0
 """
 
-_COMPUTED_COLUMNS_SQL: Final = """
-SELECT DISTINCT m.name FROM main.sqlite_master m JOIN pragma_table_xinfo(m.name, 'main') c
-WHERE m.type = 'table' AND m.rootpage > 0 AND c.hidden IN (2, 3)
+_COLUMNS_SQL: Final = """
+SELECT m.name, c.name, c.type, m.sql, c.hidden IN (2, 3), c.pk > 0
+FROM main.sqlite_master m JOIN pragma_table_xinfo(m.name, 'main') c
+WHERE m.type = 'table' AND m.rootpage > 0
 """
 
-_PRIMARY_KEYS_SQL: Final = """
-SELECT m.name, c.name FROM main.sqlite_master m JOIN pragma_table_info(m.name, 'main') c
-WHERE m.type = 'table' AND m.rootpage > 0 AND c.pk > 0
-"""
+# Any other mention of COLLATE, in a comment too, counts as another collation.
+_COLLATE: Final = re.compile(r"collate", re.IGNORECASE)
+_COLLATE_BINARY: Final = re.compile(r'collate\s+(?:"binary"|binary(?![\w$]|[^\x00-\x7f]))', re.IGNORECASE | re.ASCII)
 
 # What SQLite, its bundled extensions and SQLAlchemy register on every connection: none of it writes to a table, but for
 # those that are left out here because they do (optimize, rtreecheck reads, fts3_tokenizer may load code).
@@ -74,10 +76,11 @@ def profile_of(dialect: Dialect, dbapi_connection: DBAPIConnection, pool: Pool |
     try:
         if _is_too_old(dialect):
             raise NoIdentity(f"SQLite {'.'.join(map(str, _OLDEST))} is the oldest that can be asked what it holds")
-        ((file,),) = rows_of(dbapi_connection, _FILE_SQL)
         if file:
-            return Profile(_file_identity_of(os.fsdecode(file), arguments), isolation=isolation, default_schema=_MAIN)
-        _refuse_shared_memory(arguments, pool)
+            identity, scope = _file_identity_of(os.fsdecode(file), arguments), "shared"
+        else:
+            _refuse_shared_memory(arguments, pool)
+            identity, scope = _memory_identity_of(dialect, dbapi_connection)
     except NoIdentity as reason:
         why_not = f"the SQLite database has no identity: {reason}; name the bind"
         return Profile(None, why_not, isolation=isolation, default_schema=_MAIN)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
@@ -33,6 +34,8 @@ Kind: TypeAlias = Literal[
     "other relation",
 ]
 
+ColumnKind: TypeAlias = Literal["int", "uuid", "text", ""]
+
 Action: TypeAlias = Literal["NO ACTION", "RESTRICT", "CASCADE", "SET NULL", "SET DEFAULT"]
 
 _UPDATING: Final[frozenset[Action]] = frozenset({"SET NULL", "SET DEFAULT"})
@@ -53,6 +56,36 @@ class Table:
     fires: bool = False
     has_relatives: bool = False
     obstacle: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """What the catalog says about one column of a table.
+
+    ``kind``: how it compares. "int": as numbers, each integer of 64 bits apart from the others. "text": byte by byte.
+    "uuid": 32 hex digits or the type itself; letters may be told apart by case or not. "": otherwise, or not known.
+    ``low``, ``high``: a number beyond them, or a text of more than ``high`` characters, may be stored as another one.
+    ``replaces_null``, ``replaces_zero``: the database may store a value of its own for them.
+    ``is_computed``: the database changes it together with other columns.
+    """
+
+    table: TableName
+    name: str
+    kind: ColumnKind = ""
+    low: int | None = None
+    high: int | None = None
+    replaces_null: bool = False
+    replaces_zero: bool = False
+    is_computed: bool = False
+
+    def keeps(self, value: object) -> bool:
+        """Tell whether a value, as the driver is given it, is stored as it is or refused."""
+        if value is None:
+            return not self.replaces_null
+        if isinstance(value, int | Decimal):
+            within = (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+            return within and not (self.replaces_zero and value == 0)
+        return not isinstance(value, str) or self.high is None or len(value) <= self.high
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +112,16 @@ class Survey:
     keys_on: Mapping[TableName, tuple[ForeignKey, ...]]
     user_functions: frozenset[str]
     hidden_names: frozenset[str]
+    columns: Mapping[TableName, Mapping[str, Column]]
+
+    def column(self, table: TableName, name: str) -> Column | None:
+        """Return what the catalog says about a column; None where it does not know it, or two of that name."""
+        return self.columns.get(fold(table), {}).get(name.lower())
+
+    def kind_of_column(self, table: TableName, column: str) -> ColumnKind:
+        """Tell how a column compares; empty where that is not known."""
+        known = self.column(table, column)
+        return "" if known is None else known.kind
 
     def plain(self, table: TableName) -> bool:
         """Tell whether what a SELECT of the table shows is decided by the rows of this table alone."""
@@ -155,6 +198,7 @@ def build_survey(
     tables: Iterable[Table],
     foreign_keys: Iterable[ForeignKey] = (),
     user_functions: Iterable[str] = (),
+    columns: Iterable[Column] = (),
 ) -> Survey:
     """Put together what a catalog said, in any case of letters."""
     known: dict[TableName, Table] = {}
@@ -172,7 +216,16 @@ def build_survey(
         keys_on=MappingProxyType(_keys_by_parent(foreign_keys)),
         user_functions=frozenset(name.lower() for name in user_functions),
         hidden_names=frozenset(hidden),
+        columns=MappingProxyType(_columns_by_table(columns)),
     )
+
+
+def _columns_by_table(columns: Iterable[Column]) -> dict[TableName, dict[str, Column]]:
+    by_table: defaultdict[TableName, dict[str, Column]] = defaultdict(dict)
+    for column in columns:
+        of_table, name = by_table[fold(column.table)], column.name.lower()
+        of_table[name] = Column(column.table, name) if name in of_table else column
+    return dict(by_table)
 
 
 def _keys_by_parent(foreign_keys: Iterable[ForeignKey]) -> dict[TableName, tuple[ForeignKey, ...]]:
