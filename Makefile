@@ -1,7 +1,7 @@
 # Everything a contributor types. `make` alone lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check format bench clean servers
+.PHONY: help setup demo serve test check format soak bench clean servers
 .DELETE_ON_ERROR:
 
 VENV        := .venv
@@ -41,6 +41,9 @@ check: $(VENV)/.installed ## ruff, mypy --strict, import-linter
 format: $(VENV)/.installed ## let ruff put the code in order
 	$(VENV)/bin/ruff check --fix
 	$(VENV)/bin/ruff format
+
+soak: $(VENV)/.installed servers ## kill gunicorn workers for a minute and check every answer (SECONDS=60)
+	@$(RUN) tests/soak/soak.py --seconds $(or $(SECONDS),60)
 
 bench: $(VENV)/.installed ## measure hits against the real query
 	@$(RUN) bench/run.py

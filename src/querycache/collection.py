@@ -245,7 +245,7 @@ class _Collection:
         capture = Capture(self.form.compilation.compiled)
         parameters, options = parameters_of(self.mapper, keys), {CAPTURE: capture}
         self.reading.orm.invoke_statement(params=parameters, execution_options=options).close()
-        if capture.rows is None or not self._is_alike(capture.description):
+        if capture.rows is None or capture.bind is not self.reading.bind or not self._is_alike(capture.description):
             return _MIXED
         found = self._by_key(capture, keys)
         if found is None:
@@ -313,7 +313,7 @@ def _other_values(form: Form, parameters: Mapping[str, Any]) -> bytes:
 
 def _known_of(form: Form, wanted: RowsByKey, others: bytes) -> _Known:
     schema_map = form.options.get("schema_translate_map") or {}
-    place = (form.bind.id, form.bind.profile.default_schema, repr(sorted(schema_map.items(), key=repr)), wanted.region)
+    place = (form.bind.id, form.bind.picture_number, repr(sorted(schema_map.items(), key=repr)), wanted.region)
     by_place = _KNOWN.setdefault(form.compilation.compiled, {})
     known = by_place.setdefault((*place, wanted.model.__qualname__, others), {})
     if sum(map(len, by_place.values())) > _MAX_KNOWN:

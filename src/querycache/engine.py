@@ -57,6 +57,7 @@ class Capture:
     first: bool = False
     since: Mapping[int, Stamp] | None = None
     dirty: bool = True
+    bind: Bind | None = None
 
 
 @dataclass(slots=True)
@@ -328,6 +329,7 @@ class Attachment:
         return state.freshness(in_transaction=in_transaction_of(self.dialect, raw))
 
     def _prepare_capture(self, capture: Capture, state: ConnectionState, raw: Any) -> None:
+        capture.bind = state.bind
         capture.freshness = self.freshness_of(state, raw)
         capture.first = state.statements == 0
         capture.since = state.since

@@ -11,10 +11,10 @@ Flask-SQLAlchemy's ``Query`` is the base where it is installed, SQLAlchemy's whe
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Select, event, inspect
@@ -54,11 +54,11 @@ def md5_key_mangler(key: str) -> str:
     return key
 
 
-def query_callable(regions: Regions, query_cls: Callable[..., Any] | None = None) -> functools.partial[Any]:
+def query_callable(regions: Regions, query_cls: Callable[..., Any] | None = None) -> partial[Any]:
     """Return what a model's ``query_class`` may be: a ``CachingQuery``, or a subclass of it, that knows its regions."""
     if not event.contains(Mapper, "instrument_class", _declare_if_caching):
         event.listen(Mapper, "instrument_class", _declare_if_caching)
-    return functools.partial(query_cls or CachingQuery, regions)
+    return partial(query_cls or CachingQuery, regions)
 
 
 class CachingQuery(Query[Any]):
@@ -137,15 +137,17 @@ class CachingQuery(Query[Any]):
 
     def _instances(self, own: _SetByHand, keys: list[Key]) -> list[Any]:
         model = self._entity().class_
-
-        def past() -> Select[Any]:
-            statement = self.options(NoCache()).statement
-            assert isinstance(statement, Select)
-            return statement
-
+        statement = self.options(NoCache()).statement
+        assert isinstance(statement, Select)
+        # Not a closure over this query: that holds the Session.
+        past = partial(_itself, statement)
         names = ModelCache(model)
         wanted = RowsByKey(model, keys, own.request.region, names.name_of, names.any_name, past, own.seen)
         return read_rows(self.session, wanted)
+
+
+def _itself(statement: Select[Any]) -> Select[Any]:
+    return statement
 
 
 def _key_of(mapper: Mapper[Any], instance: Any) -> Key:
@@ -262,5 +264,5 @@ def _may_keep(reading: Reading, question: Question, found: Lookup, freshness: Fr
 def _declare_if_caching(mapper: Mapper[Any], model: type[Any]) -> None:
     """Have the engine of a model attached whose ``query_class`` was made here."""
     made = model.__dict__.get("query_class")
-    if isinstance(made, functools.partial) and isinstance(made.func, type) and issubclass(made.func, CachingQuery):
+    if isinstance(made, partial) and isinstance(made.func, type) and issubclass(made.func, CachingQuery):
         adoption.declare(model, made.args[0])

@@ -23,7 +23,7 @@ from querycache.policy import Policies, Policy
 from querycache.rows.codec import UnsupportedValue
 from querycache.statements import tags as naming
 from querycache.statements.fingerprint import Shape, key_of, shape_of
-from querycache.statements.reads import reads_the_clock, tags_of
+from querycache.statements.reads import reads_the_clock, tags_of, trusted_reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +125,8 @@ class Questions:
         schema_map = form.options.get("schema_translate_map")
         try:
             values = shape.processed(_sqlalchemy.parameters_of(form.compilation, parameters))
-            key = key_of(
-                shape, bind.id, values, schema_map, () if request is None else (request.region, request.cache_key or "")
-            )
+            variations = () if request is None else (request.region, request.cache_key or "")
+            key = key_of(shape, bind.id, values, schema_map, variations, bind.profile.settings)
         except UnsupportedValue as error:
             return Bypass(str(error))
         except InvalidRequestError:
@@ -138,13 +137,15 @@ class Questions:
 
         if reads_the_clock(shape.reads, value_of):
             return Bypass("a value may stand for the present time")
+        # Once for all, lest DDL come in between.
+        facts = {element.table: bind.facts(element.table, schema_map) for element in shape.reads.elements}
         tags = tags_of(
-            shape.reads,
+            trusted_reads(shape.reads, lambda table: facts[table].distrusted),
             bind.id,
             value_of,
-            lambda table: bind.facts(table, schema_map).name,
+            lambda table: facts[table].name,
             form.engine.dialect,
-            bind.tag_columns,
+            lambda table: facts[table].value_columns,
         )
         return self._question(form, request, key, tags)
 

@@ -216,7 +216,8 @@ class Reader:
         reading.attachment.coherence.events.emit("miss", key=question.key)
         capture = Capture(question.compilation.compiled)
         result = reading.orm.invoke_statement(execution_options={CAPTURE: capture, "prebuffer_rows": True})
-        if capture.rows is not None:
+        # The connection that it got may be set otherwise than those before it, or be on another database.
+        if capture.rows is not None and capture.bind is reading.bind:
             self.fill(reading, [(question, found, capture.rows)], capture)
         return result
 

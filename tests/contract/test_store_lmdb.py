@@ -584,7 +584,7 @@ def test_a_directory_without_permission_is_an_error_at_the_start(tmp_path: Path,
     home = tmp_path / "home"
     home.mkdir()
     (home / "cache").mkdir(mode=0o755)
-    for directory in (home, *list(home.parents)[:3]):
+    for directory in (home, *list(home.parents)[:4]):
         directory.chmod(directory.stat().st_mode | 0o055)
     done = subprocess.run(
         [sys.executable, "-c", AS_NOBODY, str(home / name)], capture_output=True, text=True, check=True

@@ -270,7 +270,7 @@ def test_a_transaction_in_doubt_for_too_long_is_released_twice(world: World, mon
         session.rollback()
     assert world.store.stats().marks
     later = time.monotonic() + journals.MAX_DOUBT_S + 1
-    monkeypatch.setattr(journals.time, "monotonic", lambda: later)
+    monkeypatch.setattr("querycache.coherence.journal.time.monotonic", lambda: later)
     journal.tend()
     assert (world.store.stats().marks, journal.owed) == (0, 1)
 

@@ -29,6 +29,11 @@ def process(request: pytest.FixtureRequest, world: World) -> Process:
     return world.process(engine_isolation_level="READ COMMITTED", old_images=request.param)
 
 
+def lists_of(process: Process) -> dict[int, list[str]]:
+    with process.session() as session:
+        return {number: names_in(session, number) for number in (3, 7, 9)}
+
+
 def move_to_seven(process: Process) -> None:
     with process.session() as session:
         session.get_one(Product, 1).category_id = 7
@@ -94,7 +99,7 @@ def test_a_row_that_another_moved_after_an_inner_rollback_gave_its_lock_back_is_
 
 def test_a_row_moved_twice_in_one_transaction_is_seen_in_every_list(world: World, process: Process) -> None:
     other = world.process()
-    lists = {number: read_in(other, lambda session, n=number: names_in(session, n)) for number in (3, 7, 9)}
+    lists = lists_of(other)
     assert lists == {3: ["a"], 7: ["z"], 9: []}
     with process.session() as session:
         product = session.get_one(Product, 1)
@@ -102,7 +107,7 @@ def test_a_row_moved_twice_in_one_transaction_is_seen_in_every_list(world: World
         session.flush()
         product.category_id = 9
         session.commit()
-    lists = {number: read_in(other, lambda session, n=number: names_in(session, n)) for number in (3, 7, 9)}
+    lists = lists_of(other)
     assert lists == {3: [], 7: ["z"], 9: ["a"]}
 
 

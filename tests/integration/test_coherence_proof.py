@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from coherence_world import Process, Product, StagedStore, World, name_of, read_in, rename
 from querycache import commits, reader
-from querycache._types import Tag, TagSet, Writer
+from querycache._types import Lease, Lookup, Tag, TagSet, Writer
 from querycache.coherence import snapshots
 from querycache.coherence.journal import Journal
 from querycache.coherence.protocol import Coherence
@@ -92,16 +92,22 @@ def test_the_lease_is_in_hand_before_the_query_is_sent(
     """A commit between query and fill must make the entry stillborn."""
     writer, process = world.process(), world.process()
     read_in(process, lambda session: name_of(session, 2))
-    fill = reader.Reader.fill
+    if rule == "broken":
+        asked: dict[bytes | None, TagSet] = {}
+        lookup, fill = StagedStore.lookup, StagedStore.fill
 
-    def fill_after_a_commit(self: Any, reading: Any, question: Any, found: Any, *rest: Any) -> None:
-        monkeypatch.setattr(reader.Reader, "fill", fill)
-        rename(writer, "b")
-        if rule == "broken":
-            found = reading.attachment.coherence.lookup(question.store, None, question.tags)
-        fill(self, reading, question, found, *rest)
+        def remember(self: StagedStore, key: bytes | None, tags: TagSet) -> Lookup:
+            asked[key] = tags
+            return lookup(self, key, tags)
 
-    monkeypatch.setattr(reader.Reader, "fill", fill_after_a_commit)
+        def fill_under_a_new_lease(self: StagedStore, key: bytes, payload: bytes, lease: Lease, ttl_s: float) -> bool:
+            if self.before:
+                self.before.pop("fill")()
+            return fill(self, key, payload, lookup(self, None, asked[key]).lease, ttl_s)
+
+        monkeypatch.setattr(StagedStore, "lookup", remember)
+        monkeypatch.setattr(StagedStore, "fill", fill_under_a_new_lease)
+    world.store.before["fill"] = lambda: rename(writer, "b")
     assert read_in(process, name_of) == "a"
     assert_fresh_unless_broken(rule, found=read_in(process, name_of), truth="b")
 
@@ -271,13 +277,6 @@ def _read_without_asking_for_old_images(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_transaction_that_wrote_stores_nothing(world: World, rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     process: Process = world.process()
     if rule == "broken":
-        fill = reader.Reader.fill
-
-        def fill_dirty(self: Any, reading: Any, question: Any, found: Any, capture: Any, rows: Any) -> None:
-            capture.dirty = False
-            fill(self, reading, question, found, capture, rows)
-
-        monkeypatch.setattr(reader.Reader, "fill", fill_dirty)
         monkeypatch.setattr("querycache.coherence.transactions.ConnectionState.may_have_changed", lambda *rest: False)
         monkeypatch.setattr(reader, "may_fill", lambda *rest, **options: True)
         monkeypatch.setattr(commits, "abandon", lambda state, coherence: state.end())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from sqlalchemy import select, text, update
@@ -38,7 +39,7 @@ def world(request: pytest.FixtureRequest) -> World:
     return found
 
 
-def repeatable(world: World, **options: object) -> Process:
+def repeatable(world: World, **options: Any) -> Process:
     return world.process(engine_isolation_level="REPEATABLE READ", **options)
 
 

@@ -6,6 +6,7 @@ import sqlite3
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import StaticPool, select, text, update
@@ -38,7 +39,7 @@ def world(sqlite_url: str) -> Iterator[World]:
     world.close()
 
 
-def transactional(world: World, **options: object) -> Process:
+def transactional(world: World, **options: Any) -> Process:
     """Start a process whose transactions begin when SQLAlchemy's do."""
     engine = make_engine(world.url)
     begin_for_real(engine)
@@ -291,7 +292,7 @@ if sys.version_info >= (3, 12):
 # -- databases in memory ---------------------------------------------------------------------------------------------
 
 
-def in_memory(store: StagedStore, **options: object) -> Process:
+def in_memory(store: StagedStore, **options: Any) -> Process:
     world = World("sqlite://", store)
     process = world.process(**{f"engine_{name}": value for name, value in options.items()})
     Base.metadata.create_all(process.engine)
@@ -305,7 +306,7 @@ def in_memory(store: StagedStore, **options: object) -> Process:
     "options", [{}, {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}], ids=["default", "static"]
 )
 def test_what_another_session_on_the_one_connection_has_not_committed_is_never_stored(
-    options: dict[str, object],
+    options: dict[str, Any],
 ) -> None:
     process = in_memory(StagedStore(), **options)
     with process.session() as one:

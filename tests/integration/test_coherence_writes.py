@@ -86,7 +86,7 @@ def test_a_transaction_that_wrote_one_table_is_still_served_from_others(world: W
 def test_a_core_write_in_a_session_is_seen(writer: Process, reader: Process) -> None:
     read_in(reader, name_of)
     with writer.session() as session:
-        session.connection().execute(update(Product.__table__).values(name="core"))
+        session.connection().execute(update(Product).values(name="core"))
         session.commit()
     assert read_in(reader, name_of) == "core"
 

@@ -318,6 +318,31 @@ def test_s52_a_writer_killed_at_any_moment_leaves_nothing_stale(worlds: Any, mom
         shop.assert_hit(read)
 
 
+def test_s50_a_reader_between_commit_and_release_sees_what_was_committed(worlds: Any) -> None:
+    seen: list[Any] = []
+    readers: list[Callable[[], Any]] = []
+
+    def let_readers_in(engine: Engine) -> None:
+        send = engine.dialect.do_commit
+
+        def do_commit(connection: Any) -> None:
+            send(connection)
+            while readers:
+                seen.append(readers.pop()())
+
+        engine.dialect.do_commit = do_commit  # type: ignore[method-assign, assignment]
+
+    shop: World = worlds.shop(before_attach=let_readers_in)
+    shop.prime(APPLE, PEAR)
+    with shop.session() as session:
+        rename(session)
+        readers += [lambda: shop.read(APPLE), lambda: shop.cost(PEAR)]
+        session.commit()
+    assert seen == [0, [("quince",)]]
+    shop.assert_true(APPLE)
+    shop.assert_hit(APPLE)
+
+
 class Dying(MemoryStore):
     """Hears of no release once its writer is dead, and its clock can be put forward."""
 

@@ -19,7 +19,7 @@ from oracle_questions import Question
 from oracle_schema import MODELS, TABLES, Base
 from querycache import QueryCache, _sqlalchemy
 from querycache.coherence import snapshots
-from querycache.session import Bypass
+from querycache.questions import Bypass
 
 LEVELS: Final[Mapping[str, tuple[str | None, ...]]] = {
     "sqlite": (None,),
@@ -117,7 +117,7 @@ class World:
         """
         self._prepare(session, mode)
         cached = answer_to(question, session)
-        if mode == "fresh" and _sqlalchemy.connection_of(session, self.engine) is None:
+        if mode == "fresh" and _sqlalchemy.connection_of(session, session.get_bind()) is None:
             truth = self._committed(question)
         else:
             self._prepare(session, mode)

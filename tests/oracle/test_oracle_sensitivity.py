@@ -20,7 +20,7 @@ from oracle_questions import aggregates, columns, derived, entities, gets, joins
 from oracle_schema import item_label
 from oracle_world import World
 from oracle_writes import adds, associations, core_dml, links, removes, sets, texts
-from querycache import engine, session
+from querycache import engine, questions, reader
 from querycache.coherence.binds import Bind, TableFacts
 from querycache.coherence.transactions import ConnectionState
 from querycache.statements import narrowing
@@ -123,9 +123,9 @@ def any_branch_of_or_narrows(patch: pytest.MonkeyPatch) -> None:
 
 
 def parameters_are_not_in_the_key(patch: pytest.MonkeyPatch) -> None:
-    key_of = session.key_of
+    key_of = questions.key_of
     patch.setattr(
-        session,
+        questions,
         "key_of",
         lambda shape, bind, values, *rest: key_of(shape, bind, {name: 0 for name in values}, *rest),
     )
@@ -140,14 +140,14 @@ def nothing_is_marked(patch: pytest.MonkeyPatch) -> None:
 
 
 def nulls_come_back_as_zeros(patch: pytest.MonkeyPatch) -> None:
-    decode_rows = session.decode_rows
+    decode_rows = reader.decode_rows
 
     def decode(*arguments: Any) -> Any:
         decoded = decode_rows(*arguments)
         rows = [tuple(0 if value is None else value for value in row) for row in decoded.rows]
         return type(decoded)(decoded.description, rows)
 
-    patch.setattr(session, "decode_rows", decode)
+    patch.setattr(reader, "decode_rows", decode)
 
 
 BROKEN: Final[tuple[tuple[Break, Any, Any], ...]] = (

@@ -10,11 +10,13 @@ from sqlalchemy.dialects import postgresql
 
 from querycache.coherence.binds import Bind, Binds, TableFacts
 from querycache.coherence.transactions import Pending
+from querycache.databases import Column as Said
 from querycache.databases import ForeignKey as Reference
 from querycache.databases import Profile, Survey, build_survey
 from querycache.databases import Table as Relation
 from querycache.statements.writes import UNKNOWN, RowChange, TableWrite
 
+POSTGRESQL: Any = postgresql.dialect()  # type: ignore[no-untyped-call]
 metadata = MetaData()
 shelf = Table("shelf", metadata, Column("id", Integer, primary_key=True))
 item = Table(
@@ -27,11 +29,16 @@ item = Table(
 CATALOG = build_survey(
     [Relation(("public", "shelf")), Relation(("public", "item")), Relation(("public", "noted"), fires=True)],
     [Reference(("public", "item"), ("public", "shelf"), ("shelf_id",), ("id",), "CASCADE", "NO ACTION")],
+    columns=[
+        Said(("public", "shelf"), "id", "int"),
+        Said(("public", "item"), "id", "int"),
+        Said(("public", "item"), "shelf_id", "int"),
+    ],
 )
 
 
 def bind_of(survey: Survey | None = CATALOG, **tag_columns: Any) -> Bind:
-    bind = Bind("a database", Profile("a database", default_schema="public"), postgresql.dialect(), tag_columns)
+    bind = Bind("a database", Profile("a database", default_schema="public"), POSTGRESQL, tag_columns)
     if survey is not None:
         bind.learn(survey, bind.survey_version)
     return bind
@@ -143,15 +150,13 @@ def test_a_schema_map_gives_another_table() -> None:
 
 def test_one_identity_is_one_bind() -> None:
     binds, profile = Binds(), Profile("x", default_schema="public")
-    assert binds.bind_of("x", profile, postgresql.dialect()) is binds.bind_of("x", profile, postgresql.dialect())
+    assert binds.bind_of("x", profile, POSTGRESQL) is binds.bind_of("x", profile, POSTGRESQL)
     assert len(binds.known()) == 1
 
 
 def test_another_default_schema_is_another_way_to_the_same_tags() -> None:
     binds = Binds()
-    one, two = (
-        binds.bind_of("x", Profile("x", default_schema=schema), postgresql.dialect()) for schema in ("public", "other")
-    )
+    one, two = (binds.bind_of("x", Profile("x", default_schema=schema), POSTGRESQL) for schema in ("public", "other"))
     assert one is not two
     assert one.tag == two.tag
     assert binds.tag_set().tags == (one.tag,)

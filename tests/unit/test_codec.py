@@ -153,13 +153,17 @@ VALUES: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("value", VALUES, ids=lambda value: f"{type(value).__name__} {value!r:.40}")
+@pytest.mark.parametrize(
+    "value", VALUES, ids=[f"{position} {type(value).__name__}" for position, value in enumerate(VALUES)]
+)
 def test_a_value_comes_back_with_exactly_its_type(value: Any) -> None:
     (row,) = round_trip([(value,)])
     assert same(row[0], value)
 
 
-@pytest.mark.parametrize("value", VALUES, ids=lambda value: f"{type(value).__name__} {value!r:.40}")
+@pytest.mark.parametrize(
+    "value", VALUES, ids=[f"{position} {type(value).__name__}" for position, value in enumerate(VALUES)]
+)
 def test_a_value_comes_back_from_a_column_of_many_types(value: Any) -> None:
     rows = [(value,), (None,), ("text",), (b"bytes",), (value,), (1,), (1.0,), (True,)]
     assert same(round_trip(rows), rows)
@@ -256,7 +260,9 @@ REFUSED: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("value", REFUSED, ids=lambda value: f"{type(value).__name__} {value!r:.40}")
+@pytest.mark.parametrize(
+    "value", REFUSED, ids=[f"{position} {type(value).__name__}" for position, value in enumerate(REFUSED)]
+)
 def test_a_value_that_would_not_come_back_exactly_is_refused(value: Any) -> None:
     with pytest.raises(UnsupportedValue):
         encode_rows(KEY, described(1), [(value,)])

@@ -6,13 +6,15 @@ import logging
 
 import pytest
 
-from querycache.events import Event, Events
+from querycache.events import Event, Events, Kind
+
+_KINDS: tuple[Kind, ...] = ("hit", "hit", "miss")
 
 
 def test_each_kind_is_counted() -> None:
     events = Events()
-    for kind in ("hit", "hit", "miss"):
-        events.emit(kind)  # type: ignore[arg-type]
+    for kind in _KINDS:
+        events.emit(kind)
     assert events.counts() == {"hit": 2, "miss": 1}
 
 
@@ -24,14 +26,16 @@ def test_reasons_are_counted_by_kind() -> None:
 
 
 def test_a_subscriber_is_told_with_key_and_tags_as_text() -> None:
-    events, told = Events(), []
+    events = Events()
+    told: list[Event] = []
     events.subscribe(told.append)
     events.emit("hit", key=b"\x01", tags=(b"a!",), reason="why")
     assert told == [Event("hit", "01", ("a!",), "why")]
 
 
 def test_a_subscriber_that_left_is_not_told() -> None:
-    events, told = Events(), []
+    events = Events()
+    told: list[Event] = []
     leave = events.subscribe(told.append)
     leave()
     events.emit("hit")
@@ -39,7 +43,8 @@ def test_a_subscriber_that_left_is_not_told() -> None:
 
 
 def test_an_error_of_a_subscriber_is_logged_and_the_others_are_told(caplog: pytest.LogCaptureFixture) -> None:
-    events, told = Events(), []
+    events = Events()
+    told: list[Event] = []
 
     def fail(event: Event) -> None:
         raise LookupError("mine")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import weakref
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event, func, update
+from sqlalchemy import event, func, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 import querycache
@@ -30,14 +31,21 @@ class Thing(Base):
     size: Mapped[int]
 
 
+class Other(Base):
+    __tablename__ = "lg_other"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
 class Shop:
     """A session whose queries are ``CachingQuery``, and the SELECTs that it sent."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Any, *, count: bool = False) -> None:
         query_class: Any = query_callable({"default": "memory://"})
         self.session = Session(engine, query_cls=query_class)
         self.selects = 0
-        event.listen(engine, "before_cursor_execute", self._count)
+        if count:
+            event.listen(engine, "before_cursor_execute", self._count)
 
     def _count(self, connection: Any, cursor: Any, statement: str, *more: Any) -> None:
         self.selects += statement.lstrip().upper().startswith("SELECT")
@@ -54,7 +62,7 @@ def shop(sqlite_url: str, engine_of: Any) -> Iterator[Shop]:
     Base.metadata.create_all(engine)
     with QueryCache("memory://") as cache:
         cache.attach(engine)
-        shop = Shop(engine)
+        shop = Shop(engine, count=True)
         shop.session.add_all(Thing(id=number, size=number) for number in (1, 2, 3))
         shop.session.commit()
         yield shop
@@ -109,7 +117,7 @@ def test_a_value_set_by_hand_is_dropped_when_what_the_query_reads_changes(shop: 
 
 
 def test_a_value_set_in_a_transaction_that_writes_is_not_kept(shop: Shop) -> None:
-    shop.session.execute(update(Thing).where(Thing.id == 3).values(size=30))
+    shop.session.execute(update(Other).values(id=30))
     shop.things("mine").set_value(shop.session.query(Thing).all())
     shop.session.rollback()
 
@@ -137,6 +145,18 @@ def test_a_query_of_columns_takes_no_value(shop: Shop) -> None:
         query.set_value([])
 
 
+def test_nothing_keeps_a_session_alive(shop: Shop) -> None:
+    other = Shop(shop.session.get_bind())
+    other.things("mine").set_value(other.things().all())
+    other.things("mine").get_value()
+    other.session.close()
+    gone = weakref.ref(other.session)
+    del other
+    gc.collect()
+
+    assert gone() is None
+
+
 def test_an_empty_value_is_a_value(shop: Shop) -> None:
     shop.things("none").set_value([])
 
@@ -160,10 +180,10 @@ def test_invalidate_reaches_others_from_a_transaction_that_writes(shop: Shop) ->
     shop.things("mine").all()
     shop.session.execute(update(Thing).where(Thing.id == 3).values(size=30))
     shop.things("mine").invalidate()
-    shop.session.rollback()
 
-    with pytest.raises(KeyError):
-        shop.things("mine").get_value()
+    other = Shop(shop.session.get_bind())
+    with other.session, pytest.raises(KeyError):
+        other.things("mine").get_value()
 
 
 def test_a_query_without_from_cache_says_so(shop: Shop) -> None:

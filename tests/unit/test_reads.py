@@ -130,7 +130,14 @@ def orm_tags(statement: Any) -> set[str]:
 
 
 def _tags(found: SelectReads, value: Callable[[Any], object], dialect: Dialect, overrides: Any) -> set[str]:
-    made = tags_of(found, "x", value, lambda table: table_name_of(table, "main"), dialect, overrides)
+    made = tags_of(
+        found,
+        "x",
+        value,
+        lambda table: table_name_of(table, "main"),
+        dialect,
+        lambda table: overrides.get(table.fullname),
+    )
     assert made.tags[0] == b"x/"
     return {tag.decode().removeprefix("x/main.") for tag in made.tags[1:]}
 
@@ -287,7 +294,10 @@ def test_a_value_that_is_not_known_widens() -> None:
 
 
 def test_the_bind_and_each_table_are_always_named() -> None:
-    made = tags_of(reads(select(p, u)), "x", lambda bind: None, lambda table: table_name_of(table, None), SQLITE, {})
+    both = reads(select(p, u))
+    made = tags_of(
+        both, "x", lambda bind: None, lambda table: table_name_of(table, None), SQLITE, lambda table: None
+    )
     assert made.tags[0] == b"x/"
     assert [tag for tag, _ in made.guards] == [b"x/main.p!", b"x/main.u!"]
 

@@ -273,7 +273,12 @@ def read_tags(statement: Any, rendered: Any) -> set[bytes]:
     found = reads_of(statement, DIALECT, rendered)
     assert isinstance(found, SelectReads), found
     made = tags_of(
-        found, "x", lambda bind: bind.effective_value, lambda table: naming.table_name_of(table, None), DIALECT, {}
+        found,
+        "x",
+        lambda bind: bind.effective_value,
+        lambda table: naming.table_name_of(table, None),
+        DIALECT,
+        lambda table: None,
     )
     return set(made.tags) | {tag for tag, _ in made.guards}
 

@@ -54,7 +54,7 @@ link = Table(
     Column("other_id", ForeignKey("item.id"), primary_key=True),
 )
 system = Table("tables", metadata, Column("table_name", String(20)), schema="information_schema")
-POSTGRESQL = postgresql.dialect()
+POSTGRESQL: Any = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
 def effect_of(statement: Any, dialect: Any = POSTGRESQL, **options: Any) -> Effect | None:

@@ -7,6 +7,7 @@ seen. No I/O: whoever holds a driver connection hands the survey in.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import threading
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ from sqlalchemy.engine import Dialect
 from querycache._sqlalchemy import plain_table
 from querycache._types import Guard, Tag, TagSet
 from querycache.coherence.transactions import Pending
+from querycache.databases import Column as CatalogColumn
 from querycache.databases import Profile, Survey
 from querycache.databases import TableName as CatalogName
 from querycache.statements import tags as naming
@@ -28,27 +30,36 @@ ImageKey = tuple[str, tuple[Any, ...]]
 TagColumns = Mapping[str, Sequence[str]]
 """By table name as the user wrote it: the columns that narrow, in order of preference."""
 
+_PICTURES = itertools.count()
+
 
 @dataclass(frozen=True, slots=True)
 class _TagColumn:
+    """``catalog``: what the database says of the column; None where it compares otherwise than the mapping says."""
+
     key: str
     name: str
     canonical: Any
     process: Any
+    catalog: CatalogColumn | None
 
     def canonical_of(self, value: Any) -> str | None:
         """Return the tag's form of a Python value; None where it has none, and for NULL the token of NULL."""
-        if value is None:
-            return naming.NULL_CANONICAL
-        if self.process is not None:
+        if value is not None and self.process is not None:
             value = self.process(value)
-        text: str | None = self.canonical(value)
+        if self.catalog is None or not self.catalog.keeps(value):
+            return None
+        text: str | None = naming.NULL_CANONICAL if value is None else self.canonical(value)
         return text
 
 
 @dataclass(frozen=True, slots=True)
 class TableFacts:
-    """One table of one bind, as tags see it. ``tag_keys`` are the columns that narrow, the single primary key left out."""
+    """One table of one bind, as tags see it. ``tag_keys`` are the columns that narrow, the single primary key left out.
+
+    ``value_columns`` are their names in the database. ``distrusted`` are names of columns whose values are not equal
+    when the mapping says so, but when the database does.
+    """
 
     bind: str
     table: Table
@@ -56,6 +67,9 @@ class TableFacts:
     catalog_name: CatalogName
     guard: Guard
     key_columns: tuple[str, ...]
+    value_columns: tuple[str, ...]
+    distrusted: frozenset[str]
+    key_is_trusted: bool
     _key: tuple[_TagColumn, ...] | None
     _columns: tuple[_TagColumn, ...]
 
@@ -131,18 +145,35 @@ class TableFacts:
         return None if None in canonicals else tuple(text for text in canonicals if text is not None)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Picture:
+    """What a survey said, and the facts that were made of it; ``number`` is another one for each in this process."""
+
+    survey: Survey | None = None
+    facts: weakref.WeakKeyDictionary[Table, dict[Any, TableFacts]] = field(default_factory=weakref.WeakKeyDictionary)
+    number: int = field(default_factory=lambda: next(_PICTURES))
+
+
 class Bind:
     """One database. ``id`` is the digest of its identity that begins each key and tag."""
 
-    def __init__(self, identity: str, profile: Profile, dialect: Dialect, tag_columns: TagColumns) -> None:
+    def __init__(
+        self,
+        identity: str,
+        profile: Profile,
+        dialect: Dialect,
+        tag_columns: TagColumns,
+        siblings: list[Bind] | None = None,
+    ) -> None:
         self.id: Final = hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()
         self.profile = profile
         self.dialect = dialect
         self.tag: Final[Tag] = naming.bind_tag(self.id)
-        self.survey: Survey | None = None
         self.survey_version = 0
         self.tag_columns = tag_columns
-        self._facts: weakref.WeakKeyDictionary[Table, dict[Any, TableFacts]] = weakref.WeakKeyDictionary()
+        self._siblings = [] if siblings is None else siblings
+        self._siblings.append(self)
+        self._picture = _Picture()
         self._closures: dict[Any, frozenset[str]] = {}
         self._lock = threading.Lock()
 
@@ -150,13 +181,24 @@ class Bind:
         """Take a new picture of the catalog, unless DDL was seen since ``survey_version`` was ``version``."""
         with self._lock:
             if self.survey_version == version:
-                self.survey = survey
+                self._picture = _Picture(survey)
 
     def forget_survey(self) -> None:
-        """Know nothing of the catalog until it is asked again: DDL was seen."""
-        with self._lock:
-            self.survey_version += 1
-            self.survey = None
+        """Know nothing of the catalog until it is asked again, nor any other object for this database: DDL was seen."""
+        for bind in tuple(self._siblings):
+            with bind._lock:
+                bind.survey_version += 1
+                bind._picture = _Picture()
+
+    @property
+    def survey(self) -> Survey | None:
+        """What the catalog was seen to hold; None until it is asked."""
+        return self._picture.survey
+
+    @property
+    def picture_number(self) -> int:
+        """Differs, within this process, wherever facts about tables may."""
+        return self._picture.number
 
     def name_of(self, table: Table, schema_map: Mapping[str | None, str | None] | None) -> str:
         """Return a table's name in tags."""
@@ -169,34 +211,57 @@ class Bind:
     def facts(self, table: Table, schema_map: Mapping[str | None, str | None] | None = None) -> TableFacts:
         """Return what is known of a table under a schema map."""
         table = plain_table(table)
-        by_map = self._facts.setdefault(table, {})
+        picture = self._picture
+        by_map = picture.facts.setdefault(table, {})
         key = None if not schema_map else tuple(sorted(schema_map.items(), key=repr))
         facts = by_map.get(key)
         if facts is None:
-            facts = by_map[key] = self._facts_of(table, schema_map)
+            facts = by_map[key] = self._facts_of(table, schema_map, picture.survey)
         return facts
 
-    def _facts_of(self, table: Table, schema_map: Mapping[str | None, str | None] | None) -> TableFacts:
-        name = self.name_of(table, schema_map)
+    def _facts_of(
+        self, table: Table, schema_map: Mapping[str | None, str | None] | None, survey: Survey | None
+    ) -> TableFacts:
+        name, catalog_name = self.name_of(table, schema_map), self.catalog_name_of(table, schema_map)
+        catalog = {column: self._trusted(column, catalog_name, survey) for column in table.columns}
         given = self.tag_columns.get(table.fullname)
-        override = None if given is None else tuple(given)
-        parts = [self._tag_column(column) for column in naming.key_columns_of(table, self.dialect)]
+        columns = [
+            self._tag_column(column, said)
+            for column in naming.value_columns_of(table, self.dialect, None if given is None else tuple(given))
+            if (said := catalog[column]) is not None and not said.is_computed
+        ]
+        value_columns = tuple(column.name for column in columns)
+        key = naming.key_columns_of(table, self.dialect)
         return TableFacts(
             bind=self.id,
             table=table,
             name=name,
-            catalog_name=self.catalog_name_of(table, schema_map),
-            guard=(naming.table_tag(self.id, name), naming.fingerprint_of(table, self.dialect, override)),
+            catalog_name=catalog_name,
+            guard=(naming.table_tag(self.id, name), naming.fingerprint_of(table, self.dialect, value_columns)),
             key_columns=tuple(column.key for column in table.primary_key.columns),
-            _key=tuple(parts) or None,
-            _columns=tuple(map(self._tag_column, naming.value_columns_of(table, self.dialect, override))),
+            value_columns=value_columns,
+            distrusted=frozenset(column.name for column, said in catalog.items() if said is None),
+            key_is_trusted=all((said := catalog[column]) is not None and not said.is_computed for column in key),
+            _key=tuple(self._tag_column(column, catalog[column]) for column in key) or None,
+            _columns=tuple(columns),
         )
 
-    def _tag_column(self, column: Column[Any]) -> _TagColumn:
+    def _trusted(self, column: Column[Any], table: CatalogName, survey: Survey | None) -> CatalogColumn | None:
+        """Return what the catalog says of a column that compares as its mapped type says; None for one that does not.
+
+        A UUID's form is the same for all spellings that any text column takes for one.
+        """
+        kind = naming.kind_of(column.type, self.dialect)
+        said = None if survey is None else survey.column(table, column.name)
+        if said is None or not kind:
+            return None
+        return said if said.kind == kind or (kind, said.kind) == ("uuid", "text") else None
+
+    def _tag_column(self, column: Column[Any], said: CatalogColumn | None) -> _TagColumn:
         canonical = naming.canonical_value_of(column.type, self.dialect)
         assert canonical is not None, "tag columns have safe types"
         process = column.type.dialect_impl(self.dialect).bind_processor(self.dialect)
-        return _TagColumn(column.key, column.name, canonical, process)
+        return _TagColumn(column.key, column.name, canonical, process, said)
 
     def catalog_name_of(self, table: Table, schema_map: Mapping[str | None, str | None] | None) -> CatalogName:
         """Return the name under which the catalog knows a mapped table."""
@@ -207,7 +272,10 @@ class Bind:
         """Say why a table's rows are not decided by writes to it alone; None where they are."""
         if self.survey is None:
             return "was not looked up in the catalog yet"
-        return self.survey.why_not_plain(facts.catalog_name)
+        why_not = self.survey.why_not_plain(facts.catalog_name)
+        if why_not is None and not facts.key_is_trusted:
+            return "has a primary key of another type in the database than in the mapping"
+        return why_not
 
     def writes_are_known(self, facts: TableFacts) -> bool:
         """Tell whether a write to a table reaches only what foreign keys say."""
@@ -251,19 +319,22 @@ class Binds:
     """The binds of one cache, by identity: two engines of one database are one bind."""
 
     tag_columns: TagColumns = field(default_factory=dict)
-    _by_identity: dict[tuple[str, str], Bind] = field(default_factory=dict)
+    _by_identity: dict[tuple[str, str, str], Bind] = field(default_factory=dict)
+    _siblings: dict[str, list[Bind]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def bind_of(self, identity: str, profile: Profile, dialect: Dialect) -> Bind:
         """Return the bind of an identity, made at first need.
 
-        Connections with another default schema resolve names in another way: theirs is another object with the same tags.
+        Connections with another default schema resolve names in another way, with other settings they spell values in
+        another way: theirs is another object with the same tags.
         """
-        key = (identity, profile.default_schema)
+        key = (identity, profile.default_schema, profile.settings)
         with self._lock:
             bind = self._by_identity.get(key)
             if bind is None:
-                bind = self._by_identity[key] = Bind(identity, profile, dialect, self.tag_columns)
+                siblings = self._siblings.setdefault(identity, [])
+                bind = self._by_identity[key] = Bind(identity, profile, dialect, self.tag_columns, siblings)
             return bind
 
     def known(self) -> list[Bind]:

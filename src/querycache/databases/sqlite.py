@@ -72,20 +72,21 @@ _ACTIONS: Final[dict[str, Action]] = {
 def profile_of(dialect: Dialect, dbapi_connection: DBAPIConnection, pool: Pool | None) -> Profile:
     """Ask an SQLite connection about its main database."""
     isolation = dialect.get_isolation_level(dbapi_connection).upper()
-    arguments = _connect_arguments_of(dialect, pool)
+    arguments, settings = _connect_arguments_of(dialect, pool), ""
     try:
         if _is_too_old(dialect):
             raise NoIdentity(f"SQLite {'.'.join(map(str, _OLDEST))} is the oldest that can be asked what it holds")
+        ((file, like_folds_case),) = rows_of(dbapi_connection, _FILE_SQL)
+        settings = "" if like_folds_case else "case_sensitive_like"
         if file:
-            identity, scope = _file_identity_of(os.fsdecode(file), arguments), "shared"
-        else:
-            _refuse_shared_memory(arguments, pool)
-            identity, scope = _memory_identity_of(dialect, dbapi_connection)
+            identity = _file_identity_of(os.fsdecode(file), arguments)
+            return Profile(identity, isolation=isolation, default_schema=_MAIN, settings=settings)
+        _refuse_shared_memory(arguments, pool)
     except NoIdentity as reason:
         why_not = f"the SQLite database has no identity: {reason}; name the bind"
-        return Profile(None, why_not, isolation=isolation, default_schema=_MAIN)
+        return Profile(None, why_not, isolation=isolation, default_schema=_MAIN, settings=settings)
     identity = _memory_identity_of(dialect, dbapi_connection)
-    return Profile(identity, scope="connection", isolation=isolation, default_schema=_MAIN)
+    return Profile(identity, scope="connection", isolation=isolation, default_schema=_MAIN, settings=settings)
 
 
 def _is_too_old(dialect: Dialect) -> bool:
@@ -146,6 +147,7 @@ def survey_of(dialect: Dialect, dbapi_connection: DBAPIConnection) -> Survey:
     main, temporary = _schema_of(dbapi_connection, _MAIN), _schema_of(dbapi_connection, "temp")
     attached = [text_of(name) for (name,) in rows_of(dbapi_connection, _ATTACHED_SQL)]
     functions = {text_of(name) for (name,) in rows_of(dbapi_connection, _FUNCTIONS_SQL)}
+    columns = rows_of(dbapi_connection, _COLUMNS_SQL)
     return build_survey(
         tables=[
             *_tables_of(main, firing=_firing_of(*main, *temporary)),
@@ -157,8 +159,9 @@ def survey_of(dialect: Dialect, dbapi_connection: DBAPIConnection) -> Survey:
                 if row[0] in ("table", "view")
             ),
         ],
-        foreign_keys=_foreign_keys_of(dbapi_connection),
+        foreign_keys=_foreign_keys_of(dbapi_connection, columns),
         user_functions=functions - _HARMLESS_FUNCTIONS,
+        columns=[_column_of(row) for row in columns],
     )
 
 
@@ -196,14 +199,38 @@ def _kind_of(kind: str, name: str, virtual: tuple[str, ...], shadows: tuple[str,
     return "shadow table" if name.startswith(shadows) else "table"
 
 
-def _foreign_keys_of(dbapi_connection: DBAPIConnection) -> list[ForeignKey]:
+def _column_of(row: Row) -> Column:
+    table, name, declared, sql, is_generated, _ = row
+    kind = _kind_of_declared(text_of(declared).upper())
+    if kind == "text" and len(_COLLATE.findall(text_of(sql))) != len(_COLLATE_BINARY.findall(text_of(sql))):
+        kind = ""
+    return Column((_MAIN, text_of(table)), text_of(name), kind, is_computed=bool(is_generated))
+
+
+def _kind_of_declared(declared: str) -> ColumnKind:
+    """Tell how the affinity that a declared type gives a column makes it compare; sqlite.org/datatype3.html, 3.1.
+
+    REAL makes two large integers one. A column without a type keeps numbers and their texts apart.
+    """
+    if "INT" in declared:
+        return "int"
+    if any(part in declared for part in ("CHAR", "CLOB", "TEXT")):
+        return "text"
+    if not declared or any(part in declared for part in ("BLOB", "REAL", "FLOA", "DOUB")):
+        return ""
+    return "int"
+
+
+def _foreign_keys_of(dbapi_connection: DBAPIConnection, columns: Iterable[Row]) -> list[ForeignKey]:
     rows = rows_of(dbapi_connection, _FOREIGN_KEYS_SQL)
     if not rows:
         return []
-    computing = {text_of(name).lower() for (name,) in rows_of(dbapi_connection, _COMPUTED_COLUMNS_SQL)}
+    computing: set[str] = set()
     primary: defaultdict[str, list[str]] = defaultdict(list)
-    for table, column in rows_of(dbapi_connection, _PRIMARY_KEYS_SQL):
-        primary[text_of(table).lower()].append(text_of(column))
+    for table, column, _, _, is_generated, in_key in columns:
+        name = text_of(table).lower()
+        computing.update([name] if is_generated else ())
+        primary[name].extend([text_of(column)] if in_key else ())
     keys: defaultdict[tuple[str, int], list[Row]] = defaultdict(list)
     for row in rows:
         keys[text_of(row[0]), row[1]].append(row)

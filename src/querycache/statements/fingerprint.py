@@ -85,13 +85,14 @@ def key_of(
     values: Mapping[str, Any],
     schema_map: Mapping[str | None, str | None] | None,
     variations: Sequence[str] = (),
+    settings: str = "",
 ) -> bytes:
-    """Return the key of one call, 16 bytes.
+    """Return the key of one call, 16 bytes. ``settings`` are those of the connection.
 
     Raises ``UnsupportedValue`` where a value has no canonical form.
     """
     digest = hashlib.blake2b(shape.digest, digest_size=16)
-    digest.update(bind_id.encode())
+    digest.update(f"{bind_id}/{settings}\0".encode())
     digest.update(encode_values([values[name] for name in sorted(values)]))
     if schema_map or variations:
         named = sorted((schema or "", target or "") for schema, target in (schema_map or {}).items())

@@ -57,6 +57,9 @@ Operand: TypeAlias = BindParameter[Any] | Constant | _Marker
 Narrowed: TypeAlias = Mapping[str, tuple[Operand, ...]]
 """By column name: only rows that have one of these values there can matter."""
 
+Through: TypeAlias = frozenset[tuple[Table, str]]
+"""The columns, by table and name, over which equalities passed values on to others."""
+
 _ColumnOf: TypeAlias = tuple[int, str]
 _Alternatives: TypeAlias = dict[_ColumnOf, tuple[Operand, ...]]
 
@@ -89,14 +92,16 @@ class _Leaf:
     nullable: bool
 
 
-def narrowings_of(select: Select[Any], froms: Iterable[Any], dialect: Dialect) -> dict[int, tuple[Table, Narrowed]]:
+def narrowings_of(
+    select: Select[Any], froms: Iterable[Any], dialect: Dialect
+) -> dict[int, tuple[Table, Narrowed, Through]]:
     """Return the FROM elements over tables of one SELECT, by their hash, each with the columns that are narrowed."""
     block = _Block(dialect)
     top = _Scope()
     top.require(select.whereclause)
     for source in froms:
         block.plant(source, top, nullable=False)
-    return {name: (leaf.table, block.narrowed(name, leaf)) for name, leaf in block.leaves.items()}
+    return {name: (leaf.table, *block.narrowed(name, leaf)) for name, leaf in block.leaves.items()}
 
 
 class _Block:
@@ -137,8 +142,8 @@ class _Block:
         twice = name in self.leaves
         self.leaves[name] = _Leaf(plain_table(table), _Scope() if twice else scope, twice or nullable)
 
-    def narrowed(self, name: int, leaf: _Leaf) -> Narrowed:
-        """Return what each column of a leaf with a safe type is narrowed to, as far as it is."""
+    def narrowed(self, name: int, leaf: _Leaf) -> tuple[Narrowed, Through]:
+        """Return what each column of a leaf with a safe type is narrowed to, as far as it is, and by way of what."""
         given: _Alternatives = {}
         equal: dict[_ColumnOf, list[_ColumnOf]] = {}
         for condition in leaf.scope.conditions():
@@ -148,8 +153,18 @@ class _Block:
             if pair is not None:
                 equal.setdefault(pair[0], []).append(pair[1])
                 equal.setdefault(pair[1], []).append(pair[0])
-        found = {column.name: _reach((name, column.key), given, equal) for column in leaf.table.columns}
-        return {column_name: operands for column_name, operands in found.items() if operands is not None}
+        narrowed: dict[str, tuple[Operand, ...]] = {}
+        through: set[_ColumnOf] = set()
+        for of_table in leaf.table.columns:
+            found = _reach((name, of_table.key), given, equal)
+            if found is not None:
+                narrowed[of_table.name] = found[0]
+                through |= found[1]
+        return narrowed, frozenset(map(self._named, through))
+
+    def _named(self, name: _ColumnOf) -> tuple[Table, str]:
+        table = self.leaves[name[0]].table
+        return table, table.columns[name[1]].name
 
     def _alternatives(self, condition: Any) -> _Alternatives:
         """Return the columns that a condition confines, each to its operands."""
@@ -223,16 +238,16 @@ class _Block:
 
 def _reach(
     start: _ColumnOf, given: _Alternatives, equal: Mapping[_ColumnOf, list[_ColumnOf]]
-) -> tuple[Operand, ...] | None:
-    """Return what a column is narrowed to, by itself or through columns that equal it."""
+) -> tuple[tuple[Operand, ...], set[_ColumnOf]] | None:
+    """Return what a column is narrowed to, by itself or through columns that equal it, and those columns."""
     if start in given:
-        return given[start]
+        return given[start], set()
     reached, waiting = {start}, [start]
     while waiting:
         for column in equal.get(waiting.pop(), ()):
             # NULL equals nothing, so it does not pass on.
             if column in given and IS_NULL not in given[column]:
-                return given[column]
+                return given[column], (reached | {column}) - {start}
             if column not in reached:
                 reached.add(column)
                 waiting.append(column)

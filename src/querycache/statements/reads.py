@@ -7,8 +7,8 @@ the whole table, or refused with a reason. Never looks at rendered SQL.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
 from typing import Any, Final, TypeAlias
@@ -22,7 +22,7 @@ from querycache._sqlalchemy import plain_table
 from querycache._types import Guard, Tag, TagSet
 from querycache.statements import tags as naming
 from querycache.statements.elements import Refused, inventory_of, names_the_clock
-from querycache.statements.narrowing import IS_NULL, Constant, Narrowed, Operand, narrowings_of
+from querycache.statements.narrowing import IS_NULL, Constant, Narrowed, Operand, Through, narrowings_of
 
 VALUES_LIMIT: Final = 100
 """More values than this are not named one by one: the element reads any row."""
@@ -43,10 +43,14 @@ class NotCacheable:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Narrowing:
-    """The only rows that can matter: those that have, in each column named here, one of its operands' values."""
+    """The only rows that can matter: those that have, in each column named here, one of its operands' values.
+
+    ``through``: so it is as far as these columns, too, compare as their mapped types say.
+    """
 
     columns: Narrowed
     by_primary_key: bool
+    through: Through = frozenset()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,7 +96,7 @@ def reads_of(
         return NotCacheable(str(refusal))
     except SQLAlchemyError as error:
         return NotCacheable(f"SQLAlchemy cannot tell its FROM: {type(error).__name__}")
-    found = [_element(table, narrowed, dialect) for block in blocks for table, narrowed in block.values()]
+    found = [_element(*narrowed, dialect) for block in blocks for narrowed in block.values()]
     understood = {name for block in blocks for name in block}
     found.extend(ElementRead(_table_of(source), None) for source in inventory.sources if hash(source) not in understood)
     return SelectReads(tuple(found), inventory.functions, inventory.clock_binds)
@@ -109,10 +113,10 @@ def tags_of(
     values: Values,
     table_name: Callable[[Table], str],
     dialect: Dialect,
-    overrides: Mapping[str, Sequence[str]],
+    overrides: Callable[[Table], Sequence[str] | None],
     limit: int = VALUES_LIMIT,
 ) -> TagSet:
-    """Return the tags that one call depends on; ``overrides`` name tag columns by ``Table.fullname``.
+    """Return the tags that one call depends on; ``overrides`` gives the names of a table's tag columns.
 
     A value that has no canonical form, or that ``values`` raises LookupError for, widens its element to ``T*``.
     """
@@ -121,7 +125,7 @@ def tags_of(
     whole: set[str] = set()
     narrow: dict[str, dict[Tag, None]] = {}
     for element in reads.elements:
-        name, override = table_name(element.table), overrides.get(element.table.fullname)
+        name, override = table_name(element.table), overrides(element.table)
         guards[naming.table_tag(bind, name), naming.fingerprint_of(element.table, dialect, override)] = None
         found = _ElementTags(bind, name, values, dialect, limit).of(element, override)
         if found is None:
@@ -134,6 +138,18 @@ def tags_of(
     for name in sorted(narrow):
         tags.update(narrow[name])
     return TagSet(tuple(tags), tuple(guards))
+
+
+def trusted_reads(reads: SelectReads, distrusted: Callable[[Table], Collection[str]]) -> SelectReads:
+    """Return the reads without what was narrowed by way of columns that the database compares in another way."""
+    elements = tuple(
+        ElementRead(element.table, None)
+        if element.narrowing is not None
+        and any(name in distrusted(table) for table, name in element.narrowing.through)
+        else element
+        for element in reads.elements
+    )
+    return reads if elements == reads.elements else replace(reads, elements=elements)
 
 
 def narrowing_columns_of(
@@ -157,12 +173,12 @@ def _with_froms(selects: Iterable[Select[Any]], known: Sequence[Rendered]) -> It
     yield from ((select, select.get_final_froms()) for select in selects if id(select) not in rendered)
 
 
-def _element(table: Table, narrowed: Narrowed, dialect: Dialect) -> ElementRead:
+def _element(table: Table, narrowed: Narrowed, through: Through, dialect: Dialect) -> ElementRead:
     if not narrowed:
         return ElementRead(table, None)
     key = naming.key_columns_of(table, dialect)
     by_primary_key = bool(key) and all(column.name in narrowed for column in key)
-    return ElementRead(table, Narrowing(narrowed, by_primary_key))
+    return ElementRead(table, Narrowing(narrowed, by_primary_key, through))
 
 
 @dataclass(frozen=True, slots=True)

@@ -241,7 +241,7 @@ def _assignments_of(compiled: SQLCompiler, table: Table, *, onupdate: bool) -> t
     by_value.update(key for key in compiled.column_keys or () if key in table.columns)
     for name, value in (getattr(compiled.compile_state, "_dict_parameters", None) or {}).items():
         key = name if isinstance(name, str) else name.key
-        plain = isinstance(value, BindParameter) and value.callable is None and value.key == key
+        plain = isinstance(value, BindParameter) and value.callable is None and (value.unique or value.key == key)
         is_expression = hasattr(value, "__clause_element__") or isinstance(value, visitors.Visitable)
         (by_value if plain or not is_expression else by_database).add(key)
     if onupdate:
