@@ -1,30 +1,26 @@
-"""What if the database compares a column otherwise than its mapped type says? Real columns, two processes, no stale read.
+"""What if the database compares or stores a value otherwise than its mapped type says? Two processes, no stale read.
 
-A list is cached by a value, another process writes a row with a value that is equal to the database only, and whoever
-reads the list next must see the row.
+A list is cached by a value, another process writes a row with a value that is the same one to the database only, and
+whoever reads the list next sees the row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import UUID
 
 import pytest
 from sqlalchemy import (
+    BigInteger,
     Column,
     Engine,
     Integer,
     MetaData,
     String,
     Table,
-    Uuid,
-    and_,
-    bindparam,
     create_engine,
     event,
-    func,
     insert,
     select,
     update,
@@ -34,40 +30,56 @@ from sqlalchemy.orm import Session, registry
 from sqlalchemy.pool import NullPool
 
 from querycache import QueryCache
-from querycache.databases import ColumnKind, Survey, survey_of
 from querycache.stores.memory import MemoryStore
 
-TEXT = String(50).with_variant(VARCHAR(50, charset=None, collation="utf8mb4_nopad_bin"), "mysql", "mariadb")
+BYTES = VARCHAR(50, collation="utf8mb4_nopad_bin")
+EXACT = {
+    "sqlite": "VARCHAR(50)",
+    "postgresql": "varchar(50)",
+    "mariadb": "VARCHAR(50) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin",
+}
+SERIAL = {"sqlite": "INTEGER", "postgresql": "serial", "mariadb": "INTEGER AUTO_INCREMENT"}
+LENIENT = {"connect_args": {"init_command": "SET sql_mode = ''"}}
 
-metadata = MetaData()
-word = Table("word", metadata, Column("id", Integer, primary_key=True), Column("name", TEXT, index=True))
-note = Table("note", metadata, Column("id", Integer, primary_key=True), Column("name", TEXT, index=True))
-number = Table("number", metadata, Column("id", Integer, primary_key=True), Column("amount", Integer, index=True))
-label = Table("label", metadata, Column("name", TEXT, primary_key=True), Column("amount", Integer))
-mapped = registry(metadata=metadata)
+mapping = registry()
+metadata: MetaData = mapping.metadata
 
 
-@mapped.mapped
+def words(name: str) -> Table:
+    text = String(50).with_variant(BYTES, "mysql", "mariadb")
+    return Table(name, metadata, Column("id", Integer, primary_key=True), Column("name", text, index=True))
+
+
+def numbers(name: str, amount: Any) -> Table:
+    return Table(name, metadata, Column("id", Integer, primary_key=True), Column("amount", amount, index=True))
+
+
+@mapping.mapped
 class Word:
-    __table__ = word
+    __table__ = words("word")
 
 
-@mapped.mapped
+@mapping.mapped
 class Note:
-    __table__ = note
+    __table__ = words("note")
 
 
-@mapped.mapped
+@mapping.mapped
 class Number:
-    __table__ = number
+    __table__ = numbers("number", BigInteger)
 
 
-@mapped.mapped
+@mapping.mapped
 class Label:
-    __table__ = label
+    __table__ = Table(
+        "label",
+        metadata,
+        Column("name", String(50).with_variant(BYTES, "mysql", "mariadb"), primary_key=True),
+        Column("amount", Integer),
+    )
 
 
-MODELS = [Word, Note, Number, Label]
+word, note, number, label = Word.__table__, Note.__table__, Number.__table__, Label.__table__
 Read = Callable[[Session], Any]
 
 
@@ -76,6 +88,7 @@ class Processes:
     """Processes that share a database and a store, each with its own cache and engine."""
 
     url: str
+    kind: str
     store: MemoryStore = field(default_factory=MemoryStore)
     caches: list[QueryCache] = field(default_factory=list)
     sent: list[str] = field(default_factory=list)
@@ -86,20 +99,39 @@ class Processes:
             for statement in statements:
                 connection.exec_driver_sql(statement)
 
-    def start(self, cache: QueryCache | None = None, **options: Any) -> Engine:
-        if cache is None:
-            cache = QueryCache(self.store, models=MODELS)
-            self.caches.append(cache)
+    def start(self, **options: Any) -> Engine:
         engine = create_engine(self.url, poolclass=NullPool, **options)
-        event.listen(engine, "before_cursor_execute", lambda *event: self.sent.append(event[2]))
-        cache.attach(engine)
+        self.caches.append(QueryCache(self.store, models=[Word, Note, Number, Label]))
+        self.caches[-1].attach(engine)
+        event.listen(engine, "before_cursor_execute", self._note)
         return engine
+
+    def _note(self, connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        self.sent.append(statement)
 
     def is_hit(self, engine: Engine, read: Read) -> bool:
         read_in(engine, read)
         self.sent.clear()
         read_in(engine, read)
         return not self.sent
+
+
+ProcessesOn = Callable[[str], Processes]
+
+
+@pytest.fixture
+def processes_on(request: pytest.FixtureRequest) -> Iterator[ProcessesOn]:
+    """Start with an empty database of a kind."""
+    made: list[Processes] = []
+
+    def start(kind: str) -> Processes:
+        made.append(Processes(request.getfixturevalue(f"{kind}_url"), kind))
+        return made[-1]
+
+    yield start
+    for processes in made:
+        for cache in processes.caches:
+            cache.close()
 
 
 def read_in(engine: Engine, read: Read) -> Any:
@@ -113,71 +145,239 @@ def add(engine: Engine, *rows: Any) -> None:
         session.commit()
 
 
-def ids_named(name: str) -> Read:
-    return lambda session: list(session.scalars(select(Word.id).where(Word.name == name).order_by(Word.id)))
+def words_named(name: str) -> Read:
+    return lambda session: list(session.scalars(select(word.c.id).where(word.c.name == name).order_by(word.c.id)))
 
 
-def survey_in(url: str) -> Survey:
-    engine = create_engine(url, poolclass=NullPool)
-    with engine.connect() as connection:
-        raw: Any = connection.connection.dbapi_connection
-        return survey_of(engine.dialect, raw)
+def numbers_of(amount: int) -> Read:
+    return lambda session: list(session.scalars(select(number.c.id).where(number.c.amount == amount)))
 
 
-@pytest.fixture
-def processes_on() -> Iterator[Callable[[str], Processes]]:
-    made: list[Processes] = []
-
-    def start(url: str) -> Processes:
-        made.append(Processes(url))
-        return made[-1]
-
-    yield start
-    for processes in made:
-        for cache in processes.caches:
-            cache.close()
+FOLDING = "CREATE COLLATION folding (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
+GENERAL = "VARCHAR(50) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci"
+SAME_TO_THE_DATABASE = {
+    "nocase": ("sqlite", "VARCHAR(50) COLLATE NOCASE", ()),
+    "nocase-with-a-comment": ("sqlite", 'VARCHAR(50) COLLATE /* "binary" */ NOCASE', ()),
+    "nondeterministic": ("postgresql", "varchar(50) COLLATE folding", (FOLDING,)),
+    "domain": ("postgresql", "folded", (FOLDING, "CREATE DOMAIN folded AS varchar(50) COLLATE folding")),
+    "general-ci": ("mariadb", GENERAL, ()),
+}
 
 
-ProcessesOn = Callable[[str], Processes]
-
-NONDETERMINISTIC = "CREATE COLLATION folding (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
-
-FOLDING = [
-    pytest.param("sqlite", [], "VARCHAR(50) COLLATE NOCASE", id="sqlite-nocase"),
-    pytest.param("sqlite", [], "VARCHAR(50) COLLATE /* of the user */ NOCASE", id="sqlite-comment"),
-    pytest.param("postgresql", [NONDETERMINISTIC], "varchar(50) COLLATE folding", id="postgresql-nondeterministic"),
-    pytest.param("postgresql", ["CREATE EXTENSION citext"], "citext", id="postgresql-citext"),
-    pytest.param(
-        "postgresql",
-        ["CREATE EXTENSION citext", "CREATE DOMAIN folded AS citext"],
-        "folded",
-        id="postgresql-domain",
-    ),
-    pytest.param(
-        "mariadb",
-        [],
-        "VARCHAR(50) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci",
-        id="mariadb-general-ci",
-    ),
-]
-
-
+@pytest.fixture(params=SAME_TO_THE_DATABASE.values(), ids=SAME_TO_THE_DATABASE)
 def folding(request: pytest.FixtureRequest, processes_on: ProcessesOn) -> Processes:
-    kind, before, declared = request.param
-    processes = processes_on(request.getfixturevalue(f"{kind}_url"))
-    key = {"sqlite": "INTEGER", "postgresql": "serial", "mariadb": "INTEGER AUTO_INCREMENT"}[kind]
-    tables = (
-        f"CREATE TABLE word (id {key} PRIMARY KEY, name {declared})",
-        f"CREATE TABLE note (id {key} PRIMARY KEY, name {exact_text(kind)})",
+    """Tables in which 'abc' and 'ABC' are one text to the database, and two by their mapping."""
+    kind, declared, before = request.param
+    processes = processes_on(kind)
+    processes.run(
+        *before,
+        f"CREATE TABLE word (id {SERIAL[kind]} PRIMARY KEY, name {declared})",
+        f"CREATE TABLE note (id {SERIAL[kind]} PRIMARY KEY, name {EXACT[kind]})",
         f"CREATE TABLE label (name {declared} NOT NULL PRIMARY KEY, amount INTEGER)",
     )
-    processes.run(*before, *tables)
     return processes
 
 
-def exact_text(kind: str) -> str:
-    return {
-        "sqlite": "VARCHAR(50)",
-        "postgresql": "varchar(50)",
-        "mariadb": "VARCHAR(50) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin",
-    }[kind]
+def test_a_text_that_only_the_database_holds_to_be_the_same_is_seen(folding: Processes) -> None:
+    reader, writer = folding.start(), folding.start()
+    assert read_in(reader, words_named("abc")) == []
+    add(writer, Word(id=1, name="ABC"))
+    assert read_in(reader, words_named("abc")) == [1]
+
+
+def test_a_row_that_moves_to_the_same_text_is_seen(folding: Processes) -> None:
+    reader, writer = folding.start(), folding.start()
+    add(writer, Word(id=1, name="other"))
+    assert read_in(reader, words_named("abc")) == []
+    with Session(writer) as session:
+        session.get_one(Word, 1).name = "ABC"
+        session.commit()
+    assert read_in(reader, words_named("abc")) == [1]
+
+
+def test_such_a_table_is_still_cached_and_by_its_primary_key(folding: Processes) -> None:
+    reader, writer = folding.start(), folding.start()
+    assert folding.is_hit(reader, words_named("abc"))
+    assert folding.is_hit(reader, lambda session: session.scalars(select(word.c.name).where(word.c.id == 7)).all())
+    add(writer, Word(id=1, name="x"))
+    folding.sent.clear()
+    read_in(reader, lambda session: session.scalars(select(word.c.name).where(word.c.id == 7)).all())
+    assert folding.sent == []
+
+
+def test_a_primary_key_that_compares_in_another_way_is_not_cached(folding: Processes) -> None:
+    reader, writer = folding.start(), folding.start()
+
+    def amount(session: Session) -> int | None:
+        return session.scalars(select(label.c.amount).where(label.c.name == "abc")).one_or_none()
+
+    add(writer, Label(name="ABC", amount=1))
+    assert not folding.is_hit(reader, amount)
+    (why_not,) = {reason for reason in folding.caches[0].stats()["reasons"] if "label" in str(reason)}
+    assert "primary key of another type in the database than in the mapping" in str(why_not)
+    with Session(writer) as session:
+        session.execute(update(Label).where(Label.name == "abc").values(amount=2))
+        session.commit()
+    assert read_in(reader, amount) == 2
+
+
+@pytest.mark.parametrize("outer", [False, True], ids=["inner", "outer"])
+def test_a_value_does_not_pass_on_through_a_column_that_compares_in_another_way(
+    processes_on: ProcessesOn, outer: bool
+) -> None:
+    """word.name = 'abc' holds for 'ABC', and so does note.name = word.name: note's rows are not those of 'abc' alone."""
+    processes = processes_on("sqlite")
+    processes.run(
+        "CREATE TABLE word (id INTEGER PRIMARY KEY, name VARCHAR(50) COLLATE NOCASE)",
+        "CREATE TABLE note (id INTEGER PRIMARY KEY, name VARCHAR(50))",
+    )
+    reader, writer = processes.start(), processes.start()
+    same = (note.c.name == word.c.name) & (word.c.name == "abc")
+
+    def notes(session: Session) -> list[int | None]:
+        return list(session.scalars(select(note.c.id).select_from(word.join(note, same, isouter=outer))))
+
+    add(writer, Word(id=1, name="ABC"))
+    assert read_in(reader, notes) == ([None] if outer else [])
+    add(writer, Note(id=5, name="ABC"))
+    assert read_in(reader, notes) == [5]
+
+
+def test_numbers_that_a_rounding_column_makes_one_are_seen(processes_on: ProcessesOn) -> None:
+    for kind, declared, one, other in (
+        ("sqlite", "REAL", 2**53, 2**53 + 1),
+        ("postgresql", "double precision", 2**53, 2**53 + 1),
+        ("mariadb", "DOUBLE", 2**53, 2**53 + 1),
+    ):
+        processes = processes_on(kind)
+        processes.run(f"CREATE TABLE number (id {SERIAL[kind]} PRIMARY KEY, amount {declared})")
+        reader, writer = processes.start(), processes.start()
+        assert read_in(reader, numbers_of(one)) == []
+        add(writer, Number(id=1, amount=other))
+        assert read_in(reader, numbers_of(one)) == [1], kind
+
+
+def test_a_number_that_is_clipped_to_what_the_column_holds_is_seen(processes_on: ProcessesOn) -> None:
+    processes = processes_on("mariadb")
+    processes.run("CREATE TABLE number (id INTEGER PRIMARY KEY, amount SMALLINT)")
+    reader, writer = processes.start(), processes.start(**LENIENT)
+    assert read_in(reader, numbers_of(32767)) == []
+    add(writer, Number(id=1, amount=40000))
+    assert read_in(reader, numbers_of(32767)) == [1]
+
+
+def test_a_text_that_is_cut_to_what_the_column_holds_is_seen(processes_on: ProcessesOn) -> None:
+    processes = processes_on("mariadb")
+    processes.run(
+        "CREATE TABLE word (id INTEGER PRIMARY KEY, "
+        "name VARCHAR(3) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin)"
+    )
+    reader, writer = processes.start(), processes.start(**LENIENT)
+    assert read_in(reader, words_named("abc")) == []
+    add(writer, Word(id=1, name="abcdef"))
+    assert read_in(reader, words_named("abc")) == [1]
+
+
+def test_a_null_that_becomes_zero_is_seen(processes_on: ProcessesOn) -> None:
+    processes = processes_on("mariadb")
+    processes.run("CREATE TABLE number (id INTEGER PRIMARY KEY, amount BIGINT NOT NULL)")
+    reader, writer = processes.start(), processes.start(**LENIENT)
+    add(writer, Number(id=1, amount=5))
+    assert read_in(reader, numbers_of(0)) == []
+    with Session(writer) as session:
+        session.get_one(Number, 1).amount = None
+        session.commit()
+    assert read_in(reader, numbers_of(0)) == [1]
+
+
+def test_a_number_that_the_database_computes_unknown_to_the_mapping_is_seen(processes_on: ProcessesOn) -> None:
+    for kind in ("sqlite", "postgresql", "mariadb"):
+        processes = processes_on(kind)
+        amount = "bigint GENERATED ALWAYS AS (base * 2) STORED"
+        processes.run(f"CREATE TABLE doubled (id integer PRIMARY KEY, base integer, amount {amount})")
+        tables = MetaData()
+        doubled = Table(
+            "doubled", tables, Column("id", Integer, primary_key=True), Column("base", Integer),
+            Column("amount", BigInteger, index=True),
+        )  # fmt: skip
+        entity = type("Doubled", (), {})
+        registry().map_imperatively(entity, doubled)
+        processes.run("INSERT INTO doubled (id, base) VALUES (1, 1)")
+        engine = processes.start()
+        processes.caches[-1].close()
+        cache = QueryCache(processes.store, models=[entity])
+        processes.caches.append(cache)
+        engine = create_engine(processes.url, poolclass=NullPool)
+        cache.attach(engine)
+
+        def of_four(session: Session, doubled: Table = doubled) -> list[int]:
+            return list(session.scalars(select(doubled.c.id).where(doubled.c.amount == 4)))
+
+        assert read_in(engine, of_four) == []
+        with Session(engine) as session:
+            session.get_one(entity, 1).base = 2
+            session.commit()
+        assert read_in(engine, of_four) == [1], kind
+
+
+@pytest.mark.parametrize("way", ["unit of work", "core", "many"])
+def test_a_row_given_zero_for_its_number_is_seen_under_the_number_that_the_server_gave(
+    processes_on: ProcessesOn, way: str
+) -> None:
+    processes = processes_on("mariadb")
+    processes.run("CREATE TABLE number (id INTEGER AUTO_INCREMENT PRIMARY KEY, amount BIGINT)")
+    reader, writer = processes.start(), processes.start()
+
+    def first(session: Session) -> list[int]:
+        return list(session.scalars(select(number.c.amount).where(number.c.id == 1)))
+
+    assert read_in(reader, first) == []
+    with Session(writer) as session:
+        if way == "unit of work":
+            session.add(Number(id=0, amount=5))
+        elif way == "core":
+            session.execute(insert(number).values(id=0, amount=5))
+        else:
+            session.execute(insert(number), [{"id": 0, "amount": 5}, {"id": None, "amount": 6}])
+        session.commit()
+    assert read_in(reader, first) == [5]
+
+
+def test_a_row_given_no_number_by_name_is_seen_under_the_number_that_the_server_gave(processes_on: ProcessesOn) -> None:
+    processes = processes_on("mariadb")
+    processes.run("CREATE TABLE number (id INTEGER AUTO_INCREMENT PRIMARY KEY, amount BIGINT)")
+    reader, writer = processes.start(), processes.start()
+
+    def first(session: Session) -> list[int]:
+        return list(session.scalars(select(number.c.amount).where(number.c.id == 1)))
+
+    assert read_in(reader, first) == []
+    with Session(writer) as session:
+        session.execute(insert(number).values(id=None, amount=5))
+        session.commit()
+    assert read_in(reader, first) == [5]
+
+
+def test_processes_that_saw_another_catalog_do_not_trust_each_others_entries(processes_on: ProcessesOn) -> None:
+    """The reader's picture is older than a change made past the cache; the writer's is not."""
+    processes = processes_on("postgresql")
+    processes.run(FOLDING, "CREATE TABLE word (id serial PRIMARY KEY, name varchar(50))")
+    reader = processes.start()
+    assert read_in(reader, words_named("abc")) == []
+    processes.run("ALTER TABLE word ALTER name TYPE varchar(50) COLLATE folding")
+    assert read_in(reader, words_named("x")) == []
+    assert processes.is_hit(reader, words_named("abc"))
+    add(processes.start(), Word(id=1, name="ABC"))
+    assert read_in(reader, words_named("abc")) == [1]
+
+
+def test_ddl_makes_the_catalog_be_read_again(processes_on: ProcessesOn) -> None:
+    processes = processes_on("postgresql")
+    processes.run(FOLDING, "CREATE TABLE word (id serial PRIMARY KEY, name varchar(50))")
+    engine = processes.start()
+    assert read_in(engine, words_named("abc")) == []
+    with engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE word ALTER name TYPE varchar(50) COLLATE folding")
+    assert read_in(engine, words_named("abc")) == []
+    add(engine, Word(id=1, name="ABC"))
+    assert read_in(engine, words_named("abc")) == [1]
