@@ -1,7 +1,7 @@
 # Everything a contributor types. `make` alone lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check format soak bench clean servers
+.PHONY: help setup demo serve test check format soak oracle bench clean servers
 .DELETE_ON_ERROR:
 
 VENV        := .venv
@@ -44,6 +44,9 @@ format: $(VENV)/.installed ## let ruff put the code in order
 
 soak: $(VENV)/.installed servers ## kill gunicorn workers for a minute and check every answer (SECONDS=60)
 	@$(RUN) tests/soak/soak.py --seconds $(or $(SECONDS),60)
+
+oracle: $(VENV)/.installed servers ## compare cached with uncached at random: MINUTES=5 DB=sqlite|postgresql|mariadb
+	@$(RUN) tests/oracle/run.py --minutes $(or $(MINUTES),5) --db $(or $(DB),sqlite)
 
 bench: $(VENV)/.installed ## measure hits against the real query
 	@$(RUN) bench/run.py

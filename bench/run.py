@@ -28,7 +28,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, rela
 from querycache import NoCache, QueryCache
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from servers import POSTGRESQL, database, server  # noqa: E402 - the tests know where a PostgreSQL is
+from servers import POSTGRESQL, database, server
 
 
 class Base(DeclarativeBase):
@@ -125,7 +125,9 @@ def _databases(folder: Path) -> Iterator[tuple[str, str]]:
 def _measure(against: str, url: str, store: str, rounds: int, folder: Path) -> list[dict[str, Any]]:
     engine = create_engine(url)
     _fill(engine)
-    with QueryCache("memory://" if store == "memory" else f"lmdb://{folder}/{against}", models=[Category, Product]) as cache:
+    with QueryCache(
+        "memory://" if store == "memory" else f"lmdb://{folder}/{against}", models=[Category, Product]
+    ) as cache:
         cache.attach(engine)
         results = []
         for position, (name, case) in enumerate(CASES.items(), 1):
@@ -206,7 +208,8 @@ def _print(results: list[dict[str, Any]]) -> None:
     print(f"{'case':<12} {'store':<8} {'against':<18} {'hit / query':>12} {'p10':>8} {'p90':>8}")
     for row in results:
         print(
-            f"{row['case']:<12} {row['store']:<8} {row['against']:<18} {row['ratio']:>12.3f} {row['p10']:>8.3f} {row['p90']:>8.3f}"
+            f"{row['case']:<12} {row['store']:<8} {row['against']:<18} "
+            f"{row['ratio']:>12.3f} {row['p10']:>8.3f} {row['p90']:>8.3f}"
         )
 
 

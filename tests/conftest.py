@@ -14,6 +14,8 @@ from sqlalchemy import Engine, NullPool, create_engine
 
 from servers import MARIADB, POSTGRESQL, Kind, database, empty_database, server
 
+pytest_plugins = ["scenario_fixtures"]
+
 # The same examples every time on the build server; no deadlines anywhere, the machine may be slow.
 settings.register_profile("here", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)

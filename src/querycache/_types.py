@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 Tag: TypeAlias = bytes
-"""The name of something an entry depends on, as the store sees it: unique across binds, holds no row values in the clear but integers and UUIDs."""
+"""The name of something an entry depends on, as the store sees it.
+
+Unique across binds; holds no row values in the clear but integers and UUIDs.
+"""
 
 Guard: TypeAlias = tuple[Tag, bytes]
 """A table's ``T!`` tag and the fingerprint of the tag columns this process knows for that table."""

@@ -11,22 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    Engine,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    create_engine,
-    event,
-    insert,
-    select,
-    update,
-)
+from sqlalchemy import BigInteger, Engine, String, create_engine, event, insert, select, update
 from sqlalchemy.dialects.mysql import VARCHAR
-from sqlalchemy.orm import Session, registry
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import NullPool
 
 from querycache import QueryCache
@@ -39,47 +26,48 @@ EXACT = {
     "mariadb": "VARCHAR(50) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin",
 }
 SERIAL = {"sqlite": "INTEGER", "postgresql": "serial", "mariadb": "INTEGER AUTO_INCREMENT"}
-LENIENT = {"connect_args": {"init_command": "SET sql_mode = ''"}}
+LENIENT: dict[str, Any] = {"connect_args": {"init_command": "SET sql_mode = ''"}}
 
-mapping = registry()
-metadata: MetaData = mapping.metadata
-
-
-def words(name: str) -> Table:
-    text = String(50).with_variant(BYTES, "mysql", "mariadb")
-    return Table(name, metadata, Column("id", Integer, primary_key=True), Column("name", text, index=True))
+TEXT = String(50).with_variant(BYTES, "mysql", "mariadb")
 
 
-def numbers(name: str, amount: Any) -> Table:
-    return Table(name, metadata, Column("id", Integer, primary_key=True), Column("amount", amount, index=True))
+class Base(DeclarativeBase):
+    pass
 
 
-@mapping.mapped
-class Word:
-    __table__ = words("word")
+class Word(Base):
+    __tablename__ = "word"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(TEXT, index=True)
 
 
-@mapping.mapped
-class Note:
-    __table__ = words("note")
+class Note(Base):
+    __tablename__ = "note"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(TEXT, index=True)
 
 
-@mapping.mapped
-class Number:
-    __table__ = numbers("number", BigInteger)
+class Number(Base):
+    __tablename__ = "number"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    amount: Mapped[int | None] = mapped_column(BigInteger, index=True)
 
 
-@mapping.mapped
-class Label:
-    __table__ = Table(
-        "label",
-        metadata,
-        Column("name", String(50).with_variant(BYTES, "mysql", "mariadb"), primary_key=True),
-        Column("amount", Integer),
-    )
+class Label(Base):
+    __tablename__ = "label"
+    name: Mapped[str] = mapped_column(TEXT, primary_key=True)
+    amount: Mapped[int]
 
 
-word, note, number, label = Word.__table__, Note.__table__, Number.__table__, Label.__table__
+class Doubled(Base):
+    """The database makes ``amount`` twice ``base``, which this mapping does not say."""
+
+    __tablename__ = "doubled"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    base: Mapped[int]
+    amount: Mapped[int] = mapped_column(BigInteger, index=True)
+
+
 Read = Callable[[Session], Any]
 
 
@@ -101,7 +89,7 @@ class Processes:
 
     def start(self, **options: Any) -> Engine:
         engine = create_engine(self.url, poolclass=NullPool, **options)
-        self.caches.append(QueryCache(self.store, models=[Word, Note, Number, Label]))
+        self.caches.append(QueryCache(self.store, models=[Word, Note, Number, Label, Doubled]))
         self.caches[-1].attach(engine)
         event.listen(engine, "before_cursor_execute", self._note)
         return engine
@@ -146,11 +134,15 @@ def add(engine: Engine, *rows: Any) -> None:
 
 
 def words_named(name: str) -> Read:
-    return lambda session: list(session.scalars(select(word.c.id).where(word.c.name == name).order_by(word.c.id)))
+    return lambda session: list(session.scalars(select(Word.id).where(Word.name == name).order_by(Word.id)))
 
 
 def numbers_of(amount: int) -> Read:
-    return lambda session: list(session.scalars(select(number.c.id).where(number.c.amount == amount)))
+    return lambda session: list(session.scalars(select(Number.id).where(Number.amount == amount)))
+
+
+def doubled_to_four(session: Session) -> list[int]:
+    return list(session.scalars(select(Doubled.id).where(Doubled.amount == 4)))
 
 
 FOLDING = "CREATE COLLATION folding (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
@@ -164,7 +156,7 @@ SAME_TO_THE_DATABASE = {
 }
 
 
-@pytest.fixture(params=SAME_TO_THE_DATABASE.values(), ids=SAME_TO_THE_DATABASE)
+@pytest.fixture(params=list(SAME_TO_THE_DATABASE.values()), ids=list(SAME_TO_THE_DATABASE))
 def folding(request: pytest.FixtureRequest, processes_on: ProcessesOn) -> Processes:
     """Tables in which 'abc' and 'ABC' are one text to the database, and two by their mapping."""
     kind, declared, before = request.param
@@ -198,10 +190,10 @@ def test_a_row_that_moves_to_the_same_text_is_seen(folding: Processes) -> None:
 def test_such_a_table_is_still_cached_and_by_its_primary_key(folding: Processes) -> None:
     reader, writer = folding.start(), folding.start()
     assert folding.is_hit(reader, words_named("abc"))
-    assert folding.is_hit(reader, lambda session: session.scalars(select(word.c.name).where(word.c.id == 7)).all())
+    assert folding.is_hit(reader, lambda session: session.scalars(select(Word.name).where(Word.id == 7)).all())
     add(writer, Word(id=1, name="x"))
     folding.sent.clear()
-    read_in(reader, lambda session: session.scalars(select(word.c.name).where(word.c.id == 7)).all())
+    read_in(reader, lambda session: session.scalars(select(Word.name).where(Word.id == 7)).all())
     assert folding.sent == []
 
 
@@ -209,7 +201,7 @@ def test_a_primary_key_that_compares_in_another_way_is_not_cached(folding: Proce
     reader, writer = folding.start(), folding.start()
 
     def amount(session: Session) -> int | None:
-        return session.scalars(select(label.c.amount).where(label.c.name == "abc")).one_or_none()
+        return session.scalars(select(Label.amount).where(Label.name == "abc")).one_or_none()
 
     add(writer, Label(name="ABC", amount=1))
     assert not folding.is_hit(reader, amount)
@@ -232,10 +224,10 @@ def test_a_value_does_not_pass_on_through_a_column_that_compares_in_another_way(
         "CREATE TABLE note (id INTEGER PRIMARY KEY, name VARCHAR(50))",
     )
     reader, writer = processes.start(), processes.start()
-    same = (note.c.name == word.c.name) & (word.c.name == "abc")
+    same = (Note.name == Word.name) & (Word.name == "abc")
 
     def notes(session: Session) -> list[int | None]:
-        return list(session.scalars(select(note.c.id).select_from(word.join(note, same, isouter=outer))))
+        return list(session.scalars(select(Note.id).select_from(Word).join(Note, same, isouter=outer)))
 
     add(writer, Word(id=1, name="ABC"))
     assert read_in(reader, notes) == ([None] if outer else [])
@@ -269,8 +261,7 @@ def test_a_number_that_is_clipped_to_what_the_column_holds_is_seen(processes_on:
 def test_a_text_that_is_cut_to_what_the_column_holds_is_seen(processes_on: ProcessesOn) -> None:
     processes = processes_on("mariadb")
     processes.run(
-        "CREATE TABLE word (id INTEGER PRIMARY KEY, "
-        "name VARCHAR(3) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin)"
+        "CREATE TABLE word (id INTEGER PRIMARY KEY, name VARCHAR(3) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin)"
     )
     reader, writer = processes.start(), processes.start(**LENIENT)
     assert read_in(reader, words_named("abc")) == []
@@ -295,29 +286,14 @@ def test_a_number_that_the_database_computes_unknown_to_the_mapping_is_seen(proc
         processes = processes_on(kind)
         amount = "bigint GENERATED ALWAYS AS (base * 2) STORED"
         processes.run(f"CREATE TABLE doubled (id integer PRIMARY KEY, base integer, amount {amount})")
-        tables = MetaData()
-        doubled = Table(
-            "doubled", tables, Column("id", Integer, primary_key=True), Column("base", Integer),
-            Column("amount", BigInteger, index=True),
-        )  # fmt: skip
-        entity = type("Doubled", (), {})
-        registry().map_imperatively(entity, doubled)
         processes.run("INSERT INTO doubled (id, base) VALUES (1, 1)")
         engine = processes.start()
-        processes.caches[-1].close()
-        cache = QueryCache(processes.store, models=[entity])
-        processes.caches.append(cache)
-        engine = create_engine(processes.url, poolclass=NullPool)
-        cache.attach(engine)
 
-        def of_four(session: Session, doubled: Table = doubled) -> list[int]:
-            return list(session.scalars(select(doubled.c.id).where(doubled.c.amount == 4)))
-
-        assert read_in(engine, of_four) == []
+        assert read_in(engine, doubled_to_four) == []
         with Session(engine) as session:
-            session.get_one(entity, 1).base = 2
+            session.get_one(Doubled, 1).base = 2
             session.commit()
-        assert read_in(engine, of_four) == [1], kind
+        assert read_in(engine, doubled_to_four) == [1], kind
 
 
 @pytest.mark.parametrize("way", ["unit of work", "core", "many"])
@@ -329,16 +305,16 @@ def test_a_row_given_zero_for_its_number_is_seen_under_the_number_that_the_serve
     reader, writer = processes.start(), processes.start()
 
     def first(session: Session) -> list[int]:
-        return list(session.scalars(select(number.c.amount).where(number.c.id == 1)))
+        return list(session.scalars(select(Number.amount).where(Number.id == 1)))
 
     assert read_in(reader, first) == []
     with Session(writer) as session:
         if way == "unit of work":
             session.add(Number(id=0, amount=5))
         elif way == "core":
-            session.execute(insert(number).values(id=0, amount=5))
+            session.execute(insert(Number).values(id=0, amount=5))
         else:
-            session.execute(insert(number), [{"id": 0, "amount": 5}, {"id": None, "amount": 6}])
+            session.execute(insert(Number), [{"id": 0, "amount": 5}, {"id": None, "amount": 6}])
         session.commit()
     assert read_in(reader, first) == [5]
 
@@ -349,11 +325,11 @@ def test_a_row_given_no_number_by_name_is_seen_under_the_number_that_the_server_
     reader, writer = processes.start(), processes.start()
 
     def first(session: Session) -> list[int]:
-        return list(session.scalars(select(number.c.amount).where(number.c.id == 1)))
+        return list(session.scalars(select(Number.amount).where(Number.id == 1)))
 
     assert read_in(reader, first) == []
     with Session(writer) as session:
-        session.execute(insert(number).values(id=None, amount=5))
+        session.execute(insert(Number).values(id=None, amount=5))
         session.commit()
     assert read_in(reader, first) == [5]
 

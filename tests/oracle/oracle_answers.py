@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from oracle_questions import Question
 from sqlalchemy import Row, inspect
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.state import InstanceState
-
-from oracle_questions import Question
 
 
 class Disagreement(AssertionError):

@@ -11,11 +11,10 @@ from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 from hypothesis import strategies as st
-from sqlalchemy import Boolean, and_, case, exists, false, func, not_, or_, select, true, tuple_
-from sqlalchemy.orm import aliased
-
 from oracle_schema import Flag, Item, Label, Part, Region, Tool, item_label
 from oracle_values import values_of
+from sqlalchemy import Boolean, and_, case, exists, false, func, not_, or_, select, true, tuple_
+from sqlalchemy.orm import aliased
 
 Condition: TypeAlias = Callable[[Any], Any]
 
@@ -164,4 +163,5 @@ def _subqueries(draw: st.DrawFn, model: type[Any], depth: int) -> Condition:
         linked = select(item_label.c.item_id).where(item_label.c.label_id == label)
         return key_columns(entity, model)[0].in_(linked)
 
-    return draw(st.sampled_from([in_parts, not_in_regions, correlated, scalar, greatest, associated]))
+    shapes: list[Condition] = [in_parts, not_in_regions, correlated, scalar, greatest, associated]
+    return draw(st.sampled_from(shapes))

@@ -12,12 +12,11 @@ from typing import Any, ClassVar, Final
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.orm import Session, SessionTransaction
-
 from oracle_questions import Question, questions
 from oracle_world import World
 from oracle_writes import CoreWrite, SessionWrite, Write, core_writes, writes
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.orm import Session, SessionTransaction
 
 MAX_QUESTIONS: Final = 6
 SLOTS: Final = st.integers(0, 1)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hypothesis import strategies as st
+from oracle_conditions import COLUMNS, RELATIONSHIPS, conditions, key_columns
+from oracle_schema import MODELS, Item, Label, Part, Region, Tool, item_label
 from sqlalchemy import distinct, func, select, union, union_all
 from sqlalchemy.orm import (
     Session,
@@ -25,9 +27,6 @@ from sqlalchemy.orm import (
     subqueryload,
     with_polymorphic,
 )
-
-from oracle_conditions import COLUMNS, RELATIONSHIPS, Condition, conditions, key_columns
-from oracle_schema import MODELS, Item, Label, Part, Region, Tool, item_label
 
 LOADERS: Final = (joinedload, selectinload, subqueryload, immediateload, lazyload)
 
@@ -168,18 +167,21 @@ def aggregates(draw: st.DrawFn) -> Question:
         if kind in ("group", "having"):
             grouped = select(column, func.count(), func.sum(value)).where(*criteria).group_by(column)
             return grouped.having(func.count() > 1) if kind == "having" else grouped
-        what = {
+        what: dict[str, list[Any]] = {
             "count": [func.count()],
             "sum": [func.sum(value), func.count(column)],
             "min max": [func.min(value), func.max(value)],
             "distinct": [func.count(distinct(column))],
-        }[kind]
-        return select(*what).select_from(model).where(*criteria)
+        }
+        return select(*what[kind]).select_from(model).where(*criteria)
 
     return question_of(f"{kind} aggregate", build)
 
 
-_NUMBERS_OF: Final = {model: [n for n in COLUMNS[model] if n in ("id", "rank", "size", "number", "amount", "power", "colour")] for model in MODELS}
+_NUMBERS_OF: Final = {
+    model: [n for n in COLUMNS[model] if n in ("id", "rank", "size", "number", "amount", "power", "colour")]
+    for model in MODELS
+}
 
 
 @st.composite
@@ -262,18 +264,19 @@ def legacy(draw: st.DrawFn) -> Question:
     value = draw(st.integers(1, 2))
 
     def ask(session: Session) -> Sequence[Any]:
-        query = session.query(model).filter(*(one(model) for one in where)).order_by(*key_columns(model, model))
+        query: Any = session.query(model).filter(*(one(model) for one in where)).order_by(*key_columns(model, model))
         if verb == "count":
             return [query.count()]
         if verb == "first":
             return [query.first()]
         if verb == "filter_by" and name in ("id", "region_id", "size", "item_id", "parent_id", "rank", "power"):
-            return query.filter_by(**{name: value}).all()
+            query = query.filter_by(**{name: value})
         if verb == "exists":
             return [session.query(query.order_by(None).exists()).scalar()]
         if verb == "scalars":
-            return session.scalars(query.statement).all()  # type: ignore[call-overload,no-any-return]
-        return query.all()
+            return session.scalars(query.statement).all()
+        found: list[Any] = query.all()
+        return found
 
     return Question(
         f"Query.{verb}",

@@ -58,7 +58,7 @@ class Item(Base):
         secondary=item_label, back_populates="items", order_by="Label.id", passive_deletes=True
     )
 
-    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "item"}
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "item"}  # noqa: RUF012
 
 
 class Tool(Item):
@@ -67,7 +67,7 @@ class Tool(Item):
     id: Mapped[int] = mapped_column(ForeignKey("item.id", ondelete="CASCADE"), primary_key=True)
     power: Mapped[int | None]
 
-    __mapper_args__ = {"polymorphic_identity": "tool"}
+    __mapper_args__ = {"polymorphic_identity": "tool"}  # noqa: RUF012
 
 
 class Part(Base):
@@ -91,16 +91,20 @@ class Label(Base):
         secondary=item_label, back_populates="labels", order_by=Item.id, passive_deletes=True
     )
     uses: Mapped[int] = column_property(
-        select(func.count()).select_from(item_label).where(item_label.c.label_id == id).correlate_except(item_label).scalar_subquery()
+        select(func.count())
+        .select_from(item_label)
+        .where(item_label.c.label_id == id)
+        .correlate_except(item_label)
+        .scalar_subquery()
     )
 
-    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "label"}
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "label"}  # noqa: RUF012
 
 
 class Flag(Label):
     colour: Mapped[int | None] = mapped_column(nullable=True)
 
-    __mapper_args__ = {"polymorphic_identity": "flag"}
+    __mapper_args__ = {"polymorphic_identity": "flag"}  # noqa: RUF012
 
 
 MODELS: tuple[type[Any], ...] = (Region, Item, Tool, Part, Label, Flag)

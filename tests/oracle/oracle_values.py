@@ -26,6 +26,6 @@ def values_of(column: Any, *, nullable: bool = True) -> st.SearchStrategy[Any]:
     if column.primary_key or column.foreign_keys:
         found = NUMBERS if column.name == "number" else KEYS
         return found if not nullable or column.primary_key else st.one_of(found, st.none())
-    of_type = {Boolean: FLAGS, Integer: SMALL, Numeric: PRICES, String: TEXTS}
+    of_type: dict[Any, st.SearchStrategy[Any]] = {Boolean: FLAGS, Integer: SMALL, Numeric: PRICES, String: TEXTS}
     found = next(values for kind, values in of_type.items() if isinstance(column.type, kind))
     return found if nullable else found.filter(lambda value: value is not None)

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any, Final
 
-from sqlalchemy import Engine, create_engine, event, insert, text
-from sqlalchemy.orm import Session
-
 from oracle_answers import Disagreement, answer_to
 from oracle_questions import Question
 from oracle_schema import MODELS, TABLES, Base
+from sqlalchemy import Engine, create_engine, event, insert, text
+from sqlalchemy.orm import Session
+
 from querycache import QueryCache, _sqlalchemy
 from querycache.coherence import snapshots
 from querycache.questions import Bypass
@@ -146,9 +146,7 @@ class World:
     def _require_same(self, question: Question, where: str, cached: Any, truth: Any) -> None:
         self.comparisons += 1
         if cached != truth:
-            raise Disagreement(
-                f"{where} asked {question}\n  the cache says    {cached}\n  the database says {truth}"
-            )
+            raise Disagreement(f"{where} asked {question}\n  the cache says    {cached}\n  the database says {truth}")
 
     def counts(self) -> Mapping[str, int]:
         """Return how often the cache did what."""

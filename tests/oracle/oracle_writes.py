@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hypothesis import strategies as st
-from sqlalchemy import Connection, case, delete, func, insert, literal, select, text, update
-from sqlalchemy.dialects import mysql, postgresql, sqlite
-from sqlalchemy.orm import Session
-
 from oracle_conditions import COLUMNS, RELATIONSHIPS, conditions, key_columns
 from oracle_schema import MODELS, Item, Label, Part, Region, Tool, item_label
 from oracle_values import KEYS, NUMBERS, SMALL, TEXTS, values_of
+from sqlalchemy import Connection, case, delete, func, insert, literal, select, text, update
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.orm import Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +222,9 @@ def core_dml(draw: st.DrawFn) -> CoreWrite:
     value = draw(values_of(table.c[name]))
     key = draw(_identities(model))
     rows = draw(st.lists(_rows(model), min_size=1, max_size=2))
-    way = draw(st.sampled_from(["insert", "insert many", "values", "update", "update by key", "delete", "delete by key"]))
+    way = draw(
+        st.sampled_from(["insert", "insert many", "values", "update", "update by key", "delete", "delete by key"])
+    )
     keys = key_columns(table.c, model)
     by_key = [column == part for column, part in zip(keys, key if isinstance(key, tuple) else (key,), strict=True)]
 
@@ -243,7 +244,9 @@ def core_dml(draw: st.DrawFn) -> CoreWrite:
         else:
             connection.execute(statement)
 
-    what = f"{rows}" if way in ("insert", "insert many", "values") else f"{key} {name} = {value!r} where {where(table.c)}"
+    what = (
+        f"{rows}" if way in ("insert", "insert many", "values") else f"{key} {name} = {value!r} where {where(table.c)}"
+    )
     return CoreWrite(f"Core {way} {table.name} {what}", perform)
 
 
@@ -270,10 +273,8 @@ def upserts(draw: st.DrawFn) -> CoreWrite:
         values = {"id": key, "name": name, "rank": rank}
         if dialect in ("mysql", "mariadb"):
             statement: Any = mysql.insert(Region).values(values)
-            if way == "update":
-                statement = statement.on_duplicate_key_update(rank=rank)
-            else:
-                statement = statement.prefix_with("IGNORE")
+            updated, ignored = statement.on_duplicate_key_update(rank=rank), statement.prefix_with("IGNORE")
+            statement = updated if way == "update" else ignored
         else:
             statement = (sqlite.insert if dialect == "sqlite" else postgresql.insert)(Region).values(values)
             if way == "replace" and dialect == "sqlite":
@@ -294,7 +295,8 @@ def copies(draw: st.DrawFn) -> CoreWrite:
     way = draw(st.sampled_from(["insert", "update", "case"]))
 
     def perform(connection: Connection) -> None:
-        items, parts = Item.__table__, Part.__table__
+        items: Any = Item.__table__
+        parts: Any = Part.__table__
         if way == "insert":
             chosen = select(items.c.id, literal(number), items.c.size).where(items.c.id >= item)
             connection.execute(insert(parts).from_select(["item_id", "number", "amount"], chosen))

@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
-
 from oracle_machine import machine_on
 from oracle_world import World
+
 from servers import MARIADB, POSTGRESQL, database, server
 
 ROUND: Final = 20

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import func, select, update
-from sqlalchemy.orm import Session
-
 from oracle_schema import Region
 from oracle_world import World
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
 
 
 @pytest.fixture

@@ -36,9 +36,10 @@ from sqlalchemy.orm import Session
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
+from soak_app import BUCKETS, Base, Item  # noqa: E402
+
 from own_servers import free_port  # noqa: E402 - the tests' own modules
 from servers import POSTGRESQL, database, server  # noqa: E402
-from soak_app import BUCKETS, Base, Item  # noqa: E402
 
 WAYS = ("flush", "core", "text")
 
@@ -129,7 +130,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--readers", type=int, default=6, help="reading threads (default 6)")
     parser.add_argument("--writers", type=int, default=2, help="writing threads (default 2)")
     parser.add_argument("--items", type=int, default=60, help="rows (default 60)")
-    parser.add_argument("--pause", type=float, default=0.05, help="seconds between two writes of a writer (default 0.05)")
+    parser.add_argument(
+        "--pause", type=float, default=0.05, help="seconds between two writes of a writer (default 0.05)"
+    )
     parser.add_argument("--json", help="write the tally to a file")
     return parser.parse_args()
 
@@ -176,7 +179,10 @@ def _hammer(options: argparse.Namespace, port: int, master: int, tally: Tally) -
     history, lock, stop = History(options.items), threading.Lock(), threading.Event()
     jobs = [
         *(lambda: _read(port, options.items, history, tally, lock, stop) for _ in range(options.readers)),
-        *(lambda: _write(port, options.items, options.pause, history, tally, lock, stop) for _ in range(options.writers)),
+        *(
+            lambda: _write(port, options.items, options.pause, history, tally, lock, stop)
+            for _ in range(options.writers)
+        ),
     ]
     threads = [threading.Thread(target=job, daemon=True) for job in jobs]
     for thread in threads:
@@ -201,9 +207,7 @@ def _kill_one(master: int, tally: Tally) -> None:
             tally.kills += 1
 
 
-def _read(
-    port: int, items: int, history: History, tally: Tally, lock: threading.Lock, stop: threading.Event
-) -> None:
+def _read(port: int, items: int, history: History, tally: Tally, lock: threading.Lock, stop: threading.Event) -> None:
     client = Client(port)
     while not stop.is_set():
         path = f"/item/{random.randrange(items)}" if random.random() < 0.7 else f"/bucket/{random.randrange(BUCKETS)}"
@@ -221,7 +225,9 @@ def _read(
                 tally.violations.append(f"{path}: {len(rows)} rows")
             for key, version in rows:
                 if version < floors[key]:
-                    tally.violations.append(f"{path}: item {key} at version {version}, known before: {floors[key]}, hit={hit}")
+                    tally.violations.append(
+                        f"{path}: item {key} at version {version}, known before: {floors[key]}, hit={hit}"
+                    )
         for key, version in rows:
             history.raise_to(key, version)
 

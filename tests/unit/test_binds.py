@@ -164,3 +164,32 @@ def test_another_default_schema_is_another_way_to_the_same_tags() -> None:
 
 def test_a_name_of_the_identity_stands_in_tags_as_a_digest() -> None:
     assert "a database" not in bind_of().tag.decode()
+
+
+def test_facts_are_those_of_the_latest_picture() -> None:
+    bind = bind_of()
+    assert bind.facts(item).tag_keys == ("shelf_id",)
+    numeric = [Said(("public", "item"), "id", "int"), Said(("public", "item"), "shelf_id")]
+    bind.learn(build_survey([Relation(("public", "item"))], columns=numeric), bind.survey_version)
+    facts = bind.facts(item)
+    assert (facts.tag_keys, "shelf_id" in facts.distrusted) == ((), True)
+    assert facts.guard != bind_of().facts(item).guard
+
+
+def test_binds_of_other_settings_are_others_with_the_same_tags_and_forget_together() -> None:
+    binds = Binds()
+    one = binds.bind_of("x", Profile("x", settings="1"), POSTGRESQL)
+    other = binds.bind_of("x", Profile("x", settings="2"), POSTGRESQL)
+    other.learn(CATALOG, other.survey_version)
+    assert (one is other, one.tag) == (False, other.tag)
+    one.forget_survey()
+    assert other.survey is None
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [(0, False), (1, True), (-5, True), (-6, False), (8, True), (9, False), (None, False), (True, True)],
+)
+def test_a_column_keeps_the_numbers_that_it_has_room_for_and_does_not_replace(value: object, kept: bool) -> None:
+    said = Said(("public", "item"), "id", "int", low=-5, high=8, replaces_null=True, replaces_zero=True)
+    assert said.keeps(value) is kept

@@ -295,9 +295,7 @@ def test_a_value_that_is_not_known_widens() -> None:
 
 def test_the_bind_and_each_table_are_always_named() -> None:
     both = reads(select(p, u))
-    made = tags_of(
-        both, "x", lambda bind: None, lambda table: table_name_of(table, None), SQLITE, lambda table: None
-    )
+    made = tags_of(both, "x", lambda bind: None, lambda table: table_name_of(table, None), SQLITE, lambda table: None)
     assert made.tags[0] == b"x/"
     assert [tag for tag, _ in made.guards] == [b"x/main.p!", b"x/main.u!"]
 

@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Protocol
 from querycache.databases import mysql, postgresql, sqlite
 from querycache.databases.driver import autocommit_of, in_transaction_of
 from querycache.databases.profile import Profile
-from querycache.databases.survey import Action, Column, ColumnKind, ForeignKey, Kind, Survey, Table, TableName, build_survey
+from querycache.databases.survey import (
+    Action,
+    Column,
+    ColumnKind,
+    ForeignKey,
+    Kind,
+    Survey,
+    Table,
+    TableName,
+    build_survey,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect

@@ -17,7 +17,17 @@ from typing import TYPE_CHECKING, Final
 
 from querycache.databases.driver import Row, row_of, rows_of, settings_of, text_of
 from querycache.databases.profile import Profile
-from querycache.databases.survey import Action, Column, ColumnKind, ForeignKey, Kind, Survey, Table, TableName, build_survey
+from querycache.databases.survey import (
+    Action,
+    Column,
+    ColumnKind,
+    ForeignKey,
+    Kind,
+    Survey,
+    Table,
+    TableName,
+    build_survey,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
@@ -146,7 +156,7 @@ _ACTIONS: Final[dict[str, Action]] = {
 def profile_of(dialect: Dialect, dbapi_connection: DBAPIConnection, pool: Pool | None) -> Profile:
     """Ask a MySQL or MariaDB server."""
     schema = "information_schema" if _is_mariadb(dialect, dbapi_connection) else "performance_schema"
-    said = {text_of(name): text_of(value) for name, value in rows_of(dbapi_connection, _profile_sql(schema))}
+    said = {text_of(name): text_of(value) for name, value in _rows_of(dbapi_connection, _profile_sql(schema))}
     identity = _identity_of(said)
     return Profile(
         identity=identity,
@@ -157,6 +167,11 @@ def profile_of(dialect: Dialect, dbapi_connection: DBAPIConnection, pool: Pool |
         is_replica=_is_replica(said),
         settings=settings_of(said.get(name) for name in (*_SETTINGS, "current_user")),
     )
+
+
+def _rows_of(dbapi_connection: DBAPIConnection, sql: str) -> list[Row]:
+    """Fetch all rows, whatever this connection's sql_select_limit."""
+    return rows_of(dbapi_connection, f"{sql} LIMIT {2**64 - 1}")
 
 
 def _is_mariadb(dialect: Dialect, dbapi_connection: DBAPIConnection) -> bool:
@@ -210,13 +225,13 @@ def _is_on(setting: str) -> bool:
 
 def survey_of(dialect: Dialect, dbapi_connection: DBAPIConnection) -> Survey:
     """Read the catalog of the whole server, as far as the user may see it."""
-    firing = {(text_of(schema), text_of(name)) for schema, name in rows_of(dbapi_connection, _TRIGGERS_SQL)}
-    rights = _trigger_rights_of(rows_of(dbapi_connection, _TRIGGER_RIGHTS_SQL))
-    columns = [_column_of(row) for row in rows_of(dbapi_connection, _COLUMNS_SQL)]
+    firing = {(text_of(schema), text_of(name)) for schema, name in _rows_of(dbapi_connection, _TRIGGERS_SQL)}
+    rights = _trigger_rights_of(_rows_of(dbapi_connection, _TRIGGER_RIGHTS_SQL))
+    columns = [_column_of(row) for row in _rows_of(dbapi_connection, _COLUMNS_SQL)]
     return build_survey(
-        tables=[_table_of(row, firing, rights) for row in rows_of(dbapi_connection, _TABLES_SQL)],
+        tables=[_table_of(row, firing, rights) for row in _rows_of(dbapi_connection, _TABLES_SQL)],
         foreign_keys=_foreign_keys_of(dbapi_connection, columns),
-        user_functions=[text_of(name) for (name,) in rows_of(dbapi_connection, _ROUTINES_SQL)],
+        user_functions=[text_of(name) for (name,) in _rows_of(dbapi_connection, _ROUTINES_SQL)],
         columns=columns,
     )
 
@@ -299,11 +314,11 @@ def _table_of(row: Row, firing: set[TableName], rights: _TriggerRights) -> Table
 
 
 def _foreign_keys_of(dbapi_connection: DBAPIConnection, of_tables: Iterable[Column]) -> list[ForeignKey]:
-    rules = rows_of(dbapi_connection, _RULES_SQL)
+    rules = _rows_of(dbapi_connection, _RULES_SQL)
     if not rules:
         return []
     columns: defaultdict[tuple[str, ...], list[tuple[str, str]]] = defaultdict(list)
-    for row in rows_of(dbapi_connection, _KEY_COLUMNS_SQL):
+    for row in _rows_of(dbapi_connection, _KEY_COLUMNS_SQL):
         schema, table, constraint, column, parent_column = (text_of(value) for value in row)
         columns[schema, table, constraint].append((column, parent_column))
     computed = {(*column.table, column.name) for column in of_tables if column.is_computed}

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Final
 
 from querycache.databases.driver import Row, row_of, rows_of, settings_of, text_of
 from querycache.databases.profile import Profile
-from querycache.databases.survey import Action, Column, ColumnKind, ForeignKey, Kind, Survey, Table, TableName, build_survey
+from querycache.databases.survey import (
+    Action,
+    Column,
+    ColumnKind,
+    ForeignKey,
+    Kind,
+    Survey,
+    Table,
+    TableName,
+    build_survey,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect

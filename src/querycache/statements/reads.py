@@ -144,8 +144,7 @@ def trusted_reads(reads: SelectReads, distrusted: Callable[[Table], Collection[s
     """Return the reads without what was narrowed by way of columns that the database compares in another way."""
     elements = tuple(
         ElementRead(element.table, None)
-        if element.narrowing is not None
-        and any(name in distrusted(table) for table, name in element.narrowing.through)
+        if element.narrowing is not None and any(name in distrusted(table) for table, name in element.narrowing.through)
         else element
         for element in reads.elements
     )

@@ -167,9 +167,8 @@ def _inspect(root: Any) -> tuple[frozenset[str], list[UpdateBase], bool]:
             functions.add(str(getattr(element, "name", "") or type(element).__name__).lower())
         elif isinstance(element, UpdateBase):
             written.append(element)
-        elif (
-            isinstance(element, TextClause)
-            or (getattr(element, "is_literal", False) and not _harmless_literal(element))
+        elif isinstance(element, TextClause) or (
+            getattr(element, "is_literal", False) and not _harmless_literal(element)
         ):
             opaque = True
     for attribute in ("_prefixes", "_suffixes", "_statement_hints"):
