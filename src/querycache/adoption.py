@@ -36,6 +36,7 @@ The default is shared by all processes of the machine: whoever configures nothin
 
 _MODELS: weakref.WeakKeyDictionary[type[Any], Regions] = weakref.WeakKeyDictionary()
 _CACHES: dict[tuple[Any, ...], tuple[QueryCache, list[Any]]] = {}
+_LEFT_ALONE: weakref.WeakSet[Engine] = weakref.WeakSet()
 _LOCK: Final = threading.RLock()
 
 
@@ -48,12 +49,17 @@ def declare(model: type[Any], cache_regions: Regions) -> None:
         event.listen(Session, "after_transaction_create", _adopt_before_connecting)
 
 
+def leave_alone(engine: Engine) -> None:
+    """Never attach an engine by itself: its application has the cache off."""
+    _LEFT_ALONE.add(engine)
+
+
 def adopt(session: Session) -> None:
     """Attach the engines of a Session that belong to declared models and to no cache yet."""
     wanted: dict[Engine, dict[str, Any]] = {}
     for model, cache_regions in list(_MODELS.items()):
         engine = engine_of(session, model)
-        if engine is not None and attachment_of(engine) is None:
+        if engine is not None and engine not in _LEFT_ALONE and attachment_of(engine) is None:
             _merge(wanted.setdefault(engine, {}), cache_regions, model)
     for engine, merged in wanted.items():
         with _LOCK:

@@ -38,17 +38,20 @@ Answer: TypeAlias = tuple[Question, Lookup, Sequence[Sequence[Any]]]
 
 @dataclass(slots=True)
 class SessionNotes:
-    """What the cache keeps with one Session: what was served before it had a connection."""
+    """What the cache keeps with one Session: what was served before it had a connection.
 
-    identity_map: Any
+    Kept until a transaction ends. ``close()`` of a Session that had none cannot be told from ``expunge_all()``: what was
+    served before it is compared as well, which may ask for a needless retry and never misses a needed one.
+    """
+
     served: dict[Dialect, Served] = field(default_factory=dict)
 
 
 def notes_of(session: Session) -> SessionNotes:
-    """Return what is kept with a Session; anew after it was closed."""
+    """Return what is kept with a Session."""
     notes: SessionNotes | None = session.info.get(NOTES)
-    if notes is None or notes.identity_map is not session.identity_map:
-        notes = session.info[NOTES] = SessionNotes(session.identity_map)
+    if notes is None:
+        notes = session.info[NOTES] = SessionNotes()
     return notes
 
 

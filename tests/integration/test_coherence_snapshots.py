@@ -165,6 +165,17 @@ def test_after_the_snapshot_moved_a_second_try_succeeds(world: World) -> None:
         pin(session)
 
 
+def test_what_was_served_is_compared_also_after_expunge_all(world: World) -> None:
+    process, writer = repeatable(world), world.process()
+    read_in(process, name_of)
+    with process.session() as session:
+        name_of(session)
+        session.expunge_all()
+        rename(writer, "b")
+        with pytest.raises(SnapshotMovedError):
+            pin(session)
+
+
 def test_with_continue_a_moved_snapshot_is_counted(world: World) -> None:
     process, writer = repeatable(world, on_snapshot_moved="continue"), world.process()
     read_in(process, name_of)

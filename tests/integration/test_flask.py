@@ -20,8 +20,9 @@ from flask_sqlalchemy_lite import SQLAlchemy as Lite
 from sqlalchemy import String, event, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from querycache import ConfigurationError, Event, NotAttachedError, Region, StoreUnavailable
+from querycache import ConfigurationError, Event, NotAttachedError, Region, StoreUnavailable, adoption
 from querycache.flask import QueryCache
+from querycache.session import attachment_of
 
 
 @dataclass
@@ -429,6 +430,17 @@ def test_a_disabled_cache_listens_to_no_engine_and_opens_no_store(plain: Callabl
 
     assert shop.cache.current.engines == []
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_disabled_cache_keeps_models_from_attaching_its_engines(plain: Callable[..., Shop]) -> None:
+    shop = plain(QUERYCACHE_ENABLED=False)
+    adoption.declare(shop.Product, {"default": "memory://"})
+    try:
+        shop.name_of(shop.Product)
+        with shop.app.app_context():
+            assert [attachment_of(shop.engine_of(model)) for model in shop.models.values()] == [None, None]
+    finally:
+        del adoption._MODELS[shop.Product]
 
 
 def test_a_disabled_cache_takes_every_call(plain: Callable[..., Shop]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from querycache import cache as core
+from querycache.adoption import leave_alone
 from querycache.explain import Explanation
 
 
@@ -19,7 +20,9 @@ class DisabledCache(core.QueryCache):
     """The cache of an application with ``QUERYCACHE_ENABLED = False``."""
 
     def attach(self, target: Any, *, name: str | None = None) -> None:
-        """Attach nothing."""
+        """Attach nothing, and have nobody else attach it."""
+        for engine in core.engines_of(target):
+            leave_alone(engine)
 
     def invalidate(self, *targets: Any) -> None:
         """Drop nothing, as nothing is cached."""
