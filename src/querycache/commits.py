@@ -32,9 +32,7 @@ def commit(
     if state is None:
         send()
         return
-    for facts in state.inserts.values():
-        # Rows whose execution never reported its keys.
-        state.pending.add(facts.key_tags(None))
+    _widen_unreported(state)
     if not state.pending:
         send()
         state.end()
@@ -53,6 +51,12 @@ def commit(
         _after_failure(state, coherence, marks, outcome_of(error, dialect, raw))
         raise
     finish(state, coherence, marks)
+
+
+def _widen_unreported(state: ConnectionState) -> None:
+    """Take the whole table where an execution never reported the keys of the rows that it inserted."""
+    for facts in state.inserts.values():
+        state.pending.add(facts.key_tags(None))
 
 
 def _after_failure(state: ConnectionState, coherence: Coherence, marks: list[Mark], outcome: Outcome) -> None:
@@ -118,6 +122,7 @@ def _hook_two_phase(dialect: Dialect, coherence: Coherence, state_of: StateOf, b
     def do_prepare_twophase(connection: Any, xid: Any) -> None:
         state = state_of(connection.connection)
         if state is not None:
+            _widen_unreported(state)
             prepared[xid] = state.pending.tag_set(state.bind.tag)
             while len(prepared) > MAX_PREPARED:
                 prepared.popitem(last=False)

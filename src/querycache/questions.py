@@ -19,7 +19,7 @@ from querycache._types import Tag, TagSet
 from querycache.coherence.binds import Bind
 from querycache.engine import Attachment
 from querycache.options import CacheRequest
-from querycache.policy import Policies, Policy
+from querycache.policy import Operation, Policies, Policy
 from querycache.rows.codec import UnsupportedValue
 from querycache.statements import tags as naming
 from querycache.statements.fingerprint import Shape, key_of, shape_of
@@ -72,7 +72,7 @@ class Questions:
     def __init__(self, policies: Policies, regions: Mapping[str, tuple[int, float]]) -> None:
         self.policies = policies
         self.regions = regions
-        self._shapes: weakref.WeakKeyDictionary[Any, Shape] = weakref.WeakKeyDictionary()
+        self._shapes: weakref.WeakKeyDictionary[Any, tuple[Shape, Operation]] = weakref.WeakKeyDictionary()
 
     def of(
         self,
@@ -106,12 +106,14 @@ class Questions:
         )
         if compilation.extracted is None:
             return Bypass("SQLAlchemy gives the statement no cache key")
-        shape = self._shapes.get(compilation.compiled)
-        if shape is None:
-            shape = self._shapes[compilation.compiled] = shape_of(compilation.compiled, attachment.dialect)
+        known = self._shapes.get(compilation.compiled)
+        if known is None:
+            shape = shape_of(compilation.compiled, attachment.dialect)
+            known = self._shapes[compilation.compiled] = shape, _operation_of(statement, shape)
+        shape, operation = known
         if shape.reads is None:
             return Bypass(shape.why_not or "not cacheable", shape.defect)
-        policies = self._policies_of(shape, bind, options.get("schema_translate_map"), request, statement)
+        policies = self._policies_of(shape, bind, options.get("schema_translate_map"), request, operation)
         if isinstance(policies, Bypass):
             return policies
         return Form(shape, policies, engine, bind, options, compilation)
@@ -155,12 +157,11 @@ class Questions:
         bind: Bind,
         schema_map: Mapping[str | None, str | None] | None,
         request: CacheRequest | None,
-        statement: Any,
+        operation: Operation,
     ) -> Bypass | list[Policy]:
         """Return the policies of a statement's tables, or say why they may not be cached."""
         assert shape.reads is not None
         policies: list[Policy] = []
-        operation = _operation_of(statement, shape)
         for element in shape.reads.elements:
             table: Table = element.table
             policy = self.policies.of(_sqlalchemy.plain_table(table))
@@ -208,13 +209,10 @@ class Questions:
         )
 
 
-def _operation_of(statement: Any, shape: Shape) -> str:
-    entities = [column.get("entity") for column in getattr(statement, "column_descriptions", ())]
-    columns = [column.get("expr") for column in getattr(statement, "column_descriptions", ())]
-    if not entities or any(
-        entity is None or entity is not expr for entity, expr in zip(entities, columns, strict=True)
-    ):
+def _operation_of(statement: Any, shape: Shape) -> Operation:
+    columns = getattr(statement, "column_descriptions", ())
+    whole = [column.get("entity") is not None and column.get("entity") is column.get("expr") for column in columns]
+    if shape.reads is None or not whole or not all(whole):
         return "columns"
-    assert shape.reads is not None
     narrowing = shape.reads.elements[0].narrowing
     return "get" if narrowing is not None and narrowing.by_primary_key else "list"

@@ -164,7 +164,9 @@ def named_tag(bind: str, region: str, name: str) -> Tag:
     return f"{_encode(bind)}/={_encode(region)}={digest}".encode()
 
 
+@lru_cache(maxsize=4096)
 def _encode(text: str) -> str:
+    # Names of binds, schemas, tables and columns, the same again with every read.
     return quote(text, safe="", errors="surrogatepass").replace(".", "%2E").replace("~", "%7E")
 
 
