@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sqlite3
 from collections.abc import Sequence
 from decimal import Decimal
@@ -127,7 +128,7 @@ def shape_of(value: object) -> object:
 @pytest.mark.parametrize("column", POSTGRESQL_COLUMNS)
 @pytest.mark.parametrize("binary", [False, True], ids=["text", "binary"])
 def test_a_postgresql_column_comes_back(postgresql_url: str, column: str, binary: bool) -> None:
-    psycopg = pytest.importorskip("psycopg")
+    psycopg = importlib.import_module("psycopg")
     address = make_url(postgresql_url).set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(address) as connection, connection.cursor(binary=binary) as cursor:
         cursor.execute("SET TIME ZONE 'Europe/Berlin'")
@@ -137,7 +138,7 @@ def test_a_postgresql_column_comes_back(postgresql_url: str, column: str, binary
 
 
 def test_all_postgresql_columns_come_back_from_one_row(postgresql_url: str) -> None:
-    psycopg = pytest.importorskip("psycopg")
+    psycopg = importlib.import_module("psycopg")
     address = make_url(postgresql_url).set(drivername="postgresql").render_as_string(hide_password=False)
     columns = [f"""'{text.replace("'", "''")}'::{column}""" for column, text in POSTGRESQL_COLUMNS.items()]
     sql = f"SELECT {', '.join(columns)} UNION ALL SELECT {', '.join('NULL' for _ in columns)}"
@@ -147,8 +148,8 @@ def test_all_postgresql_columns_come_back_from_one_row(postgresql_url: str) -> N
 
 
 def test_a_postgresql_composite_is_refused(postgresql_url: str) -> None:
-    psycopg = pytest.importorskip("psycopg")
-    composite = pytest.importorskip("psycopg.types.composite")
+    psycopg = importlib.import_module("psycopg")
+    composite = importlib.import_module("psycopg.types.composite")
     address = make_url(postgresql_url).set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(address) as connection:
         connection.execute("CREATE TYPE b_pair AS (a int, b text)")
@@ -160,7 +161,7 @@ def test_a_postgresql_composite_is_refused(postgresql_url: str) -> None:
 
 @pytest.mark.parametrize("column", MARIADB_COLUMNS)
 def test_a_mariadb_column_comes_back(mariadb_url: str, column: str) -> None:
-    pymysql = pytest.importorskip("pymysql")
+    pymysql = importlib.import_module("pymysql")
     url = make_url(mariadb_url)
     with pymysql.connect(
         host=url.host,

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from dogpile.cache import make_region
 from sqlalchemy import Engine, event, text
 from sqlalchemy.orm import Session
 
@@ -23,9 +24,6 @@ import querycache
 import querycache.legacy
 from querycache import FromCache, Region
 from querycache.session import attachment_of
-
-pytest.importorskip("flask_sqlalchemy")
-make_region = pytest.importorskip("dogpile.cache").make_region
 
 SOURCE = Path(__file__).with_name("seed_app.py.txt")
 DATABASE_LINE = "sqlite:////tmp/test.db"

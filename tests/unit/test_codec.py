@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import importlib
 import ipaddress
 import struct
 import sys
@@ -194,8 +195,8 @@ def test_a_description_comes_back_with_names_and_type_codes() -> None:
 
 
 def test_types_that_psycopg_brings_come_back() -> None:
-    ranges = pytest.importorskip("psycopg.types.range")
-    multiranges = pytest.importorskip("psycopg.types.multirange")
+    ranges = importlib.import_module("psycopg.types.range")
+    multiranges = importlib.import_module("psycopg.types.multirange")
     rows = [
         (ranges.Range(1, 5, "[)"),),
         (ranges.Range(None, Decimal("1.50"), "(]"),),
@@ -424,7 +425,7 @@ def test_a_forged_payload_nested_without_end_is_rejected() -> None:
 
 
 def test_a_range_is_rejected_where_psycopg_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    ranges = pytest.importorskip("psycopg.types.range")
+    ranges = importlib.import_module("psycopg.types.range")
     payload = encode_rows(KEY, described(1), [(ranges.Range(1, 2),)])
     monkeypatch.setitem(sys.modules, "psycopg.types.range", None)
     with pytest.raises(PayloadRejected):
