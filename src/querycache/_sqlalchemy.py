@@ -216,6 +216,12 @@ def autoflush(session: Session) -> None:
     session._autoflush()
 
 
+def autobegin(session: Session) -> None:
+    """Begin the session's transaction as its first statement does; no connection is checked out for that."""
+    if session._transaction is None:
+        session._autobegin_t()
+
+
 def reads_at_autoflush(state: ORMExecuteState) -> bool:
     """Tell whether the session would flush before this statement."""
     if state._compile_state_cls is None:

@@ -38,11 +38,7 @@ Answer: TypeAlias = tuple[Question, Lookup, Sequence[Sequence[Any]]]
 
 @dataclass(slots=True)
 class SessionNotes:
-    """What the cache keeps with one Session: what was served before it had a connection.
-
-    Kept until a transaction ends. ``close()`` of a Session that had none cannot be told from ``expunge_all()``: what was
-    served before it is compared as well, which may ask for a needless retry and never misses a needed one.
-    """
+    """What the cache keeps with one Session, until its transaction ends: what was served before it had a connection."""
 
     served: dict[Dialect, Served] = field(default_factory=dict)
 
@@ -121,6 +117,8 @@ class Reader:
             return Bypass(declined)
         if _sqlalchemy.reads_at_autoflush(orm):
             _sqlalchemy.autoflush(orm.session)
+        # Else a rollback after nothing but hits would expire nothing, and a second try would see what the first one saw.
+        _sqlalchemy.autobegin(orm.session)
         notes = notes_of(orm.session)
         connection = _sqlalchemy.connection_of(orm.session, engine)
         state = None if connection is None else attachment.state_of(connection)

@@ -356,6 +356,20 @@ def test_s75_an_expired_instance_is_refreshed_by_a_hit(shop: World) -> None:
         assert shop.sent == []
 
 
+def test_s75_a_rollback_after_nothing_but_hits_expires_what_they_loaded(shop: World) -> None:
+    shop.prime(get(Product, 1))
+    with shop.session() as session:
+        shop.sent.clear()
+        apple = session.get_one(Product, 1)
+        assert shop.sent == []
+        with shop.session() as other:
+            other.get_one(Product, 1).name = "changed"
+            other.commit()
+        session.rollback()
+        assert session.get_one(Product, 1) is apple
+        assert apple.name == "changed"
+
+
 def test_s75_a_deleted_instance_is_not_brought_back_by_a_hit(shop: World) -> None:
     shop.prime(in_category(2), names(Product.category_id == 2))
     with shop.session() as session:

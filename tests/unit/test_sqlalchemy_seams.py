@@ -296,6 +296,14 @@ def test_autoflush_flushes_as_a_query_would(engine: Engine) -> None:
             assert session.new
 
 
+def test_a_session_s_transaction_begins_without_a_connection(engine: Engine) -> None:
+    with Session(engine) as session:
+        seams.autobegin(session)
+        seams.autobegin(session)
+        assert session.in_transaction()
+        assert seams.connection_of(session, engine) is None
+
+
 def test_a_statement_may_say_that_it_does_not_autoflush(engine: Engine) -> None:
     with Session(engine) as session:
         assert orm_state_of(session, select(Pet), seams.reads_at_autoflush)
