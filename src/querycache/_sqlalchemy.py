@@ -18,6 +18,7 @@ from sqlalchemy.engine.cursor import (
     CursorFetchStrategy,
     FullyBufferedCursorFetchStrategy,
 )
+from sqlalchemy.engine.util import TransactionalContext
 from sqlalchemy.orm import ORMExecuteState, Session
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import BindParameter
@@ -217,7 +218,11 @@ def autoflush(session: Session) -> None:
 
 
 def autobegin(session: Session) -> None:
-    """Begin the session's transaction as its first statement does; no connection is checked out for that."""
+    """Begin the session's transaction as its first statement does; no connection is checked out for that.
+
+    Refuse what a statement is refused: one within ``with session.begin():`` after that transaction has ended.
+    """
+    TransactionalContext._trans_ctx_check(session)
     if session._transaction is None:
         session._autobegin_t()
 

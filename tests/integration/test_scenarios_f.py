@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, String, bindparam, event, literal, select, text, update
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.horizontal_shard import ShardedSession, set_shard_id
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.orm.exc import StaleDataError
@@ -368,6 +369,15 @@ def test_s75_a_rollback_after_nothing_but_hits_expires_what_they_loaded(shop: Wo
         session.rollback()
         assert session.get_one(Product, 1) is apple
         assert apple.name == "changed"
+
+
+@pytest.mark.parametrize("begin", [Session.begin, Session.begin_nested])
+def test_s75_a_hit_is_refused_where_a_query_is_in_a_context_whose_transaction_ended(shop: World, begin: Any) -> None:
+    shop.prime(get(Product, 1))
+    with shop.session() as session, begin(session) as transaction:
+        transaction.rollback()
+        with pytest.raises(InvalidRequestError, match="closed transaction inside context manager"):
+            session.get(Product, 1)
 
 
 def test_s75_a_deleted_instance_is_not_brought_back_by_a_hit(shop: World) -> None:

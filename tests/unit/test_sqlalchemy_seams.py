@@ -25,6 +25,7 @@ from sqlalchemy import (
     tuple_,
 )
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
@@ -302,6 +303,13 @@ def test_a_session_s_transaction_begins_without_a_connection(engine: Engine) -> 
         seams.autobegin(session)
         assert session.in_transaction()
         assert seams.connection_of(session, engine) is None
+
+
+def test_a_transaction_that_ended_within_its_context_is_not_begun_anew(engine: Engine) -> None:
+    with Session(engine) as session, session.begin():
+        session.commit()
+        with pytest.raises(InvalidRequestError, match="closed transaction inside context manager"):
+            seams.autobegin(session)
 
 
 def test_a_statement_may_say_that_it_does_not_autoflush(engine: Engine) -> None:
