@@ -220,7 +220,7 @@ def autoflush(session: Session) -> None:
 def autobegin(session: Session) -> None:
     """Begin the session's transaction as its first statement does; no connection is checked out for that.
 
-    Refuse what a statement is refused: one within ``with session.begin():`` after that transaction has ended.
+    Raises as a statement does within ``with session.begin_nested():`` after that savepoint has ended.
     """
     TransactionalContext._trans_ctx_check(session)
     if session._transaction is None:

@@ -305,9 +305,9 @@ def test_a_session_s_transaction_begins_without_a_connection(engine: Engine) -> 
         assert seams.connection_of(session, engine) is None
 
 
-def test_a_transaction_that_ended_within_its_context_is_not_begun_anew(engine: Engine) -> None:
-    with Session(engine) as session, session.begin():
-        session.commit()
+def test_where_a_savepoint_ended_within_its_context_beginning_is_refused(engine: Engine) -> None:
+    with Session(engine) as session, session.begin_nested() as savepoint:
+        savepoint.rollback()
         with pytest.raises(InvalidRequestError, match="closed transaction inside context manager"):
             seams.autobegin(session)
 
