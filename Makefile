@@ -1,7 +1,7 @@
 # Everything a contributor types. `make` alone lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check format soak oracle bench clean servers
+.PHONY: help setup demo serve test check format soak oracle rules bench clean servers
 .DELETE_ON_ERROR:
 
 VENV        := .venv
@@ -47,6 +47,9 @@ soak: $(VENV)/.installed servers ## kill gunicorn workers for a minute and check
 
 oracle: $(VENV)/.installed servers ## compare cached with uncached at random: MINUTES=5 DB=sqlite|postgresql|mariadb
 	@$(RUN) tests/oracle/run.py --minutes $(or $(MINUTES),5) --db $(or $(DB),sqlite)
+
+rules: $(VENV)/.installed servers ## take each rule out of a copy of the library and see its tests fail: AREA=protocol
+	@$(RUN) tests/rules/take_out.py $(if $(AREA),--area $(AREA))
 
 bench: $(VENV)/.installed ## measure hits against the real query
 	@$(RUN) bench/run.py
