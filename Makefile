@@ -1,11 +1,12 @@
 # Everything a contributor types. `make` alone lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check format soak oracle rules bench clean servers
+.PHONY: help setup demo serve test test-newest check format soak oracle rules bench clean servers
 .DELETE_ON_ERROR:
 
 VENV        := .venv
 VENV20      := .venv-sqlalchemy20
+NEWEST      := .venv-newest
 RUN         := $(VENV)/bin/python
 RUN20       := $(VENV20)/bin/python
 PIP_OPTIONS := --quiet --disable-pip-version-check
@@ -26,11 +27,25 @@ demo: $(VENV)/.installed ## run the example application through two workers and 
 serve: $(VENV)/.installed ## leave the example application running for a browser
 	@$(RUN) examples/seed/serve.py
 
-test: check $(VENV20)/.installed servers ## checks, and the whole suite on SQLAlchemy 2.1 and 2.0
+# What depends on the version of sqlite3, which comes with Python: its attribute autocommit is of 3.12.
+NEWEST_TESTS := $(addprefix tests/integration/test_coherence_,sqlite.py sqlite_attribute.py commits_sqlite.py)
+
+test: check $(VENV20)/.installed servers ## checks, the whole suite on SQLAlchemy 2.1 and 2.0, SQLite on the newest Python
 	@$(call announce,$(RUN))
 	$(RUN) $(PYTEST) $(PYTEST_OPTIONS)
 	@$(call announce,$(RUN20))
 	$(RUN20) $(PYTEST) $(PYTEST_OPTIONS)
+	@$(MAKE) --no-print-directory test-newest
+
+# Status 5 of pytest: the options left no test of these files.
+test-newest: $(VENV)/.installed
+	@if [ "$$(tools/find_python.sh --newest-version)" = "$$($(call version_of,$(RUN)))" ]; then \
+		echo; echo "== The newest Python found here is that of $(VENV): nothing more to test on another"; \
+	else \
+		$(MAKE) --no-print-directory $(NEWEST)/.installed; \
+		$(call announce,$(NEWEST)/bin/python); \
+		$(NEWEST)/bin/python -m pytest $(NEWEST_TESTS) $(PYTEST_OPTIONS) || [ $$? = 5 ]; \
+	fi
 
 check: $(VENV)/.installed ## ruff, mypy --strict, import-linter
 	$(VENV)/bin/ruff check
@@ -55,7 +70,7 @@ bench: $(VENV)/.installed ## measure hits against the real query
 	@$(RUN) bench/run.py
 
 clean: ## remove the environments and what the tools left
-	rm -rf $(VENV) $(VENV20) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) $(VENV20) $(NEWEST) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
 
 servers:
 	@tools/install_servers.sh
@@ -67,14 +82,21 @@ $(VENV)/.installed: pyproject.toml tools/find_python.sh
 $(VENV20)/.installed: pyproject.toml tools/find_python.sh
 	@$(call make_environment,$(VENV20),SQLAlchemy<2.1,--group tests)
 
-# $(1) folder, $(2) SQLAlchemy's version, $(3) dependency groups
+$(NEWEST)/.installed: pyproject.toml tools/find_python.sh
+	@$(call make_environment,$(NEWEST),SQLAlchemy>=2.1,--group tests,--newest)
+
+# $(1) folder, $(2) SQLAlchemy's version, $(3) dependency groups, $(4) options for find_python.sh
 define make_environment
-	set -e; python=$$(PYTHON="$(PYTHON)" tools/find_python.sh); \
+	set -e; python=$$(PYTHON="$(PYTHON)" tools/find_python.sh $(4)); \
 	echo "$(1): installing, with $(2) (a minute or two)"; \
 	"$$python" -m venv --clear $(1); \
 	$(1)/bin/python -m pip install $(PIP_OPTIONS) --upgrade "pip>=25.1"; \
 	$(1)/bin/python -m pip install $(PIP_OPTIONS) "$(2)" $(3) --editable ".[all]"; \
 	touch $@
+endef
+
+define version_of
+$(1) -c 'import sys; print("%d.%d" % sys.version_info[:2])'
 endef
 
 define announce

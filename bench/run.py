@@ -19,10 +19,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import sqlalchemy
-from sqlalchemy import Engine, ForeignKey, create_engine, func, select
+from sqlalchemy import Engine, ForeignKey, String, create_engine, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, selectinload
 
 from querycache import NoCache, QueryCache
@@ -33,6 +33,8 @@ from servers import POSTGRESQL, database, server
 
 class Base(DeclarativeBase):
     """The benchmark's own tables."""
+
+    type_annotation_map: ClassVar[dict[Any, Any]] = {str: String(200)}  # MariaDB wants a length
 
 
 class Category(Base):
@@ -103,7 +105,7 @@ def main() -> int:
     _print(results)
     path = Path(options.json)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"machine": _machine(), "versions": _versions(), "results": results}, indent=2) + "\n")
+    path.write_text(json.dumps({"machine": machine(), "versions": versions(), "results": results}, indent=2) + "\n")
     print(f"\nwritten to {path}")
     return 0
 
@@ -213,11 +215,13 @@ def _print(results: list[dict[str, Any]]) -> None:
         )
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """Say what it was measured on."""
     return {"cores": os.cpu_count(), "machine": platform.machine(), "system": platform.system()}
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Say what was measured."""
     return {"python": platform.python_version(), "sqlalchemy": sqlalchemy.__version__}
 
 

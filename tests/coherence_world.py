@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Engine, ForeignKey, String, create_engine, event, select
+from sqlalchemy import Engine, ForeignKey, String, create_engine, event, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 from querycache import QueryCache
@@ -117,7 +117,7 @@ class Process:
         start = len(self.sent)
         selects: list[str] = []
         yield selects
-        selects.extend(text for text in self.sent[start:] if text.lstrip().upper().startswith("SELECT"))
+        selects.extend(sent for sent in self.sent[start:] if sent.lstrip().upper().startswith("SELECT"))
 
     def counts(self) -> dict[str, int]:
         assert self.cache is not None
@@ -205,6 +205,21 @@ def read_in(process: Process, read: Callable[[Session], Any]) -> Any:
     """Read in a session of its own."""
     with process.session() as session:
         return read(session)
+
+
+def category_of(session: Session, category_id: int = 3) -> str:
+    """Read one category's name."""
+    return session.scalars(select(Category.name).where(Category.id == category_id)).one()
+
+
+def pin(session: Session) -> None:
+    """Take the transaction's snapshot, by a plain SELECT that is not cached."""
+    session.execute(text("SELECT name FROM category WHERE id = 9")).all()
+
+
+def repeatable(world: World, **options: Any) -> Process:
+    """Start a process that reads under REPEATABLE READ."""
+    return world.process(engine_isolation_level="REPEATABLE READ", **options)
 
 
 def rename(process: Process, name: str, product_id: int = 1) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,9 +12,10 @@ import pytest
 from hypothesis import settings
 from sqlalchemy import Engine, NullPool, create_engine
 
-from servers import MARIADB, POSTGRESQL, Kind, database, empty_database, server
+from own_servers import start_postgresql
+from servers import MARIADB, POSTGRESQL, Kind, database, empty_database, server, why_not
 
-pytest_plugins = ["scenario_fixtures"]
+pytest_plugins = ["coherence_fixtures", "scenario_fixtures"]
 
 # The same examples every time on the build server; no deadlines anywhere, the machine may be slow.
 settings.register_profile("here", deadline=None)
@@ -37,6 +38,13 @@ def _database_on(kind: Kind) -> Iterator[str]:
 def postgresql_session_url() -> Iterator[str]:
     """A database on a real PostgreSQL for the whole run: what a test leaves in it stays."""
     yield from _database_on(POSTGRESQL)
+
+
+@pytest.fixture(scope="session")
+def prepared_postgresql_url() -> Iterator[str]:
+    """A database on a PostgreSQL that allows prepared transactions; few are set so. What a test leaves in it stays."""
+    with start_postgresql(partial(why_not, POSTGRESQL)) as server_url, database(server_url, "prepared") as url:
+        yield url.render_as_string(hide_password=False)
 
 
 @pytest.fixture(scope="session")

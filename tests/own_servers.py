@@ -143,19 +143,41 @@ def _wait_until_it_answers(folder: Folder, process: subprocess.Popen[bytes], ref
         time.sleep(0.05)
 
 
+def _postgresql_program(name: str) -> str:
+    initdb = find_binary("initdb", ["/usr/lib/postgresql/*/bin/initdb", "/opt/homebrew/opt/postgresql*/bin/initdb"])
+    # initdb may be a link into the folder where the others live, and those need not be on the path.
+    return str(Path(initdb).resolve().with_name(name))
+
+
 @contextmanager
 def start_postgresql(refusal: Refusal) -> Iterator[URL]:
     """Start a PostgreSQL of our own; its data may be lost in a power failure, which makes it quick."""
-    initdb = find_binary("initdb", ["/usr/lib/postgresql/*/bin/initdb", "/opt/homebrew/opt/postgresql*/bin/initdb"])
-    # initdb may be a link into the folder where postgres lives, and postgres itself need not be on the path.
-    postgres = str(Path(initdb).resolve().with_name("postgres"))
+    with folder_for(account_for(["postgres"])) as folder:
+        initdb = _postgresql_program("initdb")
+        folder.run(initdb, "-D", "data", "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-sync")
+        with _serving(folder, refusal) as url:
+            yield url
+
+
+@contextmanager
+def start_standby(primary: URL, refusal: Refusal) -> Iterator[URL]:
+    """Start a hot standby of a PostgreSQL of our own, which follows it until it is promoted."""
+    with folder_for(account_for(["postgres"])) as folder:
+        source = ("-h", str(primary.host), "-p", str(primary.port), "-U", str(primary.username))
+        backup = _postgresql_program("pg_basebackup")
+        folder.run(backup, *source, "-D", "data", "--write-recovery-conf", "--checkpoint=fast", "--no-sync")
+        with _serving(folder, refusal) as url:
+            yield url
+
+
+@contextmanager
+def _serving(folder: Folder, refusal: Refusal) -> Iterator[URL]:
     port = free_port()
     url = URL.create(PSYCOPG, "postgres", host="127.0.0.1", port=port, database="postgres")
-    with folder_for(account_for(["postgres"])) as folder:
-        folder.run(initdb, "-D", "data", "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-sync")
-        process = folder.start(postgres, "-D", "data", "-p", str(port), "-k", str(folder.path), *_POSTGRESQL_SETTINGS)
-        with running(folder, process, lambda: refusal(url), _FAST_SHUTDOWN):
-            yield url
+    postgres, where = _postgresql_program("postgres"), ("-D", "data", "-p", str(port), "-k", str(folder.path))
+    process = folder.start(postgres, *where, *_POSTGRESQL_SETTINGS)
+    with running(folder, process, lambda: refusal(url), _FAST_SHUTDOWN):
+        yield url
 
 
 _FAST_SHUTDOWN = signal.SIGINT  # on SIGTERM PostgreSQL waits for its sessions to end
@@ -177,7 +199,8 @@ def start_mariadb(refusal: Refusal) -> Iterator[URL]:
     url = URL.create(PYMYSQL, "root", host="127.0.0.1", port=port, database="mysql")
     with folder_for(account_for(["mysql"])) as folder:
         # --no-defaults: this machine's own configuration names its own folders, ports and plugins.
-        data = ("--no-defaults", f"--datadir={folder.path}/data")
+        # A temporary folder of its own: at its start it deletes what other servers have in theirs.
+        data = ("--no-defaults", f"--datadir={folder.path}/data", f"--tmpdir={folder.path}")
         folder.run(install, *data, "--auth-root-authentication-method=normal", "--skip-test-db")
         process = folder.start(
             mariadbd, *data, f"--port={port}", f"--socket={folder.path}/socket", f"--pid-file={folder.path}/pid",

@@ -1,5 +1,6 @@
 #!/bin/sh
 # Print the command of a Python that can make the project's virtual environments; else say what to install.
+# --newest: of the newest that is found, on the path or where pyenv keeps them. --newest-version: its version (3.13).
 set -u
 
 suits() {
@@ -15,6 +16,26 @@ find_python() {
     done
     return 1
 }
+
+version_of() {
+    "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])'
+}
+
+find_newest() {
+    for candidate in ${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11 "$HOME"/.pyenv/versions/3.*/bin/python3}; do
+        if suits "$candidate"; then
+            echo "$(version_of "$candidate") $candidate"
+        fi
+    done | sort -t . -k 1,1n -k 2,2n | tail -n 1
+}
+
+if [ "${1:-}" = --newest ] || [ "${1:-}" = --newest-version ]; then
+    newest=$(find_newest)
+    if [ -n "$newest" ]; then
+        [ "$1" = --newest ] && echo "${newest#* }" || echo "${newest%% *}"
+        exit 0
+    fi
+fi
 
 find_python && exit 0
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make sure that the tests can reach or start PostgreSQL and MariaDB; install what is missing where that needs no question.
+# Make sure that the tests can reach or start PostgreSQL, pgbouncer and MariaDB; install what is missing where that needs no question.
 # The tests start the servers on their own: here only the binaries matter.
 set -u
 PATH="$PATH:/usr/sbin:/usr/local/sbin:/sbin"
@@ -16,8 +16,13 @@ has_mariadb() {
     command -v mariadbd >/dev/null && command -v mariadb-install-db >/dev/null
 }
 
+has_pgbouncer() {
+    command -v pgbouncer >/dev/null
+}
+
 missing=""
 has_postgresql || missing="$missing postgresql"
+has_pgbouncer || missing="$missing pgbouncer"
 has_mariadb || missing="$missing mariadb-server"
 [ -z "$missing" ] && exit 0
 

@@ -6,6 +6,7 @@ Tried on 2.0.41 to 2.0.58 and 2.1.0 to 2.1.9.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -20,6 +21,7 @@ from sqlalchemy.engine.cursor import (
 )
 from sqlalchemy.engine.util import TransactionalContext
 from sqlalchemy.orm import ORMExecuteState, Session
+from sqlalchemy.pool import Pool
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import BindParameter
 
@@ -27,6 +29,7 @@ Description = Sequence[tuple[Any, ...]]
 """A cursor's ``description``: per column its name, the driver's type code, and five fields that SQLAlchemy ignores."""
 
 _RENDERED: Final = "_querycache_rendered"
+_CONNECT: Final = ("sqlalchemy.engine.create", "connect")
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,13 +174,15 @@ def replay_cursor(
     return CursorResult(context, buffered, description)  # type: ignore[arg-type]
 
 
-def load_result(state: ORMExecuteState, cursor: CursorResult[Any], options: Mapping[str, Any]) -> Result[Any]:
+def load_result(
+    state: ORMExecuteState, session: Session, cursor: CursorResult[Any], options: Mapping[str, Any]
+) -> Result[Any]:
     """Hand a cursor result to the ORM's own loader, as ``Session.execute`` does after the database answered."""
     compile_state: Any = state._compile_state_cls
     if compile_state is None:
         return cursor
     result: Result[Any] = compile_state.orm_setup_cursor_result(
-        state.session, state.statement, state.parameters or {}, options, state.bind_arguments, cursor
+        session, state.statement, state.parameters or {}, options, state.bind_arguments, cursor
     )
     return result
 
@@ -314,6 +319,31 @@ def watch_cursor(context: ExecutionContext) -> OpenCursor | None:
 def isolation_is_set_on_connect(dialect: Dialect) -> bool:
     """Tell whether ``create_engine(isolation_level=)`` was given: the level is then the user's choice."""
     return getattr(dialect, "_on_connect_isolation_level", None) is not None
+
+
+def pool_of_record(record: Any) -> Pool:
+    """Return the pool that a connection's record belongs to."""
+    pool: Pool = record._ConnectionRecord__pool
+    return pool
+
+
+def dialect_of_pool(pool: Pool) -> Any:
+    """Return the dialect of the engine that a pool was made for; a stand-in that is no ``Dialect`` where none was."""
+    return pool._dialect
+
+
+def connect_arguments_of(pool: Pool | None) -> tuple[Sequence[Any], Mapping[str, Any]] | None:
+    """Return what ``create_engine`` has its pool pass to the driver's ``connect``; None where a ``creator`` connects.
+
+    SQLAlchemy keeps them in a closure only. Anything unexpected about it counts as not known.
+    """
+    creator: Any = getattr(pool, "_creator", None)
+    if (getattr(creator, "__module__", ""), getattr(creator, "__name__", "")) != _CONNECT:
+        return None
+    kept = inspect.getclosurevars(creator).nonlocals
+    if "cargs_tup" not in kept or "cparams" not in kept:
+        return None
+    return kept["cargs_tup"], kept["cparams"]
 
 
 def root_engine_of(engine: Engine) -> Engine:

@@ -22,6 +22,7 @@ from sqlalchemy.orm.exc import UnmappedClassError
 from querycache import _sqlalchemy
 from querycache._types import DEFAULT_TTL_S, Tag
 from querycache.coherence.binds import Bind, Binds
+from querycache.coherence.promises import promise_of, promise_of_names
 from querycache.coherence.protocol import Coherence, OnMarkFailure
 from querycache.engine import Attachment, OnSnapshotMoved
 from querycache.errors import ConfigurationError, NotAttachedError
@@ -33,6 +34,7 @@ from querycache.reader import Reader
 from querycache.session import attachment_of, register
 from querycache.statements import tags as naming
 from querycache.stores import Store, open_store
+from querycache.unattached import note_attached
 
 DEFAULT_REGION: Final = "default"
 
@@ -151,6 +153,7 @@ class QueryCache:
             )
             attachment.install()
             register(attachment, self._reader)
+            note_attached(engine)
             self._attachments.append(attachment)
 
     def add_models(self, *models: type[Any], policy: Policy | None = None) -> None:
@@ -231,7 +234,8 @@ class QueryCache:
     def stats(self) -> dict[str, Any]:
         """Return what happened in this process, and what the stores hold.
 
-        ``hit_rate`` is hits by hits and misses, None before the first read; sizes are in bytes.
+        ``hit_rate`` is hits by hits and misses, None before the first read; sizes are in bytes. ``databases`` tells by
+        identity how many tables the catalog has, how often this process read it, and the seconds that it took in all.
         """
         counts = self.events.counts()
         reads = counts.get("hit", 0) + counts.get("miss", 0)
@@ -244,15 +248,21 @@ class QueryCache:
                 {"url": journal.store.url, "scope": journal.store.scope, **_as_dict(journal.store.stats())}
                 for journal in self._coherence.journals
             ],
+            "databases": [_as_dict(cost) for cost in self._binds.survey_costs()],
         }
 
     @property
     def guarantee(self) -> str:
-        """The promise that the stores can keep, in words."""
-        return "\n".join(
-            f"{journal.store.url}: coherent across the {_SCOPES[journal.store.scope]}. {journal.store.guarantee}"
-            for journal in self._coherence.journals
-        )
+        """What holds with these stores and settings, in words, with the bounds in seconds."""
+        lives: dict[int, float] = {}
+        for position, ttl_s in self._reader.questions.regions.values():
+            lives[position] = max(ttl_s, lives.get(position, 0.0))
+        told = [
+            promise_of(journal.store, must_mark=self._coherence.must_mark(journal.store), ttl_s=lives[position])
+            for position, journal in enumerate(self._coherence.journals)
+        ]
+        told.append(promise_of_names(one.name for one in self._attachments if one.name is not None))
+        return "\n".join(filter(None, told))
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Call ``subscriber`` with each ``Event`` of this process; return a function that ends it."""
@@ -272,13 +282,6 @@ class QueryCache:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-_SCOPES: Final = {
-    "threads": "threads of one process",
-    "machine": "processes of one machine",
-    "fleet": "hosts of a fleet",
-}
 
 
 def engines_of(target: Any) -> list[Engine]:

@@ -1,30 +1,24 @@
 """What did the statement that is about to be sent add to its transaction's changes?
 
-Takes a statement's effect and the values sent along, asks the database for the rows' old tag values where they matter
-(one locked read by primary key), and notes tags, tables and reach in the connection's state.
+Takes a statement's effect and the values sent along, has the rows' old tag values asked for where they matter (in
+``images``), and notes tags, tables and reach in the connection's state. Never: marks, commits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
-from sqlalchemy import Table, and_, or_, select
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import InvalidRequestError
 
 from querycache.coherence.binds import Bind, TableFacts
 from querycache.coherence.transactions import ConnectionState
+from querycache.images import learn_images
 from querycache.statements.writes import UNKNOWN, Effect, RowChange, TableWrite, row_changes_of
-
-INTERNAL: Final = "_querycache_internal"
-MAX_LOCKED_ROWS: Final = 100
-
-Images = dict[tuple[str, tuple[Any, ...]], dict[str, Any]]
 
 
 def note_changes(
-    state: ConnectionState, effect: Effect, context: Any, connection: Connection, *, old_images: bool
+    state: ConnectionState, effect: Effect, context: Any, connection: Connection | None, *, old_images: bool
 ) -> None:
     """Note in ``state`` all that a statement may change, before it is sent."""
     bind: Bind = state.bind
@@ -43,8 +37,8 @@ def note_changes(
             bind.note_table(state.pending, facts.catalog_name, deletes=effect.deletes or write.how == "any")
             state.images.clear()
             continue
-        if old_images and write.how != "insert":
-            _read_old_images(state, facts, rows, connection, schema_map)
+        if old_images and connection is not None and write.how != "insert":
+            learn_images(state, facts, write, rows, connection, schema_map)
         for row in rows:
             _note_row(state, facts, row)
         if bind.note_reach(state.pending, facts, write):
@@ -95,60 +89,3 @@ def _note_row(state: ConnectionState, facts: TableFacts, row: RowChange) -> None
         state.images[key] = {column: row.new.get(column, UNKNOWN) for column in facts.tag_keys}
     elif old is not None:
         state.images[key] = {**old, **{column: row.new[column] for column in facts.tag_keys if column in row.new}}
-
-
-def _read_old_images(
-    state: ConnectionState,
-    facts: TableFacts,
-    rows: Sequence[RowChange],
-    connection: Connection,
-    schema_map: Mapping[str | None, str | None] | None,
-) -> None:
-    """Ask the database, under a lock, for the tag values of rows that this transaction does not know yet."""
-    if not facts.needs_images:
-        return
-    missing: dict[tuple[str, tuple[Any, ...]], tuple[Any, ...]] = {}
-    for row in rows:
-        key = facts.image_key(row.key)
-        if key is not None and row.key is not None and _is_unknown(state.images.get(key)):
-            missing[key] = row.key
-    if not missing or len(missing) > MAX_LOCKED_ROWS:
-        return
-    table = facts.table
-    _hold_write_lock(state, connection)
-    answer = connection.execute(
-        select(*(table.c[column] for column in (*facts.key_columns, *facts.tag_keys)))
-        .where(_pins(table, facts.key_columns, list(missing.values())))
-        .order_by(*(table.c[column] for column in facts.key_columns))
-        .with_for_update(),
-        execution_options={INTERNAL: True, "schema_translate_map": schema_map} if schema_map else {INTERNAL: True},
-    )
-    width = len(facts.key_columns)
-    for found in answer:
-        values = tuple(found)
-        key = facts.image_key(values[:width])
-        if key is not None:
-            state.images[key] = dict(zip(facts.tag_keys, values[width:], strict=True))
-
-
-def _is_unknown(image: Mapping[str, Any] | None) -> bool:
-    return image is None or UNKNOWN in image.values()
-
-
-def _pins(table: Table, key_columns: Sequence[str], keys: Sequence[tuple[Any, ...]]) -> Any:
-    if len(key_columns) == 1:
-        return table.c[key_columns[0]].in_([key[0] for key in keys])
-    return or_(
-        *(and_(*(table.c[column] == part for column, part in zip(key_columns, key, strict=True))) for key in keys)
-    )
-
-
-def _hold_write_lock(state: ConnectionState, connection: Connection) -> None:
-    """On SQLite there is no FOR UPDATE: a read counts when it stands in the same real transaction as the write.
-
-    The driver would begin that only with the write itself. IMMEDIATE waits for the lock here, as the write would, where
-    a plain BEGIN could fail later with a snapshot that is too old to write.
-    """
-    raw = connection.connection.dbapi_connection
-    if state.dialect_name == "sqlite" and raw is not None and not getattr(raw, "in_transaction", True):
-        connection.exec_driver_sql("BEGIN IMMEDIATE", execution_options={INTERNAL: True})

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sqlalchemy import Select
@@ -27,7 +27,7 @@ from querycache.engine import CAPTURE, Capture
 from querycache.keyed import Key, parameters_of
 from querycache.options import CacheRequest
 from querycache.questions import Bypass, Form, Question
-from querycache.reader import NO_ANSWER, Reader, Reading, freshness_in
+from querycache.reader import NO_ANSWER, OTHER_CATALOG, Reader, Reading, freshness_in
 from querycache.rows.codec import encode_values
 from querycache.statements import tags as naming
 
@@ -121,6 +121,7 @@ class _Collection:
     found: list[Lookup] = field(default_factory=list)
     rows: dict[int, Sequence[Row]] = field(default_factory=dict)
     description: Sequence[Sequence[Any]] | None = None
+    may_not_keep: bool = False
 
     def answer(self) -> Result[Any] | Bypass:
         """Take the whole list where it is stored, else put it together and store it."""
@@ -154,9 +155,9 @@ class _Collection:
         if seen is None or seen.question is None or not self.one.tables <= seen.question.tables:
             return None
         listed = seen.question
-        key = hashlib.blake2b(b"rows" + listed.key + self.form.shape.digest + self.others, digest_size=16).digest()
+        key = hashlib.blake2b(b"rows" + listed.key + self.form.plan.shape.digest + self.others, digest_size=16).digest()
         any_row = naming.named_tag(self.reading.bind.id, self.wanted.region, self.wanted.any_name)
-        return replace(listed, key=key, tags=TagSet((*listed.tags.tags, any_row), listed.tags.guards))
+        return listed._replace(key=key, tags=TagSet((*listed.tags.tags, any_row), listed.tags.guards))
 
     def _list_part_of(self, lease: Lease) -> Lease:
         """Return the stamps of the list's own tags."""
@@ -169,7 +170,7 @@ class _Collection:
         capture = Capture(None, description=self.description, freshness=self.freshness, first=self._seen.first)
         state = self.reading.state
         capture.since = None if state is None else state.since
-        capture.dirty = self.reading.bind.profile.is_replica or (state is not None and state.dirty)
+        capture.dirty = self.may_not_keep or (state is not None and (state.dirty or state.profile.is_replica))
         self.reader.fill(self.reading, [(together, found, rows)], capture)
 
     def _result_of_rows(self) -> Result[Any]:
@@ -198,13 +199,16 @@ class _Collection:
                 if isinstance(question, Bypass):
                     return question.reason
                 about = known[key] = (question.key, question.tags, question.name)
-            self.questions.append(replace(self.one, key=about[0], tags=about[1], name=about[2]))
+            self.questions.append(self.one._replace(key=about[0], tags=about[1], name=about[2]))
         return None
 
     def _look_up(self) -> str | None:
         found = self._ask([(question.key, question.tags) for question in self.questions])
         if found is None:
             return NO_ANSWER
+        if found[0].storable and not self.questions[0].is_answered_by(found[0]):
+            self.one.plan.bind.doubt_survey(self.one.plan.survey_stamps)
+            return OTHER_CATALOG
         self.found, self.rows, self.description = found, {}, None
         for position, (question, lookup) in enumerate(zip(self.questions, found, strict=True)):
             entry = self.reader.take(self.reading, question, lookup, self.freshness)
@@ -247,6 +251,7 @@ class _Collection:
         self.reading.orm.invoke_statement(params=parameters, execution_options=options).close()
         if capture.rows is None or capture.bind is not self.reading.bind or not self._is_alike(capture.description):
             return _MIXED
+        self.may_not_keep = self.may_not_keep or capture.dirty
         found = self._by_key(capture, keys)
         if found is None:
             return _MIXED
@@ -306,16 +311,15 @@ _KNOWN: weakref.WeakKeyDictionary[Any, dict[Any, _Known]] = weakref.WeakKeyDicti
 
 def _other_values(form: Form, parameters: Mapping[str, Any]) -> bytes:
     """Return a digest of what a user's listener put into the statement: it decides on the rows like the keys do."""
-    values = form.shape.processed(_sqlalchemy.parameters_of(form.compilation, parameters))
+    values = form.plan.shape.processed(_sqlalchemy.parameters_of(form.compilation, parameters))
     others = [values[name] for name in sorted(values) if name not in parameters]
     return hashlib.blake2b(encode_values(others), digest_size=16).digest()
 
 
 def _known_of(form: Form, wanted: RowsByKey, others: bytes) -> _Known:
-    schema_map = form.options.get("schema_translate_map") or {}
-    place = (form.bind.id, form.bind.picture_number, repr(sorted(schema_map.items(), key=repr)), wanted.region)
-    by_place = _KNOWN.setdefault(form.compilation.compiled, {})
-    known = by_place.setdefault((*place, wanted.model.__qualname__, others), {})
+    # A plan stands for the database, its catalog, and how names are mapped.
+    by_place = _KNOWN.setdefault(form.plan, {})
+    known = by_place.setdefault((wanted.region, wanted.model.__qualname__, others), {})
     if sum(map(len, by_place.values())) > _MAX_KNOWN:
         by_place.clear()
     return known

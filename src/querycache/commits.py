@@ -7,9 +7,9 @@ autocommit, the second phase of two.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from sqlalchemy.engine import Dialect
 
@@ -17,10 +17,8 @@ from querycache._types import TagSet
 from querycache.coherence.journal import Mark
 from querycache.coherence.outcomes import Outcome, outcome_of
 from querycache.coherence.protocol import Coherence
-from querycache.coherence.transactions import ConnectionState, Pending
+from querycache.coherence.transactions import ConnectionState, Pending, ours
 from querycache.errors import StoreError
-
-MAX_PREPARED: Final = 1000
 
 StateOf = Callable[[Any], "ConnectionState | None"]
 
@@ -32,14 +30,15 @@ def commit(
     if state is None:
         send()
         return
-    _widen_unreported(state)
+    widen_unreported(state)
     if not state.pending:
         send()
         state.end()
         return
+    widen_after_ddl(state, coherence)
     # After a COMMIT that left the transaction open there may be more to mark than was.
     try:
-        marks = [*state.marks, *coherence.mark(state.pending.tag_set(state.bind.tag))]
+        marks = [*state.marks, *coherence.mark(state.tags_to_mark())]
     except StoreError:
         # SQLAlchemy takes a COMMIT that raised for the end of a transaction, and would leave this one open in the pool.
         dialect.do_rollback(proxied)
@@ -53,7 +52,20 @@ def commit(
     finish(state, coherence, marks)
 
 
-def _widen_unreported(state: ConnectionState) -> None:
+def widen_after_ddl(state: ConnectionState, coherence: Coherence) -> bool:
+    """Take the whole bind where DDL of another process may have come before a transaction's first change; tell whether so.
+
+    As far as this process knows, the trigger or cascade that the DDL made is not there. DDL marks the schema tag before it
+    shows, and waits for the locks of those who changed its table before: so it is enough to look once, after the change.
+    """
+    if state.pending.whole_bind or coherence.stamps_of(state.bind.schema_guard) == state.survey_stamps:
+        return False
+    state.bind.forget_survey()
+    state.pending.add_bind(state.bind.tag)
+    return True
+
+
+def widen_unreported(state: ConnectionState) -> None:
     """Take the whole table where an execution never reported the keys of the rows that it inserted."""
     for facts in state.inserts.values():
         state.pending.add(facts.key_tags(None))
@@ -63,10 +75,10 @@ def _after_failure(state: ConnectionState, coherence: Coherence, marks: list[Mar
     if outcome is Outcome.OPEN:
         state.marks = marks
         return
-    if outcome is Outcome.FAILED:
+    if outcome is Outcome.OVER:
         coherence.release(marks)
     else:
-        coherence.doubt(marks)
+        coherence.doubt(marks, state.open_case(began=not state.autocommit))
     state.marks = []
     state.pending = Pending()
 
@@ -84,7 +96,7 @@ def abandon(state: ConnectionState, coherence: Coherence) -> None:
     """Touch what a transaction had pending when it was rolled back, or its connection was lost or given back."""
     coherence.release(state.marks)
     if state.pending:
-        coherence.touch(state.pending.tag_set(state.bind.tag).tags)
+        coherence.touch(state.tags_to_mark().tags)
     if state.schema_changed:
         state.bind.forget_survey()
     state.end()
@@ -100,12 +112,15 @@ def _hook_plain(dialect: Dialect, coherence: Coherence, state_of: StateOf) -> No
     send_commit, send_rollback = dialect.do_commit, dialect.do_rollback
 
     def do_commit(dbapi_connection: Any) -> None:
-        commit(state_of(dbapi_connection), coherence, dialect, dbapi_connection, lambda: send_commit(dbapi_connection))
+        state = state_of(dbapi_connection)
+        with ours(state):
+            commit(state, coherence, dialect, dbapi_connection, lambda: send_commit(dbapi_connection))
 
     def do_rollback(dbapi_connection: Any) -> None:
         state = state_of(dbapi_connection)
         try:
-            send_rollback(dbapi_connection)
+            with ours(state):
+                send_rollback(dbapi_connection)
         finally:
             if state is not None:
                 abandon(state, coherence)
@@ -115,33 +130,64 @@ def _hook_plain(dialect: Dialect, coherence: Coherence, state_of: StateOf) -> No
 
 
 def _hook_two_phase(dialect: Dialect, coherence: Coherence, state_of: StateOf, bind_tags: Callable[[], TagSet]) -> None:
-    """COMMIT PREPARED is the COMMIT. What this process did not prepare may be anything: the whole bind."""
-    send_prepare, send_commit = dialect.do_prepare_twophase, dialect.do_commit_twophase
-    prepared: OrderedDict[Any, TagSet] = OrderedDict()
+    """COMMIT PREPARED is the COMMIT. What this connection did not prepare may be anything: the whole bind."""
+    send_begin, send_prepare = dialect.do_begin_twophase, dialect.do_prepare_twophase
+    send_commit, send_rollback = dialect.do_commit_twophase, dialect.do_rollback_twophase
+
+    def do_begin_twophase(connection: Any, xid: Any) -> None:
+        with _in_phase(state_of(connection.connection)):
+            send_begin(connection, xid)
 
     def do_prepare_twophase(connection: Any, xid: Any) -> None:
         state = state_of(connection.connection)
         if state is not None:
-            _widen_unreported(state)
-            prepared[xid] = state.pending.tag_set(state.bind.tag)
-            while len(prepared) > MAX_PREPARED:
-                prepared.popitem(last=False)
-        send_prepare(connection, xid)
+            widen_unreported(state)
+            widen_after_ddl(state, coherence)
+            state.prepared = xid
+        with _in_phase(state):
+            send_prepare(connection, xid)
+
+    def do_rollback_twophase(connection: Any, xid: Any, is_prepared: bool = True, recover: bool = False) -> None:
+        state = state_of(connection.connection)
+        try:
+            with _in_phase(state):
+                send_rollback(connection, xid, is_prepared, recover)
+        finally:
+            if state is not None:
+                abandon(state, coherence)
 
     def do_commit_twophase(connection: Any, xid: Any, is_prepared: bool = True, recover: bool = False) -> None:
+        def send() -> None:
+            with _in_phase(state):
+                send_commit(connection, xid, is_prepared, recover)
+
         state = state_of(connection.connection)
         if state is None or not is_prepared:
-            send_commit(connection, xid, is_prepared, recover)
+            commit(state, coherence, dialect, connection.connection, send)
             return
-        tags = prepared.pop(xid, None)
-        marks = coherence.mark(bind_tags() if tags is None else tags)
+        marks = coherence.mark(state.tags_to_mark() if state.prepared == xid else bind_tags())
         try:
-            send_commit(connection, xid, is_prepared, recover)
+            send()
         except BaseException:
             # Still prepared, or committed: both go on without this connection.
-            coherence.doubt(marks)
+            coherence.doubt(marks, state.open_case(began=False))
             raise
         finish(state, coherence, marks)
 
+    dialect.do_begin_twophase = do_begin_twophase  # type: ignore[method-assign]
     dialect.do_prepare_twophase = do_prepare_twophase  # type: ignore[method-assign]
+    dialect.do_rollback_twophase = do_rollback_twophase  # type: ignore[method-assign]
     dialect.do_commit_twophase = do_commit_twophase  # type: ignore[method-assign]
+
+
+@contextmanager
+def _in_phase(state: ConnectionState | None) -> Iterator[None]:
+    """Let SQLAlchemy send the commands of two phases: they are not statements that nobody knows."""
+    if state is None:
+        yield
+        return
+    state.in_phase = True
+    try:
+        yield
+    finally:
+        state.in_phase = False

@@ -9,8 +9,10 @@ Never: a statement of the application's seen or sent here.
 
 from __future__ import annotations
 
-import threading
+import time
 import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from sqlalchemy import event
@@ -20,30 +22,51 @@ from sqlalchemy.pool import SingletonThreadPool, StaticPool
 from querycache import _sqlalchemy
 from querycache._types import MAX_TTL_S, TagSet
 from querycache.coherence.binds import Bind, Binds
+from querycache.coherence.inquiry import Inquiry
 from querycache.coherence.protocol import Coherence
 from querycache.coherence.snapshots import Freshness
-from querycache.coherence.transactions import ConnectionState
+from querycache.coherence.transactions import ConnectionState, ours
 from querycache.commits import abandon
-from querycache.databases import autocommit_of, in_transaction_of, profile_of, survey_of
+from querycache.databases import Profile, autocommit_of, in_transaction_of, profile_of, survey_of
+from querycache.destination import Destination
+from querycache.driver_calls import DriverCalls
 from querycache.events import logger
 
 STATE: Final = "querycache"
+ASK_AGAIN_AFTER_S: Final = 60.0
+"""How long a connection through a pooler is taken to be on the server that answered when it was asked."""
+
+# What SQLAlchemy's dialects do on a driver connection with cursors of their own.
+_OWN_CALLS: Final = (
+    *("do_ping", "get_isolation_level", "reset_isolation_level", "set_isolation_level"),
+    *("do_begin_twophase", "do_commit_twophase", "do_prepare_twophase", "do_recover_twophase", "do_rollback_twophase"),
+)
 
 
 class Connections:
-    """The driver connections of one engine. ``name``: the user's own name for the database, instead of asking it."""
+    """The driver connections of one engine. ``name``: the user's own name for the database, instead of asking it.
+
+    ``isolation``: the level at which its last new connection began; ``met_replica``: one of them was to a replica.
+    """
+
+    driver_calls: DriverCalls
 
     def __init__(self, engine: Engine, coherence: Coherence, binds: Binds, *, name: str | None = None) -> None:
         self.engine = engine
         self.dialect: Dialect = engine.dialect
         self.coherence = coherence
         self.binds = binds
-        self.why_no_bind = "no connection was made yet"
-        self._name = name
-        self._by_thread = threading.local() if isinstance(engine.pool, SingletonThreadPool) else None
-        self._bind: Bind | None = None
+        self._why_no_bind = "no connection was made yet"
+        self.name: Final = name
+        self._destination = Destination(engine, is_named=name is not None)
+        self._inquiry = Inquiry(engine.dialect, self._connect_aside)
         self._states: weakref.WeakValueDictionary[int, ConnectionState] = weakref.WeakValueDictionary()
-        self._isolation_chosen = _sqlalchemy.isolation_is_set_on_connect(engine.dialect)
+        # PostgreSQL's own default is READ COMMITTED: another one was chosen, for a role, a database or the server.
+        self._isolation_chosen = (
+            _sqlalchemy.isolation_is_set_on_connect(engine.dialect) or engine.dialect.name == "postgresql"
+        )
+        self.isolation = ""
+        self.met_replica = False
         self._is_shared = isinstance(engine.pool, SingletonThreadPool | StaticPool)
 
     def listen_to_pool(self) -> None:
@@ -57,6 +80,28 @@ class Connections:
             ("close_detached", self._lost_detached),
         ):
             event.listen(self.engine, name, listener)
+
+    def listen_to_driver(self) -> None:
+        """Begin to hear what is sent past SQLAlchemy, on connections that are made from now on."""
+        self.driver_calls.know_contexts(self.dialect)
+        event.listen(self.engine, "do_connect", self.driver_calls.listener_of_connect())
+        for name in _OWN_CALLS:
+            setattr(self.dialect, name, self._as_ours(getattr(self.dialect, name), may_commit="isolation" in name))
+
+    def _as_ours(self, method: Callable[..., Any], *, may_commit: bool) -> Callable[..., Any]:
+        """Have what SQLAlchemy does on a driver connection not be taken for the application's own doing."""
+
+        def call(connection: Any, *arguments: Any, **options: Any) -> Any:
+            proxied = connection.connection if isinstance(connection, Connection) else connection
+            state = self.state_of_proxy(proxied)
+            raw = getattr(proxied, "dbapi_connection", proxied)
+            if may_commit and state is not None and state.pending:
+                with self.driver_calls.listener.statement_of(raw, None, None):
+                    return method(connection, *arguments, **options)
+            with ours(state):
+                return method(connection, *arguments, **options)
+
+        return call
 
     def _hook_isolation(self) -> None:
         """Hear which isolation level a connection is given, and when it goes back to the default."""
@@ -83,10 +128,13 @@ class Connections:
 
     @property
     def bind(self) -> Bind | None:
-        """The database that the engine's connections were last seen on; None where it is not known."""
-        if self._by_thread is not None:
-            return getattr(self._by_thread, "bind", None)
-        return self._bind
+        """The database that a connection of the engine's would be on; None where it is not known."""
+        return self._destination.bind
+
+    @property
+    def why_no_bind(self) -> str:
+        """Why ``bind`` is not known."""
+        return self._destination.why_not or self._why_no_bind
 
     def ask(self) -> Bind | None:
         """Return the bind; where no connection was made yet, make one."""
@@ -112,44 +160,75 @@ class Connections:
             return info.get(STATE)
         return self._states.get(id(proxied))
 
+    def state_of_raw(self, raw: Any) -> ConnectionState | None:
+        """Return the same for a driver connection, fast."""
+        return self._states.get(id(raw))
+
     def _checkout(self, dbapi_connection: Any, record: Any, proxy: Any) -> None:
         """Ask a connection that nobody asked yet, or read the catalog again after DDL: before the application has it."""
         state: ConnectionState | None = record.info.get(STATE)
+        if state is not None and self._may_outlive_its_server(state):
+            state = None
         if state is not None and (state.bind.survey is not None or state.began):
             self._remember(state.bind)
             return
         # A connection can be in use already: in-memory SQLite hands one out many times.
         in_use = state is None and self._is_shared and in_transaction_of(self.dialect, dbapi_connection) is True
+        if state is not None:
+            state.is_ours = True
         try:
             if state is None:
                 state = self._ask_connection(dbapi_connection, record)
                 if in_use and state is not None:
                     # Nobody heard what the transaction that is under way did.
                     state.suspect_everything()
+                if state is not None:
+                    # Before the catalog is asked: it may have gone back, too.
+                    self._check_incarnation(state)
             if state is not None and state.bind.survey is None:
-                version = state.bind.survey_version
-                state.bind.learn(survey_of(self.dialect, dbapi_connection), version)
+                version, stamps = state.bind.survey_version, self.coherence.stamps_of(state.bind.schema_guard)
+                began = time.perf_counter()
+                survey = survey_of(self.dialect, dbapi_connection)
+                state.bind.learn(survey, version, stamps, time.perf_counter() - began)
         finally:
             if not in_use:
                 dbapi_connection.rollback()
+            if state is not None:
+                state.is_ours = False
         if state is not None:
-            self._check_incarnation(state)
             self._remember(state.bind)
+
+    def _may_outlive_its_server(self, state: ConnectionState) -> bool:
+        """Tell whether to ask a connection again because a pooler, which goes on when the server starts anew, may answer."""
+        if state.profile.session is not None or not state.profile.incarnation or state.began or state.tainted:
+            return False
+        return time.monotonic() - state.asked_at >= ASK_AGAIN_AFTER_S
 
     def _ask_connection(self, dbapi_connection: Any, record: Any) -> ConnectionState | None:
         profile = profile_of(self.dialect, dbapi_connection, pool=self.engine.pool)
-        identity = self._name or profile.identity
+        # Two engines of one database may be set differently, and lead to different servers that have it.
+        self.isolation = profile.isolation
+        self.met_replica = self.met_replica or profile.is_replica
+        identity = self.name or profile.identity
         if identity is None:
-            if self.why_no_bind != profile.why_not:
-                self.why_no_bind = profile.why_not
+            if self._why_no_bind != profile.why_not:
+                self._why_no_bind = profile.why_not
                 logger.warning("%s is not cached: %s", self.engine.url.render_as_string(), profile.why_not)
             return None
         bind = self.binds.bind_of(identity, profile, self.dialect)
         state = ConnectionState(
-            self.dialect.name, profile, bind, profile.isolation, isolation_chosen=self._isolation_chosen
+            self.dialect.name,
+            profile,
+            bind,
+            profile.isolation,
+            isolation_chosen=self._isolation_chosen,
+            is_ours=True,
+            inquiry=self._inquiry,
         )
+        state.asked_at = time.monotonic()
         record.info[STATE] = state
         self._states[id(dbapi_connection)] = state
+        self.driver_calls.listen_to(dbapi_connection)
         return state
 
     def _check_incarnation(self, state: ConnectionState) -> None:
@@ -162,14 +241,28 @@ class Connections:
         for store in range(len(self.coherence.journals)):
             found = self.coherence.lookup(store, key, tags)
             if found is not None and found.payload != incarnation:
-                self.coherence.touch([state.bind.tag])
+                self.coherence.touch([state.bind.tag, state.bind.schema_guard[0]])
                 self.coherence.fill(store, key, incarnation, found.lease, MAX_TTL_S)
 
     def _remember(self, bind: Bind) -> None:
-        if self._by_thread is not None:
-            self._by_thread.bind = bind
-        else:
-            self._bind = bind
+        """Note where the engine leads. What is cached of a database in whose place another is now, nobody should be given."""
+        replaced = self._destination.arrive(bind)
+        if replaced is not None:
+            url = self.engine.url.render_as_string()
+            logger.warning("%s leads to another database now: what is cached of the one before is dropped", url)
+            self.coherence.touch([replaced.tag])
+
+    @contextmanager
+    def _connect_aside(self) -> Iterator[tuple[Any, Profile | None]]:
+        """Make a connection that is none of the pool's; yield it and what it said of itself, and close it."""
+        pool = self.engine.pool.recreate()
+        proxied = pool.connect()
+        try:
+            state: ConnectionState | None = proxied.info.get(STATE)
+            yield proxied.dbapi_connection, None if state is None else state.profile
+        finally:
+            proxied.close()
+            pool.dispose()
 
     def _checkin(self, dbapi_connection: Any, record: Any) -> None:
         state: ConnectionState | None = record.info.get(STATE)
@@ -188,18 +281,20 @@ class Connections:
         if state is not None:
             self._doubt_unanswered(state)
             abandon(state, self.coherence)
+            state.bind.is_gone = state.profile.scope == "connection"
 
     def _lost_detached(self, dbapi_connection: Any) -> None:
         state = self._states.get(id(dbapi_connection))
         if state is not None:
             self._doubt_unanswered(state)
             abandon(state, self.coherence)
+            state.bind.is_gone = state.profile.scope == "connection"
 
     def _doubt_unanswered(self, state: ConnectionState) -> None:
         """Keep what was marked for a statement of which neither answer nor error was heard."""
         sent, state.sent = state.sent, None
         if sent is not None:
-            self.coherence.doubt(sent.marks)
+            self.coherence.doubt(sent.marks, state.open_case(began=False))
 
     def freshness_of(self, state: ConnectionState, raw: Any) -> Freshness:
         """Tell what the connection's next statement will see."""

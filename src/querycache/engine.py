@@ -19,18 +19,22 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 
 from querycache import _sqlalchemy
-from querycache._types import Stamp, TagSet
-from querycache.capture import INTERNAL, inserts_unknown_keys, note_changes, note_inserted_keys
+from querycache._types import Stamp
+from querycache.capture import inserts_unknown_keys, note_changes, note_inserted_keys
 from querycache.coherence.binds import Bind, Binds
 from querycache.coherence.journal import Mark
-from querycache.coherence.moved import SnapshotMovedError
+from querycache.coherence.moved import Pin, SnapshotMovedError, has_moved, pin_of
 from querycache.coherence.protocol import Coherence
 from querycache.coherence.snapshots import Freshness
-from querycache.coherence.transactions import ConnectionState
-from querycache.commits import abandon, hook_ends
+from querycache.coherence.transactions import ConnectionState, ours
+from querycache.commits import abandon, hook_ends, widen_after_ddl, widen_unreported
 from querycache.connections import Connections
 from querycache.databases import in_transaction_of
+from querycache.databases.driver import row_of
+from querycache.driver_calls import DriverCalls
+from querycache.images import INTERNAL
 from querycache.statements.writes import Effect, effect_of_compiled, effect_of_textual
+from querycache.unannounced import Unannounced
 
 CAPTURE: Final = "_querycache_capture"
 OnSnapshotMoved = Literal["raise", "continue"]
@@ -38,6 +42,8 @@ OnSnapshotMoved = Literal["raise", "continue"]
 _SQLITE_BEGINS: Final = re.compile(r"\s*(INSERT|UPDATE|DELETE|REPLACE)\b", re.IGNORECASE)
 _RELEASES: Final = re.compile(r"\s*RELEASE\b", re.IGNORECASE)
 _TEMPORARY: Final = re.compile(r"\b(TEMP|TEMPORARY)\b", re.IGNORECASE)
+_SETS_LEVEL: Final = re.compile(r"ISOLATION|SNAPSHOT|SERIALIZABLE", re.IGNORECASE)
+_ROWS_NOT_COUNTED: Final = 2**63
 _READS: Final = ("read", "harmless", "savepoint")
 _TRANSACTIONAL: Final = ("read", "harmless", "savepoint", "write")
 
@@ -57,12 +63,21 @@ class Capture:
 
 
 @dataclass(slots=True)
-class _Sent:
+class Sent:
     """The statement that a connection is sending: what it does, and what was marked because it may commit by itself."""
 
     effect: Effect
     marks: list[Mark]
     commits_itself: bool
+    may_go_on: bool = False
+    found_rows: bool = False
+
+    def note_rows(self, dialect_name: str) -> None:
+        """Take it that the statement may commit later, when more of its rows or results have been fetched."""
+        # MySQL's server goes on with a procedure, or with the next of several statements, after the first result.
+        self.may_go_on = dialect_name == "sqlite" or (
+            dialect_name in ("mysql", "mariadb") and self.effect.kind != "write"
+        )
 
 
 class Attachment(Connections):
@@ -81,6 +96,7 @@ class Attachment(Connections):
         super().__init__(engine, coherence, binds, name=name)
         self._old_images = old_images
         self._on_snapshot_moved = on_snapshot_moved
+        self.driver_calls = DriverCalls(self.dialect, Unannounced(self, self.state_of_raw))
         self._effects: weakref.WeakKeyDictionary[Any, Effect | None] = weakref.WeakKeyDictionary()
 
     def install(self) -> None:
@@ -89,6 +105,7 @@ class Attachment(Connections):
         self.engine.clear_compiled_cache()
         hook_ends(self.dialect, self.coherence, self.state_of_proxy, self.binds.tag_set)
         self.listen_to_pool()
+        self.listen_to_driver()
         for name, listener in (
             ("before_cursor_execute", self._before_cursor_execute),
             ("after_cursor_execute", self._after_cursor_execute),
@@ -114,17 +131,25 @@ class Attachment(Connections):
         if INTERNAL in options:
             return
         state = self.state_of(connection)
-        if state is None:
+        if state is None or state.in_phase:
             return
         raw = connection.connection.dbapi_connection
         effect = self.effect_of(context, statement)
         self._doubt_unanswered(state)
-        self._begin(state, raw)
+        self.begin(state, raw)
         capture: Capture | None = options.get(CAPTURE)
         if capture is not None and capture.rows is None and capture.compiled is context.compiled:
             self._prepare_capture(capture, state, raw)
+        if effect.kind == "unknown" and state.served and not (state.pinned or _SETS_LEVEL.search(statement)):
+            self._make_up_for_hits(state, raw)
+        state.sent = self.announce(state, effect, statement, raw)
+        self.before_change(state, state.sent, context, connection)
+
+    def announce(self, state: ConnectionState, effect: Effect, statement: str, raw: Any) -> Sent:
+        """Note that a statement is about to be sent, and what it does to the connection."""
         state.statements += 1
-        state.sent = _Sent(effect, [], self._commits_itself(state, effect, statement, raw))
+        if effect.kind in ("session", "unknown") and _SETS_LEVEL.search(statement):
+            state.isolation, state.isolation_chosen = "", True
         if effect.kind == "session":
             state.tainted = "a SET or PRAGMA changed what the connection's statements mean"
         elif effect.kind == "savepoint":
@@ -135,15 +160,15 @@ class Attachment(Connections):
             state.has_temporary_tables = True
         elif effect.kind == "unknown" and not effect.is_ddl:
             state.tainted = "a statement that is not understood may have changed what the connection's statements mean"
-        self._before_change(state, effect, context, connection)
+        return Sent(effect, [], self._commits_itself(state, effect, statement, raw))
 
-    def _begin(self, state: ConnectionState, raw: Any) -> None:
+    def begin(self, state: ConnectionState, raw: Any) -> None:
         freshness = self.freshness_of(state, raw)
         if state.began:
             return
         state.began = True
-        if self._is_under_way(state, raw):
-            # Begun past SQLAlchemy: its snapshot may be older than any clock we could look at now.
+        if self._is_under_way(state, raw) or (state.dialect_name == "sqlite" and state.has_open_cursor()):
+            # Begun past SQLAlchemy, or pinned by rows not fetched yet: the snapshot is older than the clock now.
             state.statements = 1
         elif freshness is not Freshness.STATEMENT or state.dialect_name == "sqlite":
             state.since = self.coherence.clocks()
@@ -174,11 +199,13 @@ class Attachment(Connections):
             return not getattr(raw, "in_transaction", False) and not _SQLITE_BEGINS.match(statement)
         return effect.kind not in (*_TRANSACTIONAL, "rollback") and state.dialect_name in ("mysql", "mariadb")
 
-    def _before_change(self, state: ConnectionState, effect: Effect, context: Any, connection: Connection) -> None:
+    def before_change(self, state: ConnectionState, sent: Sent, context: Any, connection: Connection | None) -> None:
         """Note what a statement changes, and mark it now where it may commit by itself."""
-        commits_itself = state.sent.commits_itself
+        effect, commits_itself = sent.effect, sent.commits_itself
         if effect.kind in ("write", "unknown") or state.bind.calls_user_function(effect.functions):
             state.dirty = True
+            if state.survey_stamps is None:
+                state.survey_stamps = state.bind.survey_stamps
             note_changes(state, effect, context, connection, old_images=self._old_images and not commits_itself)
             for write in effect.writes:
                 if inserts_unknown_keys(write, context):
@@ -189,8 +216,11 @@ class Attachment(Connections):
                         state.inserts[id(context)] = facts
         if effect.is_ddl or effect.kind == "unknown":
             state.schema_changed = True
+        if commits_itself:
+            widen_unreported(state)
         if commits_itself and state.pending:
-            state.sent.marks = self.coherence.mark(state.pending.tag_set(state.bind.tag))
+            widen_after_ddl(state, self.coherence)
+            sent.marks = self.coherence.mark(state.tags_to_mark())
 
     def _after_cursor_execute(
         self, connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
@@ -202,6 +232,8 @@ class Attachment(Connections):
         if state is None or state.sent is None:
             return
         sent, state.sent = state.sent, None
+        # A driver that does not know yet how many there are says -1, or the largest number it has.
+        sent.found_rows = 0 < cursor.rowcount < _ROWS_NOT_COUNTED
         capture: Capture | None = options.get(CAPTURE)
         if (
             capture is not None
@@ -211,19 +243,36 @@ class Attachment(Connections):
         ):
             capture.description = cursor.description
             capture.rows = _sqlalchemy.buffer_cursor(context, cursor)
+        elif sent.marks and cursor.description is not None:
+            self._see_its_end(state, sent, cursor, context)
         elif state.dialect_name == "sqlite" and cursor.description is not None and context is not None:
             watch = _sqlalchemy.watch_cursor(context)
             if watch is not None:
                 state.watch(watch)
-        self._after_change(state, sent, connection.connection.dbapi_connection)
-        if not state.pinned and self._pins(state, sent.effect):
-            state.pinned = True
-            self._look_again(state, connection.connection.dbapi_connection)
+        self.answered(state, sent, connection.connection.dbapi_connection)
 
-    def _after_change(self, state: ConnectionState, sent: _Sent, raw: Any) -> None:
+    def _see_its_end(self, state: ConnectionState, sent: Sent, cursor: Any, context: Any) -> None:
+        """Fetch the rows of a statement that commits by itself, as SQLite commits after the last of them."""
+        if state.dialect_name == "sqlite" and context is not None and context.execute_style.name != "INSERTMANYVALUES":
+            _sqlalchemy.buffer_cursor(context, cursor)
+        else:
+            sent.note_rows(state.dialect_name)
+
+    def answered(self, state: ConnectionState, sent: Sent, raw: Any) -> None:
+        """Release what was marked for a statement, unless it may go on; look again at what was served before its snapshot."""
+        self._after_change(state, sent, raw)
+        if not state.pinned:
+            self._look_again(state, sent, raw)
+
+    def _after_change(self, state: ConnectionState, sent: Sent, raw: Any) -> None:
         if state.schema_changed:
             # Before the release: who reads the new rows must not go by the old catalog.
             state.bind.forget_survey()
+        elif sent.marks and widen_after_ddl(state, self.coherence):
+            self.coherence.touch([state.bind.tag])
+        if sent.may_go_on:
+            state.marks.extend(sent.marks)
+            return
         self.coherence.release(sent.marks)
         if sent.effect.kind == "commit":
             state.end()
@@ -247,31 +296,43 @@ class Attachment(Connections):
             state.statements = 1
         state.begun_by_text = True
 
-    def _pins(self, state: ConnectionState, effect: Effect) -> bool:
-        """Tell whether a statement that was answered surely took the transaction's snapshot."""
-        if state.dialect_name in ("mysql", "mariadb"):
-            return effect.kind == "read" and effect.reads_tables and not effect.locks_rows
-        return effect.reads_tables or effect.kind in ("write", "unknown")
+    def _look_again(self, state: ConnectionState, sent: Sent, raw: Any) -> None:
+        """Compare what was served before the snapshot with what it shows, where the statement may have taken it."""
+        pin = pin_of(
+            sent.effect, state.dialect_name, found_rows=sent.found_rows and self._are_stored(state, sent.effect)
+        )
+        if pin is not Pin.NONE:
+            self._compare_served(state, raw, pinned=pin is Pin.SURE)
 
-    def _look_again(self, state: ConnectionState, raw: Any) -> None:
-        """Compare what was served before the snapshot with what it shows."""
-        if not state.served:
-            return
-        moved = False
-        if self.freshness_of(state, raw) in (Freshness.SNAPSHOT, Freshness.SERIAL):
-            moved = state.served.overflowed or any(
-                not self._still(store, tags, lease) for (store, _), (tags, lease) in state.served.leases.items()
-            )
-        state.served.clear()
+    def _make_up_for_hits(self, state: ConnectionState, raw: Any) -> None:
+        """Let a statement that nobody knows find the snapshot that would be taken by now if hits were sent.
+
+        It may wait for others before it takes one, as LOCK TABLE does; and what it may change, it marks itself.
+        """
+        in_snapshot = state.shows_snapshot(in_transaction=in_transaction_of(self.dialect, raw))
+        if in_snapshot and state.dialect_name == "postgresql":
+            with ours(state):
+                row_of(raw, "SELECT 1")
+        self._compare_served(state, raw, pinned=True)
+
+    def _compare_served(self, state: ConnectionState, raw: Any, *, pinned: bool) -> None:
+        """Look again at what was served before the snapshot; ``pinned``: it is surely taken by now."""
+        moved = has_moved(state, self.coherence, in_transaction=in_transaction_of(self.dialect, raw))
+        state.pinned = pinned
+        if pinned or moved:
+            state.served.clear()
         if moved:
             policy = self._on_snapshot_moved or ("raise" if state.isolation_chosen else "continue")
             self.coherence.events.emit("moved", reason=policy)
             if policy == "raise":
                 raise SnapshotMovedError
 
-    def _still(self, store: int, tags: TagSet, lease: tuple[Stamp, ...]) -> bool:
-        found = self.coherence.lookup(store, None, tags)
-        return found is not None and found.storable and found.lease == lease
+    def _are_stored(self, state: ConnectionState, effect: Effect) -> bool:
+        """Tell whether every table of a SELECT is one whose rows have snapshots."""
+        bind: Bind = state.bind
+        names = {bind.facts(table).catalog_name for table in effect.sources}
+        names.update(map(bind.name_of_text, effect.named_sources))
+        return bind.survey is not None and all(bind.survey.why_not_plain(name) is None for name in names)
 
     def _after_execute(
         self, connection: Connection, element: Any, multiparams: Any, params: Any, options: Any, result: Any
@@ -284,14 +345,18 @@ class Attachment(Connections):
                 note_inserted_keys(state, facts, context)
 
     def _handle_error(self, context: Any) -> None:
-        """Release what was marked for a statement that failed, where the server said that it is over."""
         state = None if context.connection is None else self.state_of(context.connection)
         if state is None or state.sent is None:
             return
         sent, state.sent = state.sent, None
+        self.failed(state, sent, answered=context.sqlalchemy_exception is not None and not context.is_disconnect)
+
+    def failed(self, state: ConnectionState, sent: Sent, *, answered: bool) -> None:
+        """Release what was marked for a statement that failed, if the database said so."""
         state.failed = not state.autocommit
-        answered = context.sqlalchemy_exception is not None and not context.is_disconnect
+        # A deadlock or a lock wait that ended may have taken the transaction with it, and the locks on the old images.
+        state.images.clear()
         if answered:
             self.coherence.release(sent.marks)
         else:
-            self.coherence.doubt(sent.marks)
+            self.coherence.doubt(sent.marks, state.open_case(began=False))

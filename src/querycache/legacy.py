@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -226,7 +225,7 @@ class _SetByHand(_ByHand):
             return question
         if isinstance(freshness, Bypass):
             return freshness
-        question = replace(question, key=hashlib.blake2b(b"by hand" + question.key, digest_size=16).digest())
+        question = question._replace(key=hashlib.blake2b(b"by hand" + question.key, digest_size=16).digest())
         coherence = reading.attachment.coherence
         found = coherence.lookup(question.store, question.key, question.tags)
         if found is None:
@@ -255,7 +254,7 @@ class _SetByHand(_ByHand):
 
 def _may_keep(reading: Reading, question: Question, found: Lookup, freshness: Freshness) -> bool:
     state = reading.state
-    if not found.storable or (state is not None and (state.dirty or state.profile.is_replica)):
+    if not found.storable or reading.attachment.met_replica or (state is not None and state.dirty):
         return False
     since = None if state is None or state.since is None else state.since.get(question.store)
     return may_fill(freshness, found.lease, first=state is None or state.statements == 0, since=since)

@@ -7,23 +7,26 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import BindParameter, Table
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import InvalidRequestError
 
 from querycache import _sqlalchemy
-from querycache._types import Tag, TagSet
+from querycache._types import Lookup, Stamp, Tag, TagSet
 from querycache.coherence.binds import Bind
 from querycache.engine import Attachment
 from querycache.options import CacheRequest
 from querycache.policy import Operation, Policies, Policy
 from querycache.rows.codec import UnsupportedValue
 from querycache.statements import tags as naming
-from querycache.statements.fingerprint import Shape, key_of, shape_of
-from querycache.statements.reads import reads_the_clock, tags_of, trusted_reads
+from querycache.statements.dependencies import Dependencies, TableRead, dependencies_of, reads_the_clock
+from querycache.statements.fingerprint import KeyMaker, Shape, shape_of
+
+MAX_SIZE_BYTES: Final = 1_000_000
+_MAX_PLANS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,36 +37,66 @@ class Bypass:
     defect: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
-    """A compiled statement that may be cached, whatever its parameters."""
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Plan:
+    """What holds for every call of a compiled statement on one database: made once, used with the values of each call.
+
+    ``survey_stamps`` are those of the schema tag, by store, under which the catalog was asked for it. ``max_size_bytes``
+    bounds a payload.
+    """
 
     shape: Shape
-    policies: list[Policy]
-    engine: Engine
     bind: Bind
-    options: Mapping[str, Any]
+    dependencies: Dependencies
+    keys: KeyMaker
+    tables: frozenset[str]
+    survey_stamps: Mapping[int, Stamp]
+    region: str
+    store: int
+    ttl_s: float
+    max_size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A compiled statement that may be cached, whatever its parameters, as it was given this time."""
+
+    plan: Plan
     compilation: _sqlalchemy.Compilation
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """A statement that may be cached: its key, what it depends on, where and how long it is kept.
 
-    ``name`` is the tag of the user's name for it, one of ``tags``; None for a statement that nobody named.
+    ``name`` is the tag of the user's name for it, one of ``tags``; None for a statement that nobody named. The last of its
+    tags is the guard of the bind's schema.
     """
 
     key: bytes
     tags: TagSet
     name: Tag | None
-    tables: frozenset[str]
     store: int
     ttl_s: float
-    max_size_bytes: int
-    engine: Engine
-    bind: Bind
-    options: Mapping[str, Any]
+    plan: Plan
     compilation: _sqlalchemy.Compilation
+
+    @property
+    def tables(self) -> frozenset[str]:
+        """The names in tags of the tables that it reads."""
+        return self.plan.tables
+
+    def is_answered_by(self, found: Lookup) -> bool:
+        """Tell whether the catalog is, by what a store said, still the one that this was asked of."""
+        return self.plan.survey_stamps.get(self.store) == found.lease[-1]
+
+
+@dataclass(slots=True)
+class _Known:
+    """What was found out about a compiled statement, and its plans by what else they depend on."""
+
+    shape: Shape
+    operation: Operation
+    plans: dict[Any, Plan] = field(default_factory=dict)
 
 
 class Questions:
@@ -72,7 +105,7 @@ class Questions:
     def __init__(self, policies: Policies, regions: Mapping[str, tuple[int, float]]) -> None:
         self.policies = policies
         self.regions = regions
-        self._shapes: weakref.WeakKeyDictionary[Any, tuple[Shape, Operation]] = weakref.WeakKeyDictionary()
+        self._known: weakref.WeakKeyDictionary[Any, _Known] = weakref.WeakKeyDictionary()
 
     def of(
         self,
@@ -106,50 +139,124 @@ class Questions:
         )
         if compilation.extracted is None:
             return Bypass("SQLAlchemy gives the statement no cache key")
-        known = self._shapes.get(compilation.compiled)
+        known = self._known.get(compilation.compiled)
         if known is None:
             shape = shape_of(compilation.compiled, attachment.dialect)
-            known = self._shapes[compilation.compiled] = shape, _operation_of(statement, shape)
-        shape, operation = known
-        if shape.reads is None:
-            return Bypass(shape.why_not or "not cacheable", shape.defect)
-        policies = self._policies_of(shape, bind, options.get("schema_translate_map"), request, operation)
-        if isinstance(policies, Bypass):
-            return policies
-        return Form(shape, policies, engine, bind, options, compilation)
+            known = self._known[compilation.compiled] = _Known(shape, _operation_of(statement, shape))
+        if known.shape.reads is None:
+            return Bypass(known.shape.why_not or "not cacheable", known.shape.defect)
+        plan = self._plan_of(known, bind, options.get("schema_translate_map"), request)
+        return plan if isinstance(plan, Bypass) else Form(plan, compilation)
+
+    def plan_of(self, compiled: Any, bind: Bind) -> Plan | Bypass:
+        """Return what holds for every call of a statement that was asked about before, without any option."""
+        known = self._known.get(compiled)
+        if known is None or known.shape.reads is None:
+            return Bypass("nobody asked about it")
+        return self._plan_of(known, bind, None, None)
 
     def about(
         self, form: Form, parameters: Mapping[str, Any] | None, request: CacheRequest | None
     ) -> Question | Bypass:
         """Make key and tags of one call, or say why not."""
-        shape, bind = form.shape, form.bind
-        assert shape.reads is not None
-        schema_map = form.options.get("schema_translate_map")
         try:
-            values = shape.processed(_sqlalchemy.parameters_of(form.compilation, parameters))
-            variations = () if request is None else (request.region, request.cache_key or "")
-            key = key_of(shape, bind.id, values, schema_map, variations, bind.profile.settings)
-        except UnsupportedValue as error:
-            return Bypass(str(error))
+            given = _sqlalchemy.parameters_of(form.compilation, parameters)
         except InvalidRequestError:
             return Bypass("a parameter has no value")
+        return self.question_of(form.plan, given, request, form.compilation)
+
+    def question_of(
+        self,
+        plan: Plan,
+        parameters: Mapping[str, Any],
+        request: CacheRequest | None,
+        compilation: _sqlalchemy.Compilation,
+    ) -> Question | Bypass:
+        """Make key and tags of one call from the values of all its bind names, or say why not."""
+        shape = plan.shape
+        assert shape.reads is not None
+        try:
+            values = shape.processed(parameters)
+            key = plan.keys.key_of(values, None if request is None else request.cache_key)
+        except UnsupportedValue as error:
+            return Bypass(str(error))
 
         def value_of(parameter: BindParameter[Any]) -> Any:
             return values[shape.names[parameter]]
 
-        if reads_the_clock(shape.reads, value_of):
+        if shape.reads.clock_binds and reads_the_clock(shape.reads, value_of):
             return Bypass("a value may stand for the present time")
+        tags = plan.dependencies.tags(value_of)
+        if request is None:
+            return Question(key, tags, None, plan.store, plan.ttl_s, plan, compilation)
+        ttl_s = plan.ttl_s if request.ttl_s is None else min(plan.ttl_s, request.ttl_s)
+        given = request.cache_key if request.cache_key is not None else key.hex()
+        name = naming.named_tag(plan.bind.id, plan.region, given)
+        return Question(key, TagSet((*tags.tags, name), tags.guards), name, plan.store, ttl_s, plan, compilation)
+
+    def _plan_of(
+        self,
+        known: _Known,
+        bind: Bind,
+        schema_map: Mapping[str | None, str | None] | None,
+        request: CacheRequest | None,
+    ) -> Plan | Bypass:
+        place = (
+            bind.picture_number,
+            tuple(sorted(schema_map.items(), key=repr)) if schema_map else None,
+            None if request is None else request.region,
+        )
+        known_plan = known.plans.get(place)
+        if known_plan is not None:
+            return known_plan
+        plan = self._make_plan(known, bind, schema_map, request)
+        if isinstance(plan, Plan):
+            if len(known.plans) >= _MAX_PLANS:
+                known.plans.clear()
+            known.plans[place] = plan
+        return plan  # why not is asked each time: a model that is declared later may change that
+
+    def _make_plan(
+        self,
+        known: _Known,
+        bind: Bind,
+        schema_map: Mapping[str | None, str | None] | None,
+        request: CacheRequest | None,
+    ) -> Plan | Bypass:
+        # Before anything is asked of the catalog as it is known: should it become another meanwhile, that shows.
+        survey_stamps = bind.survey_stamps
+        shape = known.shape
+        assert shape.reads is not None
+        policies = self._policies_of(shape, bind, schema_map, request, known.operation)
+        if isinstance(policies, Bypass):
+            return policies
+        region = request.region if request is not None else policies[0].region if policies else "default"
+        found = self.regions.get(region)
+        if found is None:
+            return Bypass(f'no region is named "{region}": known are {", ".join(sorted(self.regions))}')
+        store, ttl_s = found
         # Once for all, lest DDL come in between.
         facts = {element.table: bind.facts(element.table, schema_map) for element in shape.reads.elements}
-        tags = tags_of(
-            trusted_reads(shape.reads, lambda table: facts[table].distrusted),
-            bind.id,
-            value_of,
-            lambda table: facts[table].name,
-            form.engine.dialect,
-            lambda table: facts[table].value_columns,
+
+        def table_read(table: Table) -> TableRead:
+            about = facts.get(table) or bind.facts(table, schema_map)
+            return TableRead(about.name, about.value_columns, about.distrusted)
+
+        dependencies = dependencies_of(shape.reads, bind.id, table_read, bind.dialect)
+        return Plan(
+            shape=shape,
+            bind=bind,
+            dependencies=replace(dependencies, guards=(*dependencies.guards, bind.schema_guard)),
+            keys=KeyMaker(
+                shape, bind.id, schema_map, None if request is None else request.region, bind.profile.settings
+            ),
+            tables=frozenset(about.name for about in facts.values()),
+            survey_stamps=survey_stamps,
+            region=region,
+            store=store,
+            ttl_s=min([ttl_s, *(policy.ttl for policy in policies)]),
+            max_size_bytes=min([MAX_SIZE_BYTES, *(policy.max_size_bytes for policy in policies)]),
         )
-        return self._question(form, request, key, tags)
 
     def _policies_of(
         self,
@@ -177,36 +284,6 @@ class Questions:
         if any(bind.calls_user_function([name]) for name in shape.reads.functions):
             return Bypass("it calls a function of the database's users")
         return policies
-
-    def _question(self, form: Form, request: CacheRequest | None, key: bytes, tags: TagSet) -> Question | Bypass:
-        assert form.shape.reads is not None
-        policies, bind = form.policies, form.bind
-        region = request.region if request is not None else policies[0].region if policies else "default"
-        found = self.regions.get(region)
-        if found is None:
-            return Bypass(f'no region is named "{region}": known are {", ".join(sorted(self.regions))}')
-        store, ttl_s = found
-        name = None
-        ttl_s = min([ttl_s, *(policy.ttl for policy in policies)])
-        if request is not None:
-            ttl_s = min(ttl_s, request.ttl_s) if request.ttl_s is not None else ttl_s
-            given = request.cache_key if request.cache_key is not None else key.hex()
-            name = naming.named_tag(bind.id, region, given)
-            tags = TagSet((*tags.tags, name), tags.guards)
-        schema_map = form.options.get("schema_translate_map")
-        return Question(
-            key=key,
-            tags=tags,
-            name=name,
-            tables=frozenset(bind.facts(element.table, schema_map).name for element in form.shape.reads.elements),
-            store=store,
-            ttl_s=ttl_s,
-            max_size_bytes=min([1_000_000, *(policy.max_size_bytes for policy in policies)]),
-            engine=form.engine,
-            bind=bind,
-            options=form.options,
-            compilation=form.compilation,
-        )
 
 
 def _operation_of(statement: Any, shape: Shape) -> Operation:

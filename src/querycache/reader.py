@@ -9,15 +9,17 @@ whatever is not surely so passes through, with its reason. Never: an error of th
 
 from __future__ import annotations
 
+import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 
-from sqlalchemy.engine import Connection, Dialect, Engine, Result
+from sqlalchemy import select
+from sqlalchemy.engine import Connection, CursorResult, Dialect, Engine, Result
 from sqlalchemy.orm import ORMExecuteState, Session, UserDefinedOption
 
-from querycache import _sqlalchemy
+from querycache import _loading, _sqlalchemy
 from querycache._types import Lease, Lookup
 from querycache.coherence.binds import Bind
 from querycache.coherence.protocol import Coherence
@@ -30,7 +32,11 @@ from querycache.questions import Bypass, Question, Questions
 from querycache.rows.codec import DecodedRows, PayloadRejected, UnsupportedValue, decode_rows, encode_rows
 
 NOTES: Final = "querycache"
+GET_STATEMENT: Final = "_querycache_get"
+"""Names, on a class whose gets are known to some reader, the statement by which a Session chooses the bind."""
+
 NO_ANSWER: Final = "the store did not answer"
+OTHER_CATALOG: Final = "the database's catalog changed since it was asked"
 
 Answer: TypeAlias = tuple[Question, Lookup, Sequence[Sequence[Any]]]
 """What was asked, what the store said before the database was, and the rows that the database gave."""
@@ -38,9 +44,18 @@ Answer: TypeAlias = tuple[Question, Lookup, Sequence[Sequence[Any]]]
 
 @dataclass(slots=True)
 class SessionNotes:
-    """What the cache keeps with one Session, until its transaction ends: what was served before it had a connection."""
+    """What the cache keeps with one Session, until its transaction ends: what was served before it had a connection.
+
+    ``found``: a miss that was looked up before the statement was built.
+    """
 
     served: dict[Dialect, Served] = field(default_factory=dict)
+    found: tuple[bytes, Lookup] | None = None
+
+    def take_found(self, key: bytes) -> Lookup | None:
+        """Return, once, what the store already said of a key in this read."""
+        found, self.found = self.found, None
+        return found[1] if found is not None and found[0] == key else None
 
 
 def notes_of(session: Session) -> SessionNotes:
@@ -52,10 +67,9 @@ def notes_of(session: Session) -> SessionNotes:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """One read of a Session that may be answered from the cache: where it would go, and in which transaction."""
+class Situation:
+    """Where a read of a Session would go, and in which transaction."""
 
-    orm: ORMExecuteState
     attachment: Attachment
     engine: Engine
     bind: Bind
@@ -73,6 +87,22 @@ class Reading:
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class Reading(Situation):
+    """One read of a Session that may be answered from the cache."""
+
+    orm: ORMExecuteState
+
+
+@dataclass(frozen=True, slots=True)
+class KnownGet:
+    """What ``Session.get`` asks for a class, once it was asked: the names under which it passes the parts of a key."""
+
+    compilation: _sqlalchemy.Compilation
+    names: tuple[str, ...]
+    recipe: _loading.Recipe
+
+
 class OwnWay(UserDefinedOption):
     """A statement of this library's own, answered in another way than a user's. Applies to that statement alone."""
 
@@ -87,25 +117,49 @@ class OwnWay(UserDefinedOption):
         """Answer after a ``Bypass``."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """That a recipe was looked for, and what was found."""
+
+    recipe: _loading.Recipe | None
+
+
 class Reader:
     """Answers the reads of Sessions for one cache."""
 
     def __init__(self, questions: Questions) -> None:
         self.questions = questions
         self.flights = Flights()
+        self._gets: weakref.WeakKeyDictionary[type[Any], weakref.WeakKeyDictionary[Dialect, KnownGet]] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._recipes: weakref.WeakKeyDictionary[Any, _Tried] = weakref.WeakKeyDictionary()
+
+    def known_get(self, model: type[Any], dialect: Dialect) -> KnownGet | None:
+        """Return what ``Session.get`` asks for a class on an engine; None before it was asked and answered once."""
+        by_dialect = self._gets.get(model)
+        return None if by_dialect is None else by_dialect.get(dialect)
 
     def read(self, orm: ORMExecuteState, attachment: Attachment, engine: Engine | Connection) -> Result[Any] | Bypass:
         """Answer from the cache, or run and store; or say why neither."""
-        reading = self._reading_of(orm, attachment, engine)
         own = None if orm.is_relationship_load else _own_way_of(orm)
-        if own is not None:
-            outcome = reading if isinstance(reading, Bypass) else own.answer(self, reading)
-            if not isinstance(outcome, Bypass):
-                return outcome
-            attachment.coherence.events.emit("bypass", reason=outcome.reason)
-            return own.otherwise(orm)
+        outcome = self._outcome_of(orm, own, attachment, engine)
+        if isinstance(outcome, Bypass) and outcome.reason == OTHER_CATALOG:
+            # Asked anew, where that takes no connection out of the Session's hands.
+            outcome = self._outcome_of(orm, own, attachment, engine)
+        if own is None or not isinstance(outcome, Bypass):
+            return outcome
+        attachment.coherence.events.emit("bypass", reason=outcome.reason)
+        return own.otherwise(orm)
+
+    def _outcome_of(
+        self, orm: ORMExecuteState, own: OwnWay | None, attachment: Attachment, engine: Engine | Connection
+    ) -> Result[Any] | Bypass:
+        reading = self._reading_of(orm, attachment, engine)
         if isinstance(reading, Bypass):
             return reading
+        if own is not None:
+            return own.answer(self, reading)
         question = self.question_in(reading, _request_of(orm))
         return question if isinstance(question, Bypass) else self.answer(reading, question)
 
@@ -117,10 +171,21 @@ class Reader:
             return Bypass(declined)
         if _sqlalchemy.reads_at_autoflush(orm):
             _sqlalchemy.autoflush(orm.session)
+        found = self.situation_of(orm.session, attachment, engine, orm.execution_options)
+        if isinstance(found, Bypass):
+            return found
+        return Reading(
+            found.attachment, found.engine, found.bind, found.options, found.notes, found.connection, found.state, orm
+        )
+
+    def situation_of(
+        self, session: Session, attachment: Attachment, engine: Engine | Connection, options: Mapping[str, Any]
+    ) -> Situation | Bypass:
+        """Find out where a read with these execution options would go; it begins the Session's transaction."""
         # Else a rollback after nothing but hits would expire nothing, and a second try would see what the first one saw.
-        _sqlalchemy.autobegin(orm.session)
-        notes = notes_of(orm.session)
-        connection = _sqlalchemy.connection_of(orm.session, engine)
+        _sqlalchemy.autobegin(session)
+        notes = notes_of(session)
+        connection = _sqlalchemy.connection_of(session, engine)
         state = None if connection is None else attachment.state_of(connection)
         if connection is not None and state is None:
             return Bypass(f"it is not known which database this is: {attachment.why_no_bind}")
@@ -128,8 +193,8 @@ class Reader:
         if bind is None:
             return Bypass(f"it is not known which database this is: {attachment.why_no_bind}")
         owner = engine if connection is None else connection
-        options = {**owner.get_execution_options(), **orm.execution_options}
-        return Reading(orm, attachment, engine.engine, bind, options, notes, connection, state)
+        options = {**owner.get_execution_options(), **options}
+        return Situation(attachment, engine.engine, bind, options, notes, connection, state)
 
     def question_in(self, reading: Reading, request: CacheRequest | None) -> Question | Bypass:
         """Make key and tags of a read, or say why not."""
@@ -157,9 +222,13 @@ class Reader:
         coherence, state = reading.attachment.coherence, reading.state
         waited = False
         while True:
-            found = coherence.lookup(question.store, question.key, question.tags)
+            found = reading.notes.take_found(question.key)
+            found = found or coherence.lookup(question.store, question.key, question.tags)
             if found is None:
                 return Bypass(NO_ANSWER)
+            if found.storable and not question.is_answered_by(found):
+                question.plan.bind.doubt_survey(question.plan.survey_stamps)
+                return Bypass(OTHER_CATALOG)
             if on_lookup is not None:
                 on_lookup(reading, question, found)
             entry = self.take(reading, question, found, freshness)
@@ -179,7 +248,7 @@ class Reader:
                 if not waited:
                     self.flights.end(question.key)
 
-    def take(self, reading: Reading, question: Question, found: Lookup, freshness: Freshness) -> DecodedRows | None:
+    def take(self, reading: Situation, question: Question, found: Lookup, freshness: Freshness) -> DecodedRows | None:
         """Return the rows of an entry that this transaction may be served, and remember them where the snapshot asks."""
         state, attachment = reading.state, reading.attachment
         started = state is not None and state.statements > 0
@@ -207,11 +276,33 @@ class Reader:
         rows: Sequence[Sequence[Any]],
     ) -> Result[Any]:
         """Build what the Session would have returned for these rows."""
+        orm = reading.orm
+
+        def cursor_of(rows: Sequence[Sequence[Any]]) -> CursorResult[Any]:
+            return _sqlalchemy.replay_cursor(compilation, orm.statement, reading.engine, options, description, rows)
+
+        def load_ordinarily(session: Session, rows: Sequence[Sequence[Any]]) -> Result[Any]:
+            return _sqlalchemy.load_result(orm, session, cursor_of(rows), options)
+
         options = {**reading.options, "prebuffer_rows": True}
-        cursor = _sqlalchemy.replay_cursor(
-            compilation, reading.orm.statement, reading.engine, options, description, rows
-        )
-        return _sqlalchemy.load_result(reading.orm, cursor, options)
+        known = self._recipes.get(compilation.compiled)
+        if known is not None and known.recipe is not None and _loading.follows(known.recipe, orm, description):
+            instances = known.recipe.load(orm.session, rows)
+            if instances is not None:
+                return _loading.result_of(known.recipe, instances, lambda: cursor_of(rows))
+        cursor = cursor_of(rows)
+        result = _sqlalchemy.load_result(orm, orm.session, cursor, options)
+        if known is None and rows and orm._compile_state_cls is not None:
+            recipe = _loading.recipe_of(orm, cursor, description, rows[0], load_ordinarily)
+            self._recipes[compilation.compiled] = _Tried(recipe)
+            names = None if recipe is None else _loading.names_of_get(orm.statement, recipe.mapper)
+            if recipe is not None and names is not None:
+                setattr(recipe.mapper.class_, GET_STATEMENT, select(recipe.mapper.class_))
+                by_dialect = self._gets.setdefault(recipe.mapper.class_, weakref.WeakKeyDictionary())
+                by_dialect[reading.attachment.dialect] = KnownGet(
+                    replace(compilation, extracted=None, collected=None), names, recipe
+                )
+        return result
 
     def _run_and_fill(self, reading: Reading, question: Question, found: Lookup) -> Result[Any]:
         reading.attachment.coherence.events.emit("miss", key=question.key)
@@ -246,13 +337,13 @@ class Reader:
         except UnsupportedValue as error:
             coherence.events.emit("bypass", key=question.key, reason=str(error))
             return None
-        if len(payload) > question.max_size_bytes:
+        if len(payload) > question.plan.max_size_bytes:
             coherence.events.emit("bypass", key=question.key, reason="the result is larger than max_size_bytes")
             return None
         return question.key, payload, found.lease, question.ttl_s
 
 
-def freshness_in(reading: Reading) -> Freshness | Bypass:
+def freshness_in(reading: Situation) -> Freshness | Bypass:
     """Tell what a statement would see now, or say why that is not known."""
     state, connection = reading.state, reading.connection
     if state is not None and connection is not None:
@@ -260,8 +351,11 @@ def freshness_in(reading: Reading) -> Freshness | Bypass:
     elif reading.attachment.dialect.name == "sqlite":
         freshness = Freshness.STATEMENT
     else:
-        isolation = reading.options.get("isolation_level") or reading.bind.profile.isolation
+        isolation = reading.options.get("isolation_level") or reading.attachment.isolation
         freshness = freshness_of(str(isolation), reading.attachment.dialect.name, in_transaction=True)
+    on_replica = reading.attachment.met_replica if state is None else state.profile.is_replica
+    if freshness is Freshness.SNAPSHOT and on_replica:
+        return Bypass("a replica's snapshot may be older than the store's clock can tell")
     if freshness is Freshness.UNKNOWN:
         tainted = None if state is None else state.tainted
         return Bypass(tainted or "it is not known what this connection's statements see")

@@ -7,7 +7,8 @@ answers it or says why not. The other listeners carry what was served before the
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from functools import wraps
+from typing import Any, Final
 
 from sqlalchemy import TextClause, event
 from sqlalchemy.engine import Connection, Dialect, Engine, Result
@@ -16,8 +17,9 @@ from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
 
 from querycache import _sqlalchemy
 from querycache.engine import Attachment
+from querycache.gets import NOT_ANSWERED, get, key_of
 from querycache.questions import Bypass
-from querycache.reader import NOTES, Reader, notes_of
+from querycache.reader import GET_STATEMENT, NOTES, Reader, notes_of
 
 _READERS: weakref.WeakKeyDictionary[Dialect, tuple[Reader, Attachment]] = weakref.WeakKeyDictionary()
 
@@ -32,6 +34,7 @@ def listen_to_sessions() -> None:
     """Hear of every Session's reads, from now on."""
     if not event.contains(Session, "do_orm_execute", _do_orm_execute):
         event.listen(Session, "do_orm_execute", _do_orm_execute)
+        Session.get = _get  # type: ignore[method-assign]
         event.listen(Session, "after_begin", _after_begin)
         event.listen(Session, "after_transaction_end", _after_transaction_end)
 
@@ -66,6 +69,39 @@ def _do_orm_execute(orm: ORMExecuteState) -> Result[Any] | None:
         return outcome
     attachment.coherence.events.emit("defect" if outcome.defect else "bypass", reason=outcome.reason)
     return orm.invoke_statement() if listeners else None
+
+
+_ordinary_get: Final = Session.get
+
+
+@wraps(_ordinary_get)
+def _get(self: Session, entity: Any, ident: Any, **options: Any) -> Any:
+    if not options:
+        found = _get_from_cache(self, entity, ident)
+        if found is not NOT_ANSWERED:
+            return found
+    return _ordinary_get(self, entity, ident, **options)
+
+
+def _get_from_cache(session: Session, entity: Any, ident: Any) -> Any:
+    """Return the instance of a primary key, None where there is no such row, or ``NOT_ANSWERED``."""
+    statement = entity.__dict__.get(GET_STATEMENT) if isinstance(entity, type) else None
+    if statement is None:
+        return NOT_ANSWERED
+    try:
+        target = session.get_bind(entity.__mapper__, clause=statement)
+    except SQLAlchemyError:
+        return NOT_ANSWERED
+    dialect = target.engine.dialect
+    found = _READERS.get(dialect)
+    if found is None:
+        return NOT_ANSWERED
+    known = found[0].known_get(entity, dialect)
+    key = None if known is None else key_of(known, ident)
+    if known is None or key is None:
+        return NOT_ANSWERED
+    reader, attachment = found
+    return get(reader, session, attachment, target, known, key)
 
 
 def _after_begin(session: Session, transaction: SessionTransaction, connection: Connection) -> None:

@@ -1,17 +1,17 @@
-"""What do readers see when the store fails, a commit fails, or a process is forked?"""
+"""What do readers see when the store fails, a commit stays in doubt, or a process is forked?"""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import event, select, text, update
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy import event
 
-from coherence_world import Category, Process, Product, World, is_hit, name_of, names_in, read_in, rename
+from coherence_world import Product, World, is_hit, name_of, read_in, rename
+from commit_support import journal_of, replace_commit
 from querycache.coherence import journal as journals
 from querycache.errors import StoreUnavailable
 
@@ -22,14 +22,6 @@ def world(sqlite_url: str) -> Iterator[World]:
     world.fill()
     yield world
     world.store.failing.clear()
-    world.close()
-
-
-@pytest.fixture
-def postgresql(postgresql_url: str) -> Iterator[World]:
-    world = World(postgresql_url)
-    world.fill()
-    yield world
     world.close()
 
 
@@ -110,29 +102,16 @@ def test_with_continue_what_is_owed_before_the_commit_does_not_stand_for_what_co
     def look_up_in_between(connection: object) -> None:
         world.store.failing.add("mark")
 
-    send = process.engine.dialect.do_commit
-
-    def commit(raw: Any) -> None:
+    def commit(send: Callable[[], None], proxied: Any) -> None:
         world.store.failing.clear()
-        assert process.cache is not None
-        process.cache._coherence.journals[0].tend()
+        journal_of(process).tend()
         seen.append(read_in(reader, name_of))
-        original(raw)
+        send()
 
-    # Between mark and COMMIT: the driver's own commit is the innermost of what do_commit calls.
-    original = type(process.engine.dialect).do_commit.__get__(process.engine.dialect)
-    _replace_innermost(send, original, commit)
+    replace_commit(process, commit)
     rename(process, "b")
     assert seen == ["a"]
     assert read_in(reader, name_of) == "b"
-
-
-def _replace_innermost(hook: Any, original: Any, replacement: Any) -> None:
-    for cell in hook.__closure__:
-        if cell.cell_contents == original:
-            cell.cell_contents = replacement
-            return
-    raise AssertionError("the hook on do_commit does not call the dialect's own")
 
 
 def test_a_release_that_fails_leaves_the_mark_until_it_is_taken(world: World) -> None:
@@ -160,100 +139,7 @@ def test_a_touch_that_fails_is_owed(world: World) -> None:
     assert process.cache.stats()["releases_owed"] == 1
 
 
-# -- commits that fail ----------------------------------------------------------------------------------------------
-
-
-def test_a_deferred_constraint_that_fails_the_commit_releases_the_mark(postgresql: World) -> None:
-    process = postgresql.process()
-    with process.engine.begin() as connection:
-        connection.exec_driver_sql(
-            "ALTER TABLE product ADD CONSTRAINT one_name UNIQUE (name) DEFERRABLE INITIALLY DEFERRED"
-        )
-    read_in(process, name_of)
-    with process.session() as session:
-        session.get_one(Product, 1).name = "z"
-        with pytest.raises(IntegrityError):
-            session.commit()
-    assert postgresql.store.stats().marks == 0
-    assert read_in(process, name_of) == "a"
-    read_in(process, name_of)
-    assert is_hit(process)
-
-
-def test_a_serialization_failure_at_commit_releases_the_mark(postgresql: World) -> None:
-    process = postgresql.process(engine_isolation_level="SERIALIZABLE")
-    with process.session() as one, process.session() as two:
-        for session, number in ((one, 1), (two, 2)):
-            session.execute(select(Product.name)).all()
-            session.execute(update(Product).where(Product.id == number).values(stock=1))
-        one.commit()
-        with pytest.raises(DBAPIError):
-            two.commit()
-        two.rollback()
-    assert postgresql.store.stats().marks == 0
-
-
-@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
-def test_a_connection_cut_at_commit_keeps_the_mark(postgresql: World, before: bool) -> None:
-    process = postgresql.process()
-    read_in(process, name_of)
-    dialect = process.engine.dialect
-    original = type(dialect).do_commit.__get__(dialect)
-
-    def cut(proxied: Any) -> None:
-        raw = proxied.dbapi_connection
-        if not before:
-            original(proxied)
-        raw.close()
-        raise dialect.loaded_dbapi.OperationalError("the server closed the connection")
-
-    _replace_innermost(dialect.do_commit, original, cut)
-    with pytest.raises(DBAPIError):
-        rename(process, "b")
-    assert postgresql.store.stats().marks
-    assert read_in(process, name_of) == ("a" if before else "b")
-    assert not is_hit(process)
-
-
-def test_an_interrupt_during_commit_keeps_the_mark(world: World) -> None:
-    process = world.process()
-    dialect = process.engine.dialect
-    original = type(dialect).do_commit.__get__(dialect)
-
-    def interrupt(proxied: Any) -> None:
-        original(proxied)
-        raise KeyboardInterrupt
-
-    read_in(process, name_of)
-    _replace_innermost(dialect.do_commit, original, interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        rename(process, "b")
-    assert world.store.stats().marks
-    assert read_in(process, name_of) == "b"
-
-
-def test_a_statement_in_autocommit_that_fails_leaves_no_mark(postgresql: World) -> None:
-    process = postgresql.process(engine_isolation_level="AUTOCOMMIT")
-    with process.engine.connect() as connection, pytest.raises(IntegrityError):
-        connection.execute(update(Product).where(Product.id == 1).values(category_id=1000))
-    assert postgresql.store.stats().marks == 0
-
-
-def test_a_listener_of_the_users_that_fails_before_a_statement_leaves_the_mark_in_doubt(postgresql: World) -> None:
-    process = postgresql.process(engine_isolation_level="AUTOCOMMIT")
-    assert process.cache is not None
-
-    @event.listens_for(process.engine, "before_cursor_execute")
-    def refuse(connection: object, cursor: object, statement: str, *rest: object) -> None:
-        if statement.startswith("UPDATE"):
-            raise LookupError("refused")
-
-    with process.engine.connect() as connection:
-        with pytest.raises(LookupError):
-            connection.execute(update(Product).where(Product.id == 1).values(name="b"))
-        connection.execute(select(Category.name)).all()
-    journal = process.cache._coherence.journals[0]
-    assert len(journal._doubted) == journal.held == 1
+# -- commits in doubt ------------------------------------------------------------------------------------------------
 
 
 def test_a_transaction_in_doubt_for_too_long_is_released_twice(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,14 +205,3 @@ def test_a_process_forked_in_a_transaction_leaves_the_parents_commit_to_the_pare
         assert read_in(reader, name_of) == "a"
         session.commit()
     assert read_in(reader, name_of) == "b"
-
-
-def test_an_empty_category_is_listed_again_after_a_failed_insert(world: World) -> None:
-    process: Process = world.process()
-    with process.session() as session:
-        session.execute(text("PRAGMA foreign_keys"))
-        session.add(Product(id=1, name="twice", category_id=9))
-        with pytest.raises(IntegrityError):
-            session.flush()
-        session.rollback()
-    assert read_in(process, lambda session: names_in(session, 9)) == []

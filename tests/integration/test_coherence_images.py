@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from sqlalchemy import delete, update
+from sqlalchemy import Engine, FetchedValue, create_engine, delete, event, select, text, update
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from coherence_world import Process, Product, World, is_hit, names_in, read_in
+from coherence_world import Process, Product, World, begin_for_real, is_hit, make_engine, names_in, read_in
+from querycache import QueryCache
+from querycache.stores.memory import MemoryStore
+
+
+class Counting(DeclarativeBase):
+    pass
+
+
+class Counted(Counting):
+    __tablename__ = "counted"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    grp: Mapped[int] = mapped_column(index=True)
+    name: Mapped[str]
+    xmin: Mapped[int] = mapped_column(system=True, server_default=FetchedValue())
+    __mapper_args__ = {"version_id_col": xmin, "version_id_generator": False}  # noqa: RUF012
 
 
 def seven(process: Process) -> list[str]:
@@ -137,4 +155,98 @@ def test_old_images_are_read_once_a_table_and_flush(world: World) -> None:
         start = len(process.sent)
         session.flush()
         sent = process.sent[start:]
-    assert sum(statement.rstrip().endswith("FOR UPDATE") for statement in sent) == 1
+    assert sum(statement.rstrip().endswith("UPDATE") for statement in sent) == 1
+
+
+def test_rows_that_share_what_is_no_key_in_the_database_are_all_heard_of(world: World) -> None:
+    process, other = world.process(), world.process()
+    drop = "DROP PRIMARY KEY" if world.url.startswith("mariadb") else "DROP CONSTRAINT product_pkey"
+    with process.engine.begin() as connection:
+        connection.execute(text(f"ALTER TABLE product {drop}"))
+        connection.execute(text("UPDATE product SET id = 2 WHERE id = 1"))
+    lists = lists_of(other)
+    assert lists == {3: ["a"], 7: ["z"], 9: []}
+    with process.engine.begin() as connection:
+        connection.execute(update(Product).where(Product.id == 2).values(name="both"))
+    lists = lists_of(other)
+    assert lists == {3: ["both"], 7: ["both"], 9: []}
+
+
+def test_a_row_whose_version_the_database_counts_is_heard_of_in_its_new_list(postgresql_url: str) -> None:
+    store, statement = MemoryStore(), select(Counted.name).where(Counted.grp == 7)
+    engines = [create_engine(postgresql_url) for _ in range(2)]
+    Counting.metadata.create_all(engines[0])
+    caches = [QueryCache(store, models=[Counted]) for _ in engines]
+    for cache, engine in zip(caches, engines, strict=True):
+        cache.attach(engine)
+    with Session(engines[0]) as session:
+        session.add(Counted(id=1, grp=3, name="a"))
+        session.commit()
+        row = session.get_one(Counted, 1)
+        row.grp = 7
+        session.flush()
+        row.name = "b"
+        session.commit()
+    with Session(engines[1]) as session:
+        names = session.scalars(statement).all()
+        assert names == ["b"]
+    with Session(engines[0]) as session:
+        session.get_one(Counted, 1).name = "c"
+        session.commit()
+    with Session(engines[1]) as session:
+        names = session.scalars(statement).all()
+        assert names == ["c"]
+    for cache, engine in zip(caches, engines, strict=True):
+        engine.dispose()
+        cache.close()
+
+
+# -- SQLite: no lock of a row, but one for all who write --------------------------------------------------------------
+
+
+@pytest.fixture(params=["the driver", "SQLAlchemy"])
+def sqlite_process(request: pytest.FixtureRequest, sqlite_url: str) -> Iterator[Process]:
+    """A process whose transactions are begun by the driver, at the first change, or by SQLAlchemy, as it says."""
+    world = World(sqlite_url)
+    world.fill()
+    engine = make_engine(sqlite_url)
+    if request.param == "SQLAlchemy":
+        begin_for_real(engine)
+    yield world.process(engine=engine)
+    world.close()
+
+
+def move_past_the_cache(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE product SET category_id = 7 WHERE id = 1"))
+
+
+def test_nobody_moves_a_row_between_question_and_change_on_sqlite(sqlite_process: Process, sqlite_url: str) -> None:
+    other = make_engine(sqlite_url)
+    refused: list[str] = []
+
+    def move_before_the_change(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        if statement.startswith("UPDATE product"):
+            with pytest.raises(OperationalError, match="locked"):
+                move_past_the_cache(other)
+            refused.append(statement)
+
+    event.listen(sqlite_process.engine, "before_cursor_execute", move_before_the_change)
+    with sqlite_process.session() as session:
+        session.execute(update(Product).where(Product.id == 1).values(name="b"))
+        session.commit()
+    other.dispose()
+    assert len(refused) == 1
+
+
+@pytest.mark.parametrize("sqlite_process", ["SQLAlchemy"], indirect=True)
+def test_a_reader_whose_snapshot_is_too_old_to_write_is_refused_as_ever(
+    sqlite_process: Process, sqlite_url: str
+) -> None:
+    other = make_engine(sqlite_url)
+    with sqlite_process.session() as session:
+        session.execute(text("SELECT name FROM product")).all()
+        move_past_the_cache(other)
+        with pytest.raises(OperationalError, match="locked"):
+            session.execute(update(Product).where(Product.id == 1).values(name="b"))
+    other.dispose()

@@ -16,7 +16,6 @@ from sqlalchemy import text
 from coherence_world import Process, Product, StagedStore, World, name_of, read_in, rename
 from querycache import commits, reader
 from querycache._types import Lease, Lookup, Tag, TagSet, Writer
-from querycache.coherence import snapshots
 from querycache.coherence.journal import Journal
 from querycache.coherence.protocol import Coherence
 
@@ -227,11 +226,8 @@ def postgresql(postgresql_url: str) -> Iterator[World]:
 def test_what_was_stamped_at_the_moment_of_the_snapshot_is_not_served(
     postgresql: World, rule: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two things at one tick of a coarse clock: which came first is not known. With ``<=`` the later one is served."""
-    if rule == "broken":
-        monkeypatch.setattr(
-            snapshots, "older_than", lambda lease, since: since is not None and all(stamp <= since for stamp in lease)
-        )
+    """Two things at one tick of a coarse clock: which came first is not known. Without a margin the later one is served."""
+    monkeypatch.setattr(StagedStore, "clock_margin_s", 0.0 if rule == "broken" else 1.0)
     frozen = postgresql.store.clock() + 10_000_000_000
     monkeypatch.setattr(StagedStore, "_ticks", lambda self: frozen)
     monkeypatch.setattr(StagedStore, "clock", lambda self: frozen + 1_000_000)
@@ -248,7 +244,7 @@ def test_what_was_served_before_the_snapshot_is_looked_at_again(
 ) -> None:
     """Without it, a lost update that PostgreSQL refuses goes through."""
     if rule == "broken":
-        monkeypatch.setattr("querycache.engine.Attachment._look_again", lambda self, state, raw: None)
+        monkeypatch.setattr("querycache.engine.Attachment._look_again", lambda self, state, sent, raw: None)
         _read_without_asking_for_old_images(monkeypatch)
     process = postgresql.process(engine_isolation_level="REPEATABLE READ")
     writer = postgresql.process()
@@ -268,7 +264,7 @@ def test_what_was_served_before_the_snapshot_is_looked_at_again(
 
 
 def _read_without_asking_for_old_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("querycache.capture._read_old_images", lambda *arguments: None)
+    monkeypatch.setattr("querycache.capture.learn_images", lambda *arguments: None)
 
 
 # -- after the first write -------------------------------------------------------------------------------------------

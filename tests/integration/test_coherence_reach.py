@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Column as PlainColumn
-from sqlalchemy import ForeignKey, String, Table, func, insert, select, text, update
+from sqlalchemy import ForeignKey, String, Table, event, func, insert, select, text, update
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
@@ -350,3 +350,21 @@ def test_rows_beyond_what_is_followed_one_by_one_are_seen(writer: Process, reade
         rows = [{"id": number, "title": str(number), "shelf": 4} for number in range(100, 1200)]
         connection.execute(insert(Article), rows)
     assert len(read_in(reader, lambda session: shelf(session, 4))) == 1100
+
+
+@pytest.mark.parametrize("by_text", [False, True])
+def test_a_row_whose_key_nobody_reported_is_seen(writer: Process, reader: Process, by_text: bool) -> None:
+    def fail(*arguments: Any) -> None:
+        raise RuntimeError("a listener's own mistake")
+
+    assert read_in(reader, lambda session: session.get(Article, 2)) is None
+    with writer.engine.connect() as connection:
+        event.listen(writer.engine, "after_cursor_execute", fail)
+        with pytest.raises(RuntimeError):
+            connection.execute(insert(Article).values(title="two", shelf=5))
+        event.remove(writer.engine, "after_cursor_execute", fail)
+        if by_text:
+            connection.exec_driver_sql("COMMIT")
+        else:
+            connection.commit()
+    assert read_in(reader, lambda session: session.get_one(Article, 2).title) == "two"

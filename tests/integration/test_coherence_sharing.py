@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Literal
 
 import pytest
-from sqlalchemy import create_engine, event, make_url, text, update
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, create_engine, event, make_url, select, text, update
+from sqlalchemy.orm import Session, sessionmaker
 
-from coherence_world import Process, Product, World, is_hit, name_of, names_in, read_in, rename
+from coherence_world import Category, Process, Product, World, is_hit, name_of, names_in, read_in, rename
 
 Mode = Literal["conditional_savepoint", "rollback_only", "control_fully", "create_savepoint"]
 MODES: tuple[Mode, ...] = ("conditional_savepoint", "rollback_only", "control_fully", "create_savepoint")
 
 
 @pytest.fixture
-def world(postgresql_url: str) -> Iterator[World]:
-    world = World(postgresql_url)
-    world.fill()
-    yield world
-    world.close()
+def world(postgresql: World) -> World:
+    return postgresql
 
 
 @pytest.fixture
@@ -83,6 +80,133 @@ def test_after_commit_of_a_joined_session_does_not_release(writer: Process, read
     assert seen == [True]
     assert "release" in world.store.calls
     assert read_in(reader, name_of) == "a"
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("inner", ["commit", "rollback"])
+@pytest.mark.parametrize("outer", ["commit", "rollback"])
+def test_at_each_step_of_a_joined_session_readers_see_what_the_database_shows(
+    world: World, writer: Process, reader: Process, mode: Mode, inner: str, outer: str
+) -> None:
+    plain = world.process(cached=False)
+
+    def require_truth() -> None:
+        assert read_in(reader, name_of) == read_in(plain, name_of)
+        assert read_in(reader, lambda session: names_in(session, 3)) == read_in(
+            plain, lambda session: names_in(session, 3)
+        )
+
+    require_truth()
+    with writer.engine.connect() as connection:
+        transaction = connection.begin()
+        with Session(connection, join_transaction_mode=mode) as session:
+            session.get_one(Product, 1).name = "b"
+            session.flush()
+            require_truth()
+            getattr(session, inner)()
+            require_truth()
+            assert name_of(session) == connection.execute(select(Product.name).where(Product.id == 1)).scalar_one()
+        require_truth()
+        if transaction.is_active:
+            getattr(transaction, outer)()
+        require_truth()
+    require_truth()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_at_each_step_of_a_session_joined_to_a_savepoint_readers_see_what_the_database_shows(
+    world: World, writer: Process, reader: Process, mode: Mode
+) -> None:
+    plain = world.process(cached=False)
+    read_in(reader, name_of)
+    with writer.engine.connect() as connection, connection.begin() as transaction:
+        nested = connection.begin_nested()
+        with Session(connection, join_transaction_mode=mode) as session:
+            session.get_one(Product, 1).name = "b"
+            session.commit()
+            assert read_in(reader, name_of) == read_in(plain, name_of)
+        if nested.is_active:
+            nested.rollback()
+        assert read_in(reader, name_of) == read_in(plain, name_of)
+        if transaction.is_active:
+            transaction.commit()
+    assert read_in(reader, name_of) == read_in(plain, name_of)
+
+
+def test_an_inner_savepoint_that_is_rolled_back_changes_nothing_for_the_commit(
+    writer: Process, reader: Process
+) -> None:
+    read_in(reader, name_of)
+    with writer.session() as session:
+        session.get_one(Product, 1).name = "b"
+        session.flush()
+        inner = session.begin_nested()
+        session.get_one(Product, 2).name = "never"
+        session.flush()
+        inner.rollback()
+        assert read_in(reader, name_of) == "a"
+        session.commit()
+    assert read_in(reader, name_of) == "b"
+    assert read_in(reader, lambda session: name_of(session, 2)) == "z"
+
+
+# -- listeners that write -------------------------------------------------------------------------------------------
+
+
+class Writer(Process):
+    """A process whose Sessions have listeners of their own."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.maker = sessionmaker(self.engine)
+
+
+def _rename(connection: Connection) -> None:
+    connection.execute(update(Product).where(Product.id == 1).values(name="b"))
+
+
+def _write_at_commit_of_the_engine(writer: Writer) -> None:
+    event.listen(writer.engine, "commit", _rename)
+
+
+def _write_before_the_commit_of_a_session(writer: Writer) -> None:
+    event.listen(writer.maker, "before_commit", lambda session: _rename(session.connection()))
+
+
+def _write_after_the_flush_of_a_session(writer: Writer) -> None:
+    event.listen(writer.maker, "after_flush", lambda session, context: _rename(session.connection()))
+
+
+def _write_on_another_connection_after_the_commit(writer: Writer) -> None:
+    def write(session: Session) -> None:
+        with writer.engine.begin() as connection:
+            _rename(connection)
+
+    event.listen(writer.maker, "after_commit", write)
+
+
+@pytest.mark.parametrize(
+    "listen",
+    [
+        _write_at_commit_of_the_engine,
+        _write_before_the_commit_of_a_session,
+        _write_after_the_flush_of_a_session,
+        _write_on_another_connection_after_the_commit,
+    ],
+)
+def test_what_a_listener_writes_at_the_commit_is_marked_and_seen(
+    world: World, writer: Process, reader: Process, listen: Callable[[Writer], None]
+) -> None:
+    own, seen = Writer(writer.engine, writer.cache), list[str | None]()
+    listen(own)
+    read_in(reader, name_of)
+    with own.maker() as session:
+        session.get_one(Category, 7).name = "other"
+        session.flush()
+        world.store.after["mark"] = lambda: seen.append(read_in(reader, name_of))
+        session.commit()
+    assert seen == ["a"]
+    assert read_in(reader, name_of) == "b"
 
 
 def test_two_sessions_on_one_connection_share_its_uncommitted_writes(writer: Process, reader: Process) -> None:

@@ -1,63 +1,56 @@
-"""What may be served and stored inside a transaction, at each isolation level of PostgreSQL and MariaDB?"""
+"""What may be stored and served under REPEATABLE READ, once the transaction has begun?"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import select, text, update
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy import Connection, event, select, text, update
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from coherence_world import Category, Process, Product, World, is_hit, name_of, names_in, read_in, rename
-from querycache import SnapshotMovedError
-
-MakeWorld = Callable[[str], World]
-
-
-@pytest.fixture
-def postgresql(postgresql_url: str) -> Iterator[World]:
-    world = World(postgresql_url)
-    world.fill()
-    yield world
-    world.close()
+from coherence_fixtures import world_on
+from coherence_world import Category, Product, StagedStore, World, is_hit, name_of, pin, read_in, rename, repeatable
+from querycache.coherence.journal import Journal
+from querycache.stores.lmdb import LMDBStore
 
 
 @pytest.fixture
-def mariadb(mariadb_url: str) -> Iterator[World]:
-    world = World(mariadb_url)
-    world.fill()
-    yield world
-    world.close()
+def world(server_world: World) -> World:
+    return server_world
 
 
-@pytest.fixture(params=["postgresql", "mariadb"])
-def world(request: pytest.FixtureRequest) -> World:
-    """A world whose processes read under REPEATABLE READ."""
-    found: World = request.getfixturevalue(request.param)
-    return found
+class ApproximateStore(StagedStore):
+    """A store whose clock may tie, step back, or differ from host to host."""
+
+    clock_margin_s = 1.0
 
 
-def repeatable(world: World, **options: Any) -> Process:
-    return world.process(engine_isolation_level="REPEATABLE READ", **options)
+@pytest.fixture
+def approximate(world: World) -> World:
+    world.store = ApproximateStore()
+    return world
 
 
-def category_of(session: Session) -> str:
-    return session.scalars(select(Category.name).where(Category.id == 3)).one()
+def stock_of(session: Session) -> int:
+    return session.scalars(select(Product.stock).where(Product.id == 1)).one()
 
 
-def pin(session: Session) -> None:
-    """Take the snapshot, by a plain SELECT that is not cached."""
-    session.execute(text("SELECT name FROM category WHERE id = 9")).all()
-
-
-# -- REPEATABLE READ: filling ---------------------------------------------------------------------------------------
+# -- filling --------------------------------------------------------------------------------------------------------
 
 
 def test_the_first_statement_of_a_transaction_is_stored(world: World) -> None:
     process = repeatable(world)
     read_in(process, name_of)
+    assert is_hit(process)
+
+
+def test_the_first_statement_of_a_connections_second_transaction_is_stored(world: World) -> None:
+    process = repeatable(world)
+    with process.session() as session:
+        pin(session)
+        session.commit()
+        name_of(session)
     assert is_hit(process)
 
 
@@ -71,20 +64,16 @@ def test_a_later_statement_is_not_stored_under_fresh_stamps(world: World) -> Non
 
 def test_a_later_statement_is_stored_under_stamps_that_are_older_than_the_snapshot(world: World) -> None:
     process = repeatable(world)
-    with process.session() as session:
-        pin(session)
-        name_of(session)
-    world.store.advance(5)
-    with process.session() as session:
-        pin(session)
-        name_of(session)
+    for _ in range(2):
+        with process.session() as session:
+            pin(session)
+            name_of(session)
     assert is_hit(process)
 
 
 def test_an_old_snapshot_never_fills_what_was_changed_since(world: World) -> None:
     process, writer = repeatable(world), world.process()
     read_in(process, name_of)
-    world.store.advance(5)
     with process.session() as session:
         pin(session)
         rename(writer, "b")
@@ -92,13 +81,51 @@ def test_an_old_snapshot_never_fills_what_was_changed_since(world: World) -> Non
     assert read_in(process, name_of) == "b"
 
 
-# -- REPEATABLE READ: serving ---------------------------------------------------------------------------------------
+def test_an_old_snapshot_never_fills_what_is_being_committed(world: World) -> None:
+    process, writer = repeatable(world), world.process()
+    read_in(process, name_of)
+    with process.session() as session:
+        pin(session)
+        world.store.after["mark"] = lambda: name_of(session)
+        rename(writer, "b")
+    assert read_in(process, name_of) == "b"
+
+
+def test_an_old_snapshot_never_fills_after_the_mark_of_a_killed_writer_has_ended(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process, writer, reader = repeatable(world), world.process(), world.process()
+    read_in(process, name_of)
+    monkeypatch.setattr(Journal, "release", lambda journal, mark: None)  # killed before it could
+    with process.session() as session:
+        world.store.after["mark"] = lambda: pin(session)
+        rename(writer, "b")
+        world.store.advance(31)
+        assert name_of(session) == "a"
+    assert read_in(reader, name_of) == "b"
+
+
+def test_a_listener_that_reads_when_the_transaction_begins_makes_no_statement_the_first(world: World) -> None:
+    process, writer = repeatable(world), world.process()
+    read_in(process, name_of)
+    with process.session() as session:
+
+        @event.listens_for(session, "after_begin")
+        def read_early(session: Session, transaction: object, connection: Connection) -> None:
+            connection.execute(text("SELECT name FROM category WHERE id = 9")).all()
+            rename(writer, "b")
+
+        session.connection()
+        assert name_of(session) == "a"
+    assert read_in(process, name_of) == "b"
+
+
+# -- serving --------------------------------------------------------------------------------------------------------
 
 
 def test_a_pinned_transaction_is_not_served_what_was_committed_after_its_snapshot(world: World) -> None:
     process, writer = repeatable(world), world.process()
     read_in(process, name_of)
-    world.store.advance(5)
     with process.session() as session:
         pin(session)
         rename(writer, "b")
@@ -110,7 +137,6 @@ def test_a_pinned_transaction_is_not_served_what_was_committed_after_its_snapsho
 def test_a_pinned_transaction_is_served_what_is_older_than_its_snapshot(world: World) -> None:
     process = repeatable(world)
     read_in(process, name_of)
-    world.store.advance(5)
     with process.session() as session:
         pin(session)
         with process.counting() as selects:
@@ -118,136 +144,80 @@ def test_a_pinned_transaction_is_served_what_is_older_than_its_snapshot(world: W
     assert not selects
 
 
-def test_a_pinned_transaction_is_not_served_within_the_margin(world: World) -> None:
-    process = repeatable(world)
+def test_right_after_a_write_a_pinned_transaction_is_served_again(world: World) -> None:
+    process, writer = repeatable(world), world.process()
+    rename(writer, "b")
     read_in(process, name_of)
-    world.store.advance(0.5)
+    with process.session() as session:
+        pin(session)
+        with process.counting() as selects:
+            assert name_of(session) == "b"
+    assert not selects
+
+
+@pytest.mark.parametrize(("seconds", "is_served"), [(0.5, False), (1.5, True)])
+def test_with_a_clock_that_is_not_exact_a_pinned_transaction_is_served_past_the_margin(
+    approximate: World, seconds: float, is_served: bool
+) -> None:
+    process = repeatable(approximate)
+    read_in(process, name_of)
+    approximate.store.advance(seconds)
     with process.session() as session:
         pin(session)
         with process.counting() as selects:
             name_of(session)
-    assert selects
+    assert bool(selects) != is_served
 
 
-def test_a_request_whose_reads_are_all_hits_sends_nothing(world: World) -> None:
-    process = repeatable(world)
+@pytest.mark.parametrize("behind_s", [0.0, 0.5, 0.9])
+def test_within_the_margin_a_clock_that_stands_still_or_steps_back_makes_nothing_stale(
+    approximate: World, behind_s: float
+) -> None:
+    process, writer, reader = repeatable(approximate), approximate.process(), approximate.process()
     read_in(process, name_of)
-    read_in(process, category_of)
-    sent = len(process.sent)
+    approximate.store.advance(5)
     with process.session() as session:
-        assert (name_of(session), category_of(session)) == ("a", "c3")
-        session.commit()
-    assert len(process.sent) == sent
-
-
-def test_a_hit_before_the_snapshot_that_is_not_what_it_shows_raises_where_the_level_was_chosen(world: World) -> None:
-    process, writer = repeatable(world), world.process()
-    read_in(process, name_of)
-    with process.session() as session:
+        pin(session)
+        approximate.store.advance(-behind_s)
+        rename(writer, "b")
+        read_in(reader, name_of)
         assert name_of(session) == "a"
-        rename(writer, "b")
-        with pytest.raises(SnapshotMovedError) as raised:
-            pin(session)
-    assert isinstance(raised.value, OperationalError)
-    assert getattr(raised.value.orig, "sqlstate", None) == "40001"
+        assert name_of(session) == "a"
+    assert read_in(reader, name_of) == "b"
 
 
-def test_after_the_snapshot_moved_a_second_try_succeeds(world: World) -> None:
-    process, writer = repeatable(world), world.process()
+def test_what_a_transaction_changed_it_reads_from_the_database_alone(mariadb: World) -> None:
+    # The row it updates is the newest one, with what others changed of it since the snapshot.
+    process, writer = repeatable(mariadb), mariadb.process()
+    read_in(process, stock_of)
     read_in(process, name_of)
     with process.session() as session:
-        name_of(session)
-        rename(writer, "b")
-        with pytest.raises(SnapshotMovedError):
-            pin(session)
+        pin(session)
+        with writer.engine.begin() as connection:
+            connection.execute(update(Product).where(Product.id == 1).values(stock=5))
+        assert stock_of(session) == 0
+        session.execute(update(Product).where(Product.id == 1).values(name="mine"))
+        assert (stock_of(session), name_of(session)) == (5, "mine")
         session.rollback()
-        assert name_of(session) == "b"
+    assert (read_in(process, stock_of), read_in(process, name_of)) == (5, "a")
+
+
+def test_what_another_transaction_changed_is_not_served_to_one_that_changed_the_table(mariadb: World) -> None:
+    process, writer = repeatable(mariadb), mariadb.process()
+    with process.session() as session:
         pin(session)
-
-
-def test_what_was_served_is_compared_also_after_expunge_all(world: World) -> None:
-    process, writer = repeatable(world), world.process()
-    read_in(process, name_of)
-    with process.session() as session:
-        name_of(session)
-        session.expunge_all()
+        session.execute(update(Product).where(Product.id == 2).values(name="mine"))
         rename(writer, "b")
-        with pytest.raises(SnapshotMovedError):
-            pin(session)
+        read_in(writer, name_of)
+        assert name_of(session) == "a"
 
 
-def test_with_continue_a_moved_snapshot_is_counted(world: World) -> None:
-    process, writer = repeatable(world, on_snapshot_moved="continue"), world.process()
-    read_in(process, name_of)
-    with process.session() as session:
-        name_of(session)
-        rename(writer, "b")
-        pin(session)
-    assert process.counts()["moved"] == 1
-
-
-def test_a_hit_that_the_snapshot_agrees_with_raises_nothing(world: World) -> None:
-    process, writer = repeatable(world), world.process()
-    read_in(process, name_of)
-    with process.session() as session:
-        name_of(session)
-        rename(writer, "b", 2)
-        pin(session)
-    assert "moved" not in process.counts()
-
-
-def test_a_commit_under_way_when_the_snapshot_is_taken_counts_as_moved(world: World) -> None:
-    process, writer = repeatable(world), world.process()
-    read_in(process, name_of)
-    moved: list[bool] = []
-
-    def take_the_snapshot() -> None:
-        with process.session() as session:
-            name_of(session)
-            raise_at_the_pin(session)
-
-    def raise_at_the_pin(session: Session) -> None:
-        world.store.after["mark"] = lambda: moved.append(_moves(session))
-        rename(writer, "b")
-
-    take_the_snapshot()
-    assert moved == [True]
-
-
-def _moves(session: Session) -> bool:
-    try:
-        pin(session)
-    except SnapshotMovedError:
-        return True
-    return False
-
-
-def test_a_cache_hit_does_not_disarm_the_detection_of_lost_updates(postgresql: World) -> None:
-    process, writer = repeatable(postgresql), postgresql.process()
-    read_in(process, lambda session: session.get_one(Product, 1).name)
-    with process.session() as session:
-        product = session.get_one(Product, 1)
-        rename(writer, "theirs")
-        product.name += "+mine"
-        with pytest.raises(DBAPIError):
-            session.commit()
-    assert read_in(process, name_of) == "theirs"
-
-
-def test_a_list_that_was_served_before_the_snapshot_is_looked_at_again(postgresql: World) -> None:
-    process, writer = repeatable(postgresql), postgresql.process()
-    read_in(process, lambda session: names_in(session, 3))
-    with process.session() as session:
-        names_in(session, 3)
-        rename(writer, "b")
-        with pytest.raises(SnapshotMovedError):
-            session.execute(update(Category).where(Category.id == 9).values(name="x"))
+# -- whose snapshot nobody knows the time of ------------------------------------------------------------------------
 
 
 def test_the_isolation_level_of_a_sessions_connection_counts(world: World) -> None:
     process, writer = world.process(engine_isolation_level="READ COMMITTED"), world.process()
     read_in(process, name_of)
-    world.store.advance(5)
     with process.session() as session:
         session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
         pin(session)
@@ -256,75 +226,21 @@ def test_the_isolation_level_of_a_sessions_connection_counts(world: World) -> No
         assert name_of(session) == "a"
 
 
-def test_a_connection_used_in_autocommit_before_is_a_snapshot_again(postgresql: World) -> None:
-    process = repeatable(postgresql, engine_pool_size=1, engine_max_overflow=0)
-    writer = postgresql.process()
+def test_a_snapshot_taken_past_sqlalchemy_neither_serves_nor_fills(world: World) -> None:
+    process, writer = repeatable(world), world.process()
     read_in(process, name_of)
-    with process.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(select(Category.name))
     with process.session() as session:
-        session.connection()
+        raw = session.connection().connection.dbapi_connection
+        assert raw is not None
+        raw.cursor().execute("SELECT name FROM category")
+        rename(writer, "b")
         assert name_of(session) == "a"
-        rename(writer, "b")
-        with pytest.raises(SnapshotMovedError):
-            pin(session)
-
-
-# -- MariaDB's defaults ---------------------------------------------------------------------------------------------
-
-
-def test_on_mariadbs_default_level_a_moved_snapshot_is_only_counted(mariadb: World) -> None:
-    process, writer = mariadb.process(), mariadb.process()
-    read_in(process, name_of)
-    with process.session() as session:
-        name_of(session)
-        rename(writer, "b")
-        pin(session)
-    assert process.counts()["moved"] == 1
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "SELECT 1",
-        "SELECT @@version",
-        "SELECT table_name FROM information_schema.tables LIMIT 1",
-        "SELECT name FROM category WHERE id = 9 FOR UPDATE",
-        "SELECT name FROM category WHERE id = 9 LOCK IN SHARE MODE",
-        "UPDATE category SET name = 'x' WHERE id = 9",
-    ],
-)
-def test_statements_that_take_no_read_view_do_not_pin(mariadb: World, statement: str) -> None:
-    process, writer = repeatable(mariadb), mariadb.process()
-    read_in(process, name_of)
-    with process.session() as session:
-        assert name_of(session) == "a"
-        session.execute(text(statement))
-        rename(writer, "b")
-        with pytest.raises(SnapshotMovedError):
-            session.execute(text("SELECT name FROM product WHERE id = 2")).all()
-
-
-@pytest.mark.parametrize("form", ["FOR UPDATE", "plain"])
-def test_locking_reads_of_the_orm_do_not_pin_and_plain_ones_do(mariadb: World, form: str) -> None:
-    process, writer = repeatable(mariadb), mariadb.process()
-    read_in(process, name_of)
-    statement = select(Category.id).where(Category.id == 7)
-    with process.session() as session:
-        assert name_of(session) == "a"
-        session.execute(statement.with_for_update() if form == "FOR UPDATE" else statement).all()
-        rename(writer, "b")
-        if form == "FOR UPDATE":
-            with pytest.raises(SnapshotMovedError):
-                pin(session)
-        else:
-            pin(session)
+    assert read_in(process, name_of) == "b"
 
 
 def test_a_consistent_snapshot_begun_by_text_neither_serves_nor_fills(mariadb: World) -> None:
     process, writer = repeatable(mariadb), mariadb.process()
     read_in(process, name_of)
-    mariadb.store.advance(5)
     with process.session() as session:
         session.execute(text("START TRANSACTION WITH CONSISTENT SNAPSHOT"))
         rename(writer, "b")
@@ -332,88 +248,28 @@ def test_a_consistent_snapshot_begun_by_text_neither_serves_nor_fills(mariadb: W
     assert read_in(process, name_of) == "b"
 
 
-# -- other levels ---------------------------------------------------------------------------------------------------
-
-
-def test_under_read_committed_each_statement_is_served_and_stored(world: World) -> None:
-    process, writer = world.process(engine_isolation_level="READ COMMITTED"), world.process()
-    with process.session() as session:
-        pin(session)
-        assert name_of(session) == "a"
-        with process.counting() as selects:
-            name_of(session)
-        assert not selects
+def test_a_snapshot_imported_from_another_transaction_neither_serves_nor_fills(postgresql: World) -> None:
+    process, writer, exporter = repeatable(postgresql), postgresql.process(), postgresql.process(cached=False)
+    with exporter.session() as old, process.session() as session:
+        old.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+        snapshot = old.execute(text("SELECT pg_export_snapshot()")).scalar_one()
         rename(writer, "b")
-        assert name_of(session) == "b"
-
-
-def test_under_serializable_nothing_is_served(world: World) -> None:
-    process = world.process(engine_isolation_level="SERIALIZABLE")
-    read_in(process, name_of)
-    assert not is_hit(process)
-
-
-def test_the_read_only_anomaly_is_still_refused_under_serializable(postgresql: World) -> None:
-    process = postgresql.process(engine_isolation_level="SERIALIZABLE")
-    read_in(process, name_of)
-    with process.session() as session, process.counting() as selects:
-        session.execute(text("SET TRANSACTION READ ONLY"))
-        name_of(session)
-    assert selects
-
-
-def test_under_read_uncommitted_nothing_is_stored_on_mariadb(mariadb: World) -> None:
-    process, writer = mariadb.process(engine_isolation_level="READ UNCOMMITTED"), mariadb.process(cached=False)
-    with writer.session() as session:
-        session.execute(update(Product).where(Product.id == 1).values(name="dirty"))
-        assert read_in(process, name_of) == "dirty"
-        session.rollback()
-    assert read_in(process, name_of) == "a"
-
-
-def test_in_autocommit_reads_are_served_and_stored(world: World) -> None:
-    process, writer = world.process(engine_isolation_level="AUTOCOMMIT"), world.process()
-    read_in(process, name_of)
-    assert is_hit(process)
-    rename(writer, "b")
+        read_in(writer, name_of)
+        session.execute(text(f"SET TRANSACTION SNAPSHOT '{snapshot}'"))
+        assert name_of(session) == "a"
     assert read_in(process, name_of) == "b"
 
 
-def test_an_isolation_level_set_by_text_makes_the_connection_uncached(postgresql: World) -> None:
-    process, writer = postgresql.process(), postgresql.process()
+@pytest.mark.parametrize("chain", ["COMMIT AND CHAIN", "ROLLBACK AND CHAIN"])
+def test_a_transaction_that_is_chained_to_the_one_before_is_a_snapshot_of_its_own(world: World, chain: str) -> None:
+    process, writer = repeatable(world), world.process()
     read_in(process, name_of)
     with process.session() as session:
-        session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+        pin(session)
+        session.execute(text(chain))
         pin(session)
         rename(writer, "b")
         read_in(writer, name_of)
-        assert name_of(session) == "a"
-    assert read_in(process, name_of) == "b"
-
-
-def test_a_search_path_set_by_text_makes_the_connection_uncached_until_it_goes_back(postgresql: World) -> None:
-    process = postgresql.process()
-    with process.engine.begin() as connection:
-        connection.exec_driver_sql("CREATE SCHEMA other")
-        connection.exec_driver_sql("CREATE TABLE other.product AS SELECT * FROM product")
-        connection.exec_driver_sql("UPDATE other.product SET name = 'theirs'")
-    read_in(process, name_of)
-    with process.session() as session:
-        session.execute(text("SET LOCAL search_path TO other"))
-        assert name_of(session) == "theirs"
-    assert read_in(process, name_of) == "a"
-    assert is_hit(process)
-
-
-def test_a_snapshot_taken_past_sqlalchemy_neither_serves_nor_fills(postgresql: World) -> None:
-    process, writer = repeatable(postgresql), postgresql.process()
-    read_in(process, name_of)
-    postgresql.store.advance(5)
-    with process.session() as session:
-        raw = session.connection().connection.dbapi_connection
-        assert raw is not None
-        raw.cursor().execute("SELECT name FROM category")
-        rename(writer, "b")
         assert name_of(session) == "a"
     assert read_in(process, name_of) == "b"
 
@@ -426,3 +282,48 @@ def test_a_statement_that_failed_leaves_nothing_stored_in_its_transaction(postgr
         with pytest.raises(DBAPIError):
             name_of(session)
     assert read_in(process, name_of) == "a"
+
+
+# -- SQLite: a snapshot lasts as long as a cursor is open -----------------------------------------------------------
+
+
+def test_rows_left_over_from_the_transaction_before_pin_the_next_one_too(sqlite: World) -> None:
+    process, writer = sqlite.process(), sqlite.process()
+    read_in(writer, name_of)
+    with process.engine.connect() as connection:
+        connection.exec_driver_sql("BEGIN")
+        rows = connection.execute(select(Category.id).execution_options(yield_per=1))
+        rows.fetchone()
+        rename(writer, "b")
+        writer_sees = read_in(writer, lambda session: session.get_one(Category, 7).name)
+        connection.commit()
+        connection.exec_driver_sql("BEGIN")
+        with Session(connection) as session:
+            assert name_of(session) == "a"
+        rows.close()
+    assert (read_in(writer, name_of), writer_sees) == ("b", "c7")
+
+
+# -- on a store of the machine --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shared(mariadb_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with world_on(mariadb_url) as world:
+        world.store = LMDBStore(tmp_path_factory.mktemp("store"))  # type: ignore[assignment]  # its verbs are not staged
+        yield world
+
+
+def test_on_lmdb_too_a_pinned_transaction_is_served_right_after_a_write_and_never_its_successor(shared: World) -> None:
+    process, writer = repeatable(shared), shared.process()
+    rename(writer, "b")
+    read_in(process, name_of)
+    with process.session() as session:
+        pin(session)
+        with process.counting() as selects:
+            assert name_of(session) == "b"
+        assert not selects
+        rename(writer, "c")
+        read_in(writer, name_of)
+        assert name_of(session) == "b"
+    assert read_in(process, name_of) == "c"

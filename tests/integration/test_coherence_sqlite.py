@@ -193,6 +193,7 @@ def test_a_second_commit_after_sqlite_was_busy_marks_what_came_in_between(busy: 
         connection.commit()
     assert seen
     assert (seen[0] or 0) > before
+    assert busy.store.stats().marks == 0
 
 
 # -- real transactions -----------------------------------------------------------------------------------------------

@@ -366,13 +366,3 @@ def test_a_commit_given_as_text_is_heard(writer: Process, reader: Process) -> No
         connection.exec_driver_sql("UPDATE product SET name = 'b' WHERE id = 1")
         connection.exec_driver_sql("COMMIT")
         assert read_in(reader, name_of) == "b"
-
-
-def test_a_commit_of_the_driver_connection_is_heard_when_the_connection_goes_back(
-    writer: Process, reader: Process
-) -> None:
-    read_in(reader, name_of)
-    with writer.engine.connect() as connection:
-        connection.exec_driver_sql("UPDATE product SET name = 'b' WHERE id = 1")
-        connection.connection.commit()
-    assert read_in(reader, name_of) == "b"

@@ -462,6 +462,7 @@ def test_stats_shows_store_databases_models_and_promise(shop: Shop) -> None:
 
     assert told["stores"][0]["entries"] == 1
     assert len(told["databases"]) == 2
+    assert [(one["tables"], one["surveys"] > 0) for one in told["catalogs"]] == [(1, True), (1, True)]
     # Every model of the process that declared itself is cacheable, the other tests' too.
     assert {"Log", "Product"} <= set(told["models"])
     assert "processes of one machine" in told["guarantee"]
@@ -471,6 +472,7 @@ def test_stats_can_be_read_by_a_person(shop: Shop) -> None:
     lines = shop.run("stats").output.splitlines()
 
     assert [line.split()[0] for line in lines if line][:4] == ["store", "entries", "size", "marks"]
+    assert sum(line.startswith("catalog") for line in lines) == 2
 
 
 def test_stats_of_a_disabled_cache_says_so(plain: Callable[..., Shop]) -> None:

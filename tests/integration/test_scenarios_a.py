@@ -162,7 +162,9 @@ def test_s4_what_the_orm_deletes_along_disappears(shop: World) -> None:
     with (
         shop.expecting(
             changed=[in_category(2), get(Product, 3), get(Category, 2), count_of(Category)],
-            kept=[in_category(1), get(Product, 1), get(Category, 1)],
+            kept=[get(Product, 1), get(Category, 1)],
+            # Several products are deleted at once, and others refer to them: their old values are not asked for.
+            true=[in_category(1)],
         ),
         shop.write() as session,
     ):

@@ -18,7 +18,6 @@ from sqlalchemy import Engine, create_engine, event, insert, text
 from sqlalchemy.orm import Session
 
 from querycache import QueryCache, _sqlalchemy
-from querycache.coherence import snapshots
 from querycache.questions import Bypass
 
 LEVELS: Final[Mapping[str, tuple[str | None, ...]]] = {
@@ -65,10 +64,6 @@ class World:
         self.cache = QueryCache(store, models=MODELS)
         self.cache.attach(self.engine)
         self.levels = LEVELS[self.engine.dialect.name]
-        # The margin covers clocks that tie or step back. This store's never does, and nobody waits a second here.
-        self._margin_ns = snapshots.MARGIN_NS
-        if store.startswith("memory:"):
-            snapshots.MARGIN_NS = 0  # type: ignore[misc]
         self.examples = 0
         self.comparisons = 0
         self._past_cache = False
@@ -158,7 +153,6 @@ class World:
         self.engine.dispose()
         self.outside.dispose()
         self.cache.close()
-        snapshots.MARGIN_NS = self._margin_ns  # type: ignore[misc]
 
 
 def _engine_on(url: str) -> Engine:

@@ -82,13 +82,13 @@ def own_changes_are_served(patch: pytest.MonkeyPatch) -> None:
 
 
 def uncommitted_rows_are_stored(patch: pytest.MonkeyPatch) -> None:
-    before_change = engine.Attachment._before_change
+    before_change = engine.Attachment.before_change
 
     def clean(self: Any, state: ConnectionState, *arguments: Any) -> None:
         before_change(self, state, *arguments)
         state.dirty = False
 
-    patch.setattr(engine.Attachment, "_before_change", clean)
+    patch.setattr(engine.Attachment, "before_change", clean)
 
 
 def nothing_is_marked(patch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,8 @@ RULES = read_rules()
 @cache
 def names_in(path: str) -> frozenset[str]:
     """Return the names of a file's tests, and those of the suite that a store's tests inherit."""
-    trees = [ast.parse((ROOT / file).read_text(encoding="utf-8")) for file in (path, "src/querycache/testing.py")]
+    files = [ROOT / path, *(ROOT / "src" / "querycache" / "testing").glob("*.py")]
+    trees = [ast.parse(file.read_text(encoding="utf-8")) for file in files]
     return frozenset(
         node.name
         for tree in trees

@@ -159,7 +159,7 @@ def test_another_default_schema_is_another_way_to_the_same_tags() -> None:
     one, two = (binds.bind_of("x", Profile("x", default_schema=schema), POSTGRESQL) for schema in ("public", "other"))
     assert one is not two
     assert one.tag == two.tag
-    assert binds.tag_set().tags == (one.tag,)
+    assert binds.tag_set().tags == (one.tag, one.schema_guard[0])
 
 
 def test_a_name_of_the_identity_stands_in_tags_as_a_digest() -> None:

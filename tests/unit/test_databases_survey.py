@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from querycache.databases import Action, ForeignKey, Kind, Survey, Table, build_survey
+import pytest
+
+from querycache.databases import Action, Column, ForeignKey, Kind, Survey, Table, build_survey
+from querycache.databases import survey as module
 
 
 def key(
@@ -157,3 +160,67 @@ def test_a_user_function_is_known_with_its_schema_and_without() -> None:
     assert one.is_user_function("pay")
     assert one.is_user_function("billing.PAY")
     assert not one.is_user_function("count")
+
+
+def test_what_a_write_reaches_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = survey(key("b", "a", on_delete="CASCADE", on_update="CASCADE"))
+    first = [
+        one.reached_by_delete(("s", "a")),
+        one.reached_by_update(("s", "a"), ["id", "x"]),
+        one.writes_are_known(("s", "a")),
+    ]
+    monkeypatch.setattr(module, "_closure_of", None)
+    again = [
+        one.reached_by_delete(("S", "A")),
+        one.reached_by_update(("s", "a"), ["ID", "y"]),
+        one.writes_are_known(("s", "a")),
+    ]
+    assert first == again
+
+
+def test_an_update_of_a_column_that_no_key_names_reaches_keys_of_unknown_columns_only() -> None:
+    one = survey(key("b", "a", on_update="CASCADE"), key("c", "a", parent_columns=(), on_update="CASCADE"))
+    assert names(one.reached_by_update(("s", "a"), ["x"])) == {"c"}
+    assert names(one.reached_by_update(("s", "a"), ["id"])) == {"b", "c"}
+    assert names(one.reached_by_update(("s", "a"), [])) == set()
+
+
+# -- what a change of rows locks --------------------------------------------------------------------------------------
+
+SHOP = ("public", "shop")
+
+
+def shop_of(*columns: Column, can_be_locked: bool = True, delete_waits: bool = False) -> Survey:
+    table = Table(SHOP, can_be_locked=can_be_locked, delete_waits=delete_waits)
+    return build_survey([table], columns=[Column(SHOP, "id", "int", is_key=True, waits=True), *columns])
+
+
+def test_rows_can_be_locked_by_who_may_lock_them_and_read_the_columns() -> None:
+    survey = shop_of(Column(SHOP, "secret", can_be_read=False), Column(SHOP, "Name"))
+    assert survey.can_lock(SHOP, ["id", "name"])
+    assert not survey.can_lock(SHOP, ["id", "secret"])
+    assert not survey.can_lock(SHOP, ["id", "unknown"])
+    assert not survey.can_lock(("public", "unknown"), [])
+    assert not shop_of(can_be_locked=False).can_lock(SHOP, ["id"])
+
+
+def test_an_update_changes_a_key_where_one_of_its_columns_is_of_a_key_or_not_known() -> None:
+    survey = shop_of(Column(SHOP, "name"))
+    assert not survey.changes_key(SHOP, ["name"])
+    assert survey.changes_key(SHOP, ["name", "id"])
+    assert survey.changes_key(SHOP, ["unknown"])
+
+
+def test_any_update_may_change_a_key_that_the_database_computes() -> None:
+    assert shop_of(Column(SHOP, "name"), Column(SHOP, "slug", is_key=True, is_computed=True)).changes_key(
+        SHOP, ["name"]
+    )
+
+
+def test_a_change_waits_between_rows_where_a_column_of_it_or_the_delete_may() -> None:
+    survey = shop_of(Column(SHOP, "name"), Column(SHOP, "owner", waits=True))
+    assert not survey.waits_between_rows(SHOP, ["name"])
+    assert survey.waits_between_rows(SHOP, ["name", "owner"])
+    assert not survey.waits_between_rows(SHOP, None)
+    assert shop_of(delete_waits=True).waits_between_rows(SHOP, None)
+    assert survey.waits_between_rows(("public", "unknown"), None)

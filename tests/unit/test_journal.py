@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from coherence_world import StagedStore
-from querycache._types import TagSet
+from querycache._types import MARK_TTL_S, TagSet
 from querycache.coherence import journal as module
+from querycache.coherence.inquiry import Case
 from querycache.coherence.journal import Journal
 from querycache.errors import StoreUnavailable
 from querycache.events import Events
+from querycache.stores.lmdb import LMDBStore
 
 TAGS = TagSet((b"one", b"two"))
 
@@ -190,10 +193,70 @@ def test_a_doubted_mark_is_released_twice_a_marks_life_apart(
     assert journal.owed == 0
 
 
-def test_at_the_end_what_is_in_doubt_is_released(journal: Journal, store: StagedStore) -> None:
+class Told(Case):
+    """A case in which the test is the database."""
+
+    def __init__(self) -> None:
+        self.is_over = False
+        self.busy_at = float("-inf")
+        self.looks = 0
+
+    def look(self) -> None:
+        self.looks += 1
+
+
+def test_a_doubted_mark_is_released_once_when_the_database_says_that_its_commit_is_over(
+    journal: Journal, store: StagedStore
+) -> None:
+    case = Told()
+    journal.doubt(journal.mark(TAGS), case)
+    journal.tend()
+    assert is_marked(store)
+    case.is_over = True
+    journal.tend()
+    assert (is_marked(store), journal.held, journal.owed) == (False, 0, 0)
+
+
+def test_the_database_is_asked_at_once_and_in_each_round(journal: Journal, clock: Clock) -> None:
+    case = Told()
+    journal.doubt(journal.mark(TAGS), case)
+    assert case.looks == 1
+    for _ in range(3):
+        clock.now += 5
+        journal.tend()
+    assert case.looks == 4
+
+
+def test_the_ten_minutes_begin_anew_whenever_the_database_is_seen_at_work_on_the_commit(
+    journal: Journal, store: StagedStore, clock: Clock
+) -> None:
+    case = Told()
+    journal.doubt(journal.mark(TAGS), case)
+    for _ in range(120):
+        clock.now += 10
+        store.advance(10)
+        case.busy_at = clock.now
+        journal.tend()
+        assert is_marked(store)
+    clock.now += module.MAX_DOUBT_S
+    journal.tend()
+    assert (is_marked(store), journal.owed) == (False, 1)
+
+
+def test_at_the_end_what_is_in_doubt_is_left_to_run_out(journal: Journal, store: StagedStore) -> None:
+    """Its commit may land after us: a mark that is left protects for the rest of its life."""
     journal.doubt(journal.mark(TAGS))
     journal.close()
+    assert is_marked(store)
+    store.advance(MARK_TTL_S + 1)
     assert not is_marked(store)
+
+
+def test_at_the_end_a_doubted_mark_that_was_never_set_is_released(journal: Journal, store: StagedStore) -> None:
+    before = store.lookup(None, TAGS).lease
+    journal.doubt(journal.pretend(TAGS))
+    journal.close()
+    assert store.lookup(None, TAGS).lease != before
 
 
 def test_at_the_end_what_is_never_acknowledged_is_told(
@@ -223,3 +286,37 @@ def test_the_keeper_ends_with_its_journal(store: StagedStore) -> None:
     journal.close()
     keeper.join(10)
     assert not keeper.is_alive()
+
+
+class LMDBWithAClock(LMDBStore):
+    """LMDB whose clock is put forward by the test."""
+
+    ahead_ns = 0
+
+    def _ticks(self) -> int:
+        return super()._ticks() + self.ahead_ns
+
+
+def test_on_lmdb_a_doubted_mark_is_kept_for_ten_minutes_and_then_released_twice(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Journal, "_keep", lambda self: None)
+    store = LMDBWithAClock(tmp_path / "store", 16 * 1024 * 1024)
+    journal = Journal(store, Events())
+
+    def pass_by(seconds: float) -> None:
+        clock.now += seconds
+        store.ahead_ns += int(seconds * 1e9)
+        journal.tend()
+
+    journal.doubt(journal.mark(TAGS))
+    for _ in range(59):
+        pass_by(10)
+        assert not store.lookup(None, TAGS).storable
+    pass_by(10)
+    once = store.lookup(None, TAGS)
+    assert once.storable
+    pass_by(MARK_TTL_S + 1)
+    assert store.lookup(None, TAGS).lease != once.lease
+    journal.close()
+    store.close()

@@ -64,7 +64,8 @@ from sqlalchemy.sql.expression import ColumnElement
 from sqlalchemy.sql.functions import FunctionElement, GenericFunction
 from sqlalchemy.types import UserDefinedType
 
-from querycache.statements.reads import NotCacheable, SelectReads, reads_of, reads_the_clock, tags_of
+from querycache.statements.dependencies import TableRead, dependencies_of, reads_the_clock
+from querycache.statements.reads import NotCacheable, SelectReads, reads_of
 from querycache.statements.tags import table_name_of
 
 SQLITE: Dialect = sqlite.dialect()
@@ -130,14 +131,9 @@ def orm_tags(statement: Any) -> set[str]:
 
 
 def _tags(found: SelectReads, value: Callable[[Any], object], dialect: Dialect, overrides: Any) -> set[str]:
-    made = tags_of(
-        found,
-        "x",
-        value,
-        lambda table: table_name_of(table, "main"),
-        dialect,
-        lambda table: overrides.get(table.fullname),
-    )
+    made = dependencies_of(
+        found, "x", lambda table: TableRead(table_name_of(table, "main"), overrides.get(table.fullname)), dialect
+    ).tags(value)
     assert made.tags[0] == b"x/"
     return {tag.decode().removeprefix("x/main.") for tag in made.tags[1:]}
 
@@ -295,7 +291,9 @@ def test_a_value_that_is_not_known_widens() -> None:
 
 def test_the_bind_and_each_table_are_always_named() -> None:
     both = reads(select(p, u))
-    made = tags_of(both, "x", lambda bind: None, lambda table: table_name_of(table, None), SQLITE, lambda table: None)
+    made = dependencies_of(both, "x", lambda table: TableRead(table_name_of(table, None)), SQLITE).tags(
+        lambda bind: None
+    )
     assert made.tags[0] == b"x/"
     assert [tag for tag, _ in made.guards] == [b"x/main.p!", b"x/main.u!"]
 

@@ -38,7 +38,8 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateTable
 
 from querycache.statements import tags as naming
-from querycache.statements.reads import SelectReads, reads_of, tags_of
+from querycache.statements.dependencies import TableRead, dependencies_of
+from querycache.statements.reads import SelectReads, reads_of
 
 metadata = MetaData()
 u = Table("u", metadata, Column("id", Integer, primary_key=True), Column("grp", Integer), Column("nick", String))
@@ -272,13 +273,8 @@ def rendered_by(statement: Any) -> tuple[str, list[tuple[Any, tuple[Any, ...]]]]
 def read_tags(statement: Any, rendered: Any) -> set[bytes]:
     found = reads_of(statement, DIALECT, rendered)
     assert isinstance(found, SelectReads), found
-    made = tags_of(
-        found,
-        "x",
-        lambda bind: bind.effective_value,
-        lambda table: naming.table_name_of(table, None),
-        DIALECT,
-        lambda table: None,
+    made = dependencies_of(found, "x", lambda table: TableRead(naming.table_name_of(table, None)), DIALECT).tags(
+        lambda bind: bind.effective_value
     )
     return set(made.tags) | {tag for tag, _ in made.guards}
 

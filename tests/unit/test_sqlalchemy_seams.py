@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import sqlite3
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -232,7 +234,7 @@ def test_the_orm_loads_instances_from_a_replayed_cursor(engine: Engine) -> None:
 
     def load(state: ORMExecuteState) -> Any:
         cursor = replay(engine, statement, [(1, "other")])
-        return seams.load_result(state, cursor, state.execution_options).scalars().all()
+        return seams.load_result(state, state.session, cursor, state.execution_options).scalars().all()
 
     with Session(engine) as session:
         (owner,) = orm_state_of(session, statement, load)
@@ -243,7 +245,10 @@ def test_a_core_statement_in_a_session_gets_the_cursor_itself(engine: Engine) ->
     statement = select(Owner.__table__)
     with Session(engine) as session:
         cursor = replay(engine, statement, [(1, "other")])
-        assert orm_state_of(session, statement, lambda state: seams.load_result(state, cursor, {})) is cursor
+        assert (
+            orm_state_of(session, statement, lambda state: seams.load_result(state, state.session, cursor, {}))
+            is cursor
+        )
 
 
 def test_buffered_rows_are_what_the_driver_gave_and_are_still_processed(engine: Engine) -> None:
@@ -453,3 +458,26 @@ def test_a_table_is_the_same_behind_its_annotations() -> None:
     annotated = select(Owner).get_final_froms()[0]
     assert seams.plain_table(annotated) is Owner.__table__
     assert seams.plain_table(Owner.__table__) is Owner.__table__
+
+
+def test_the_pool_of_a_connection_and_its_dialect_are_those_of_its_engine(engine: Engine) -> None:
+    records: list[Any] = []
+    event.listen(engine, "connect", lambda connection, record: records.append(record))
+    engine.dispose()
+    with engine.connect():
+        pass
+    assert seams.pool_of_record(records[0]) is engine.pool
+    assert seams.dialect_of_pool(engine.pool) is engine.dialect
+
+
+def test_what_an_engine_passes_to_its_driver_is_known(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    given = seams.connect_arguments_of(create_engine(f"sqlite:///{path}", connect_args={"timeout": 3.0}).pool)
+    assert given is not None
+    assert (given[0][0], given[1]["timeout"]) == (str(path), 3.0)
+
+
+def test_what_a_creator_passes_to_its_driver_is_not_known() -> None:
+    own = create_engine("sqlite://", creator=lambda: sqlite3.connect(":memory:"))
+    assert seams.connect_arguments_of(own.pool) is None
+    assert seams.connect_arguments_of(None) is None

@@ -26,10 +26,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.schema import CreateTable
+from sqlalchemy.sql import operators
 
 from querycache.statements.writes import (
     MAX_ROWS,
     UNKNOWN,
+    Comparison,
     Effect,
     TableWrite,
     effect_of_compiled,
@@ -237,3 +239,32 @@ def test_ddl_is_unknown() -> None:
 def test_text_on_the_servers_own_tables_takes_no_snapshot() -> None:
     assert not effect_of_textual("SELECT * FROM information_schema.tables", "mariadb").reads_tables
     assert effect_of_textual("SELECT * FROM item", "mariadb").reads_tables
+
+
+def test_conditions_beside_the_primary_key_go_with_the_row() -> None:
+    statement = update(item).where(item.c.id == bindparam("key"), item.c.shelf > bindparam("least")).values(name="x")
+    write = write_of(statement)
+    assert write.conditions == (Comparison(operators.gt, "shelf", "least"),)
+    changes = row_changes_of(write, [{"key": 1, "least": 5, "name": "x"}])
+    assert changes is not None
+    assert changes[0].conditions == (Comparison(operators.gt, "shelf", 5),)
+
+
+def test_a_second_value_for_the_primary_key_is_a_condition() -> None:
+    write = write_of(delete(item).where(item.c.id == bindparam("key"), item.c.id == bindparam("other")))
+    assert write.conditions == (Comparison(operators.eq, "id", "other"),)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        item.c.shelf.in_([1, 2]),
+        item.c.shelf == item.c.id,
+        item.c.name.is_(None),
+        item.c.name.like("a"),
+        func.lower(item.c.name) == "a",
+        select(link.c.item_id).exists(),
+    ],
+)
+def test_a_condition_that_is_no_comparison_with_a_value_is_not_known(condition: Any) -> None:
+    assert write_of(delete(item).where(item.c.id == 1, condition)).conditions is None

@@ -18,7 +18,7 @@ from sqlalchemy import Column, Table
 from sqlalchemy.engine import Dialect
 
 from querycache._sqlalchemy import plain_table
-from querycache._types import Guard, Tag, TagSet
+from querycache._types import Guard, Stamp, Tag, TagSet
 from querycache.coherence.transactions import Pending
 from querycache.databases import Column as CatalogColumn
 from querycache.databases import Profile, Survey
@@ -147,15 +147,22 @@ class TableFacts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Picture:
-    """What a survey said, and the facts that were made of it; ``number`` is another one for each in this process."""
+    """What a survey said, and the facts that were made of it; ``number`` is another one for each in this process.
+
+    ``stamps``: those that the schema tag had, by store, before the catalog was asked.
+    """
 
     survey: Survey | None = None
+    stamps: Mapping[int, Stamp] = field(default_factory=dict)
     facts: weakref.WeakKeyDictionary[Table, dict[Any, TableFacts]] = field(default_factory=weakref.WeakKeyDictionary)
     number: int = field(default_factory=lambda: next(_PICTURES))
 
 
 class Bind:
-    """One database. ``id`` is the digest of its identity that begins each key and tag."""
+    """One database. ``id`` is the digest of its identity that begins each key and tag.
+
+    ``is_gone``: it was in memory, and its only connection is closed.
+    """
 
     def __init__(
         self,
@@ -169,19 +176,31 @@ class Bind:
         self.profile = profile
         self.dialect = dialect
         self.tag: Final[Tag] = naming.bind_tag(self.id)
+        # A guard has a register to itself: whatever else is written, this stamp changes with the catalog alone.
+        self.schema_guard: Final[Guard] = (naming.schema_tag(self.id), b"schema")
+        self.is_gone = False
+        self.surveys = 0
+        self.survey_seconds = 0.0
         self.survey_version = 0
         self.tag_columns = tag_columns
         self._siblings = [] if siblings is None else siblings
         self._siblings.append(self)
         self._picture = _Picture()
-        self._closures: dict[Any, frozenset[str]] = {}
         self._lock = threading.Lock()
 
-    def learn(self, survey: Survey, version: int) -> None:
-        """Take a new picture of the catalog, unless DDL was seen since ``survey_version`` was ``version``."""
+    def learn(
+        self, survey: Survey, version: int, stamps: Mapping[int, Stamp] | None = None, seconds: float = 0.0
+    ) -> None:
+        """Take a new picture of the catalog, unless DDL was seen since ``survey_version`` was ``version``.
+
+        ``stamps``: the schema tag's, by store, seen before the catalog was asked; a store that is left out is not trusted.
+        ``seconds``: how long the catalog was read.
+        """
         with self._lock:
+            self.surveys += 1
+            self.survey_seconds += seconds
             if self.survey_version == version:
-                self._picture = _Picture(survey)
+                self._picture = _Picture(survey, stamps or {})
 
     def forget_survey(self) -> None:
         """Know nothing of the catalog until it is asked again, nor any other object for this database: DDL was seen."""
@@ -194,6 +213,16 @@ class Bind:
     def survey(self) -> Survey | None:
         """What the catalog was seen to hold; None until it is asked."""
         return self._picture.survey
+
+    @property
+    def survey_stamps(self) -> Mapping[int, Stamp]:
+        """Under which stamps of the schema tag, by store, the catalog was asked: DDL of any process changes them."""
+        return self._picture.stamps
+
+    def doubt_survey(self, stamps: Mapping[int, Stamp]) -> None:
+        """Have the catalog asked again, where nobody did since it was asked under ``stamps``."""
+        if self._picture.stamps is stamps:
+            self.forget_survey()
 
     @property
     def picture_number(self) -> int:
@@ -314,6 +343,16 @@ class Bind:
             pending.add([naming.table_tag(self.id, tag_name)], tables=[tag_name])
 
 
+@dataclass(frozen=True, slots=True)
+class SurveyCost:
+    """What it took to know the catalog of a database: its tables now, how often they were read, the seconds in all."""
+
+    identity: str
+    tables: int = 0
+    surveys: int = 0
+    survey_seconds: float = 0.0
+
+
 @dataclass(slots=True)
 class Binds:
     """The binds of one cache, by identity: two engines of one database are one bind."""
@@ -342,6 +381,20 @@ class Binds:
         with self._lock:
             return list(self._by_identity.values())
 
+    def survey_costs(self) -> list[SurveyCost]:
+        """Return what reading the catalogs has cost this process so far, by database."""
+        costs: dict[str, SurveyCost] = {}
+        for bind in self.known():
+            before = costs.get(bind.id, SurveyCost(bind.id))
+            tables = 0 if bind.survey is None else len(bind.survey.tables)
+            costs[bind.id] = SurveyCost(
+                bind.id,
+                max(before.tables, tables),
+                before.surveys + bind.surveys,
+                before.survey_seconds + bind.survey_seconds,
+            )
+        return list(costs.values())
+
     def tag_set(self) -> TagSet:
-        """Return the tags that everything of these databases depends on."""
-        return TagSet(tuple(dict.fromkeys(bind.tag for bind in self.known())))
+        """Return the tags that everything of these databases depends on, what is known of their catalogs included."""
+        return TagSet(tuple(dict.fromkeys(tag for bind in self.known() for tag in (bind.tag, bind.schema_guard[0]))))

@@ -6,7 +6,9 @@ mark of this process from the one to the other:
 - it renews a mark while its commit runs, at a third of the mark's life;
 - a release counts when the store acknowledged it; until then it is owed and tried again: at the next call, by the
   keeper's thread, at exit;
-- a mark whose commit has an unknown outcome is kept and renewed for ten minutes, then released twice, a mark's life apart.
+- a mark whose commit has an unknown outcome is kept and renewed until the database says that the commit is over, or for ten
+  minutes from the last sign of life; then it is released twice, a mark's life apart. At exit it is left to run out: the
+  commit may land after us.
 
 A forked child owes nothing: it never releases for its parent.
 """
@@ -23,23 +25,47 @@ from dataclasses import dataclass
 from typing import Final
 
 from querycache._types import MARK_TTL_S, Tag, TagSet, Writer
+from querycache.coherence.inquiry import Case
 from querycache.errors import StoreError
 from querycache.events import Events, logger
+from querycache.statements.tags import bind_tag_of
 from querycache.stores.base import Store
 
 MAX_DOUBT_S: Final = 600.0
 EXIT_TRIES: Final = 3
+ROUNDS: Final = 6
+"""How often the keeper comes round in the life of a mark."""
+
+MAX_OWED_TAGS: Final = 10_000
+"""Owed releases of more tags become one of everything in their databases."""
 
 
 @dataclass(slots=True)
 class Mark:
-    """A mark that this process has set: ``marked`` is what must be released."""
+    """A mark that this process has set, or tries to (``is_set``): ``marked`` is what must be released."""
 
     journal: Journal
     writer: Writer
     tags: TagSet
     marked: tuple[Tag, ...]
     set_at: float
+    is_set: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Doubt:
+    """Since when the outcome of a mark's commit is unknown, and what the database says of it; None: it cannot be asked."""
+
+    since: float
+    case: Case | None
+
+    @property
+    def is_over(self) -> bool:
+        return self.case is not None and self.case.is_over
+
+    @property
+    def until(self) -> float:
+        return max(self.since, self.case.busy_at if self.case is not None else self.since) + MAX_DOUBT_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +87,7 @@ class Journal:
 
     def _reset(self) -> None:
         self._held: dict[Writer, Mark] = {}
-        self._doubted: dict[Writer, float] = {}
+        self._doubted: dict[Writer, _Doubt] = {}
         self._owed: list[_Owed] = []
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -89,7 +115,7 @@ class Journal:
         Until then the keeper tries to set it, as it renews others.
         """
         marked = tuple(tags.tags) + tuple(tag for tag, _ in tags.guards)
-        mark = Mark(self, secrets.token_bytes(16), tags, marked, time.monotonic())
+        mark = Mark(self, secrets.token_bytes(16), tags, marked, time.monotonic(), is_set=False)
         self._held[mark.writer] = mark
         self._keep()
         return mark
@@ -105,11 +131,17 @@ class Journal:
         """Change the stamps of tags that nobody marked. Never raises."""
         self._settle_one(tags, secrets.token_bytes(16))
 
-    def doubt(self, mark: Mark) -> None:
-        """Keep a mark whose commit has an unknown outcome."""
+    def doubt(self, mark: Mark, case: Case | None = None) -> None:
+        """Keep a mark whose commit has an unknown outcome; ``case`` asks the database, where it can be asked."""
+        self._doubted[mark.writer] = _Doubt(time.monotonic(), case)
         self._held[mark.writer] = mark
-        self._doubted[mark.writer] = time.monotonic() + MAX_DOUBT_S
-        logger.warning("the outcome of a commit is unknown: what it changed stays uncached for up to %d s", MAX_DOUBT_S)
+        if case is None:
+            logger.warning("the outcome of a commit is unknown: what it changed stays uncached for %d s", MAX_DOUBT_S)
+        else:
+            logger.warning(
+                "the outcome of a commit is unknown: what it changed stays uncached until the database tells that it is over"
+            )
+            case.look()
         self._keep()
 
     def settle(self) -> bool:
@@ -131,7 +163,7 @@ class Journal:
         self._closed = True
         self._wake.set()
         for mark in list(self._held.values()):
-            if mark.writer in self._doubted:
+            if mark.writer in self._doubted and not mark.is_set:
                 self._owe(mark.marked, mark.writer)
         for _ in range(EXIT_TRIES):
             self._settle_due(float("inf"))
@@ -153,8 +185,11 @@ class Journal:
             self._owe(tags, writer)
 
     def _owe(self, tags: tuple[Tag, ...], writer: Writer, *, in_s: float = 0.0) -> None:
+        now = time.monotonic()
         with self._lock:
-            self._owed.append(_Owed(tags, writer, time.monotonic() + in_s))
+            self._owed.append(_Owed(tags, writer, now + in_s))
+            if sum(len(owed.tags) for owed in self._owed) > MAX_OWED_TAGS:
+                self._owed = _widened(self._owed, now)
         self._keep()
 
     def _settle_due(self, now: float) -> bool:
@@ -180,16 +215,26 @@ class Journal:
                     self._keeper.start()
 
     def tend(self) -> None:
-        """Renew what is held, give up what was doubted too long, try what is owed: the keeper's round."""
+        """Renew what is held, end doubts that can be ended, try what is owed: the keeper's round. Waits for no database."""
         now = time.monotonic()
         for mark in list(self._held.values()):
-            until = self._doubted.get(mark.writer)
-            if until is not None and now >= until:
-                self._owe(mark.marked, mark.writer, in_s=self._mark_ttl_s)
-                self.release(mark)
-            elif now - mark.set_at >= self._mark_ttl_s / 3:
+            doubt = self._doubted.get(mark.writer)
+            if doubt is not None and self._end_doubt(mark, doubt, now):
+                continue
+            if now - mark.set_at >= self._mark_ttl_s / 3:
                 self._renew(mark, now)
         self._settle_due(now)
+
+    def _end_doubt(self, mark: Mark, doubt: _Doubt, now: float) -> bool:
+        """Release a mark whose commit is over, or was doubted too long; tell whether so."""
+        if not doubt.is_over and now < doubt.until:
+            if doubt.case is not None:
+                doubt.case.look()
+            return False
+        if not doubt.is_over:
+            self._owe(mark.marked, mark.writer, in_s=self._mark_ttl_s)
+        self.release(mark)
+        return True
 
     def _renew(self, mark: Mark, now: float) -> None:
         try:
@@ -197,7 +242,7 @@ class Journal:
         except StoreError as error:
             self._events.emit("store_error", reason=f"renew: {type(error).__name__}")
             return
-        mark.set_at = now
+        mark.set_at, mark.is_set = now, True
         mark.marked = tuple(dict.fromkeys(mark.marked + marked))
         if mark.writer not in self._held:
             # Released while it was being renewed: the renewal must not outlive that.
@@ -206,7 +251,14 @@ class Journal:
     @property
     def round_s(self) -> float:
         """Seconds between two rounds of the keeper."""
-        return self._mark_ttl_s / 6
+        return self._mark_ttl_s / ROUNDS
+
+
+def _widened(owed: list[_Owed], now: float) -> list[_Owed]:
+    """Owe whole databases instead of their tags. The marks that nobody releases by name then run out by themselves."""
+    wide = [_Owed(tuple(dict.fromkeys(map(bind_tag_of, one.tags))), one.writer, one.due) for one in owed]
+    due = tuple(dict.fromkeys(tag for one in wide if one.due <= now for tag in one.tags))
+    return [_Owed(due, secrets.token_bytes(16), now), *(one for one in wide if one.due > now)]
 
 
 _JOURNALS: weakref.WeakSet[Journal] = weakref.WeakSet()

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from querycache._types import Lease, Lookup, Stamp, Tag, TagSet
+from querycache._types import Guard, Lease, Lookup, Stamp, Tag, TagSet
+from querycache.coherence.inquiry import Case
 from querycache.coherence.journal import Journal, Mark
 from querycache.errors import StoreError
 from querycache.events import Events, logger
@@ -68,14 +69,30 @@ class Coherence:
             return 0
 
     def clocks(self) -> Mapping[int, Stamp]:
-        """Return each store's clock; a store that cannot tell is left out."""
+        """Return each store's clock, less the margin that it needs; a store that cannot tell is left out.
+
+        Every stamp that the store makes from now on is that time or later.
+        """
         clocks = {}
         for position, journal in enumerate(self.journals):
             try:
-                clocks[position] = journal.store.clock()
+                clocks[position] = journal.store.clock() - int(journal.store.clock_margin_s * 1e9)
             except StoreError as error:
                 self.events.emit("store_error", reason=f"clock: {error}")
         return clocks
+
+    def stamps_of(self, guard: Guard) -> Mapping[int, Stamp]:
+        """Return a guard's stamp in each store; one that cannot tell, or where it is marked, is left out."""
+        stamps = {}
+        for position, journal in enumerate(self.journals):
+            try:
+                found = journal.store.lookup(None, TagSet((), (guard,)))
+            except StoreError as error:
+                self.events.emit("store_error", reason=f"lookup: {error}")
+                continue
+            if found.storable:
+                stamps[position] = found.lease[0]
+        return stamps
 
     def mark(self, tags: TagSet) -> list[Mark]:
         """Mark in every store, before a commit.
@@ -88,10 +105,9 @@ class Coherence:
                 marks.append(journal.mark(tags))
             except StoreError as error:
                 self.events.emit("store_error", reason=f"mark: {error}")
-                if self._must_mark(journal.store):
+                if self.must_mark(journal.store):
                     self.release(marks)
                     raise
-                marks.append(journal.pretend(tags))
                 marks.append(journal.pretend(tags))
                 logger.error("a commit goes on unmarked: %s. Others may read stale rows until its release lands", error)
         self.events.emit("mark", tags=tags.tags)
@@ -104,10 +120,10 @@ class Coherence:
         if marks:
             self.events.emit("release", tags=marks[0].tags.tags)
 
-    def doubt(self, marks: Sequence[Mark]) -> None:
-        """Keep the marks of a commit whose outcome is unknown."""
+    def doubt(self, marks: Sequence[Mark], case: Case | None = None) -> None:
+        """Keep the marks of a commit whose outcome is unknown; ``case`` asks the database, where it can be asked."""
         for mark in marks:
-            mark.journal.doubt(mark)
+            mark.journal.doubt(mark, case)
 
     def touch(self, tags: Sequence[Tag]) -> None:
         """Drop what depends on tags, now, in every store."""
@@ -121,7 +137,8 @@ class Coherence:
             journal.close()
             journal.store.close()
 
-    def _must_mark(self, store: Store) -> bool:
+    def must_mark(self, store: Store) -> bool:
+        """Tell whether a commit that a store cannot be told of must fail."""
         if self._on_mark_failure is not None:
             return self._on_mark_failure == "raise"
         return store.commits_need_marks

@@ -1,18 +1,16 @@
 """May an entry be served, and may it be filled, given what this transaction's snapshot shows?
 
-Pure rules; ARCHITECTURE.md, "Snapshots", says where each comes from. ``since`` is S: the store's clock seen before the
-transaction's first statement of any kind, None where that is not known.
+Pure rules. ``since`` is S: the store's clock, less the margin that its clock needs, seen before the transaction's first
+statement of any kind; None where that is not known. A stamp before S was surely made before the snapshot was taken. While it
+is still the tag's, and not marked, nothing that it names was committed since: the rows read under it are those that the
+snapshot shows.
 """
 
 from __future__ import annotations
 
 from enum import Enum
-from typing import Final
 
 from querycache._types import Lease, Stamp
-
-MARGIN_NS: Final = 1_000_000_000
-"""Covers clocks that tie, small backward steps, and skew between the nodes of a cluster."""
 
 
 class Freshness(Enum):
@@ -46,7 +44,7 @@ def freshness_of(isolation: str, dialect_name: str, *, in_transaction: bool) -> 
 
 def older_than(lease: Lease, since: Stamp | None) -> bool:
     """Tell whether every stamp of a lease was surely made before the snapshot was taken."""
-    return since is not None and all(stamp < since - MARGIN_NS for stamp in lease)
+    return since is not None and all(stamp < since for stamp in lease)
 
 
 def may_serve(freshness: Freshness, lease: Lease, *, started: bool, since: Stamp | None) -> bool:

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from querycache._sqlalchemy import OpenCursor
 from querycache._types import Guard, Lease, Stamp, Tag, TagSet
+from querycache.coherence.inquiry import Case, Inquiry
 from querycache.coherence.journal import Mark
 from querycache.coherence.snapshots import Freshness, freshness_of
 from querycache.databases import Profile
@@ -90,15 +91,37 @@ class Served:
         return bool(self.leases) or self.overflowed
 
 
+class ours:
+    """A block in which the driver connection of ``state`` is used by SQLAlchemy or the cache itself."""
+
+    __slots__ = ("_before", "_state")
+
+    def __init__(self, state: ConnectionState | None) -> None:
+        self._state = state
+
+    def __enter__(self) -> None:
+        if self._state is not None:
+            self._before = self._state.is_ours
+            self._state.is_ours = True
+
+    def __exit__(self, *error: object) -> None:
+        if self._state is not None:
+            self._state.is_ours = self._before
+
+
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class ConnectionState:
-    """What the cache knows of one driver connection. Used by one thread at a time, as the connection is."""
+    """What the cache knows of one driver connection. Used by one thread at a time, as the connection is.
+
+    ``isolation`` is empty where a text set a level that nobody told us; ``isolation_chosen``: it is not the server's default.
+    """
 
     dialect_name: str
     profile: Profile
     bind: Any
     isolation: str
     isolation_chosen: bool
+    asked_at: float = 0.0
     autocommit: bool = False
     begun_by_text: bool = False
     tainted: str | None = None
@@ -114,14 +137,24 @@ class ConnectionState:
     images: dict[tuple[str, tuple[Any, ...]], dict[str, Any]] = field(default_factory=dict)
     served: Served = field(default_factory=Served)
     schema_changed: bool = False
+    survey_stamps: Mapping[int, Stamp] | None = None
     sent: Any = None
+    is_ours: bool = False
+    in_phase: bool = False
+    prepared: Any = None
     inserts: dict[int, Any] = field(default_factory=dict)
+    inquiry: Inquiry | None = None
     _cursors: weakref.WeakSet[OpenCursor] = field(default_factory=weakref.WeakSet)
 
     def freshness(self, *, in_transaction: bool | None) -> Freshness:
         """Tell what the next statement will see. ``in_transaction``: what the driver says, None where it cannot tell."""
-        if self.tainted is not None:
-            return Freshness.UNKNOWN
+        return Freshness.UNKNOWN if self.tainted is not None else self._level(in_transaction)
+
+    def shows_snapshot(self, *, in_transaction: bool | None) -> bool:
+        """Tell whether the transaction may show less than is committed, whatever else was set on its connection."""
+        return not self.isolation or self._level(in_transaction) in (Freshness.SNAPSHOT, Freshness.SERIAL)
+
+    def _level(self, in_transaction: bool | None) -> Freshness:
         if self.autocommit and self.dialect_name != "sqlite":
             return Freshness.STATEMENT
         if self.isolation == "AUTOCOMMIT" and self.dialect_name != "sqlite":
@@ -144,6 +177,18 @@ class ConnectionState:
         """Tell whether this transaction can have changed one of these tables."""
         return self.dirty and (self.pending.whole_bind or not self.pending.tables.isdisjoint(tables))
 
+    def open_case(self, *, began: bool) -> Case | None:
+        """Have the database asked what became of this session's COMMIT; None where nobody could tell.
+
+        ``began``: it ended a transaction that the server had answered in; not a statement that is one by itself.
+        """
+        return None if self.inquiry is None else self.inquiry.open(self.profile, began=began)
+
+    def tags_to_mark(self) -> TagSet:
+        """Return all that this transaction changes when it commits: rows, and what is known of the catalog."""
+        tags = self.pending.tag_set(self.bind.tag)
+        return TagSet((*tags.tags, self.bind.schema_guard[0]), tags.guards) if self.schema_changed else tags
+
     def suspect_everything(self) -> None:
         """Take it that this transaction has changed anything: it began before anybody listened."""
         self.began = True
@@ -165,4 +210,6 @@ class ConnectionState:
         self.images = {}
         self.served.clear()
         self.schema_changed = False
+        self.survey_stamps = None
+        self.prepared = None
         self.inserts = {}

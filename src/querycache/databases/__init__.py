@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 from querycache.databases import mysql, postgresql, sqlite
 from querycache.databases.driver import autocommit_of, in_transaction_of
 from querycache.databases.profile import Profile
+from querycache.databases.sessions import Activity, ServerSession, activities_of
+from querycache.databases.sqlite_file import FileWatch
 from querycache.databases.survey import (
     Action,
     Column,
@@ -31,19 +33,24 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Action",
+    "Activity",
     "Column",
     "ColumnKind",
+    "FileWatch",
     "ForeignKey",
     "Kind",
     "Profile",
+    "ServerSession",
     "Survey",
     "Table",
     "TableName",
+    "activities_of",
     "autocommit_of",
     "build_survey",
     "in_transaction_of",
     "profile_of",
     "survey_of",
+    "watched_file_of",
 ]
 
 
@@ -78,3 +85,8 @@ def survey_of(dialect: Dialect, dbapi_connection: DBAPIConnection) -> Survey:
     if database is None:
         return build_survey(tables=())
     return database.survey_of(dialect, dbapi_connection)
+
+
+def watched_file_of(dialect: Dialect, pool: Pool) -> FileWatch | None:
+    """Watch the path of an engine's SQLite file; None for other databases, and where no single path is known."""
+    return sqlite.watched_file_of(dialect, pool) if dialect.name == "sqlite" else None

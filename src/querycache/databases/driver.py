@@ -70,6 +70,17 @@ def in_transaction_of(dialect: Dialect, dbapi_connection: DBAPIConnection) -> bo
     return status != _LIBPQ_IDLE
 
 
+def session_number_of(dialect: Dialect, dbapi_connection: DBAPIConnection) -> int | None:
+    """Give the server's number for this session as the driver heard it when it connected; None where it does not tell."""
+    driver = _driver_connection_of(dialect, dbapi_connection)
+    if dialect.name == "postgresql":
+        said = getattr(getattr(driver, "info", None), "backend_pid", None)  # psycopg 3 and 2
+    else:
+        said = getattr(driver, "thread_id", getattr(driver, "connection_id", None))  # PyMySQL, mysqlclient; others
+        said = said() if callable(said) else said
+    return said if isinstance(said, int) else None
+
+
 def autocommit_of(dialect: Dialect, dbapi_connection: DBAPIConnection) -> bool:
     """Tell whether a statement sent now would commit on its own, as the driver object is set at this moment.
 

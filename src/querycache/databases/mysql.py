@@ -1,6 +1,6 @@
 """What does a MySQL or MariaDB server say about itself, a connection, and its catalog?
 
-One question for the profile (two where the dialect says MySQL), seven at most for the survey, which covers every
+One question for the profile (two where the dialect says MySQL), eight at most for the survey, which covers every
 database of the server: a database is a table's schema here, and foreign keys cross databases. ``information_schema``
 shows only what the user has rights on. Missing rows of it are not taken for missing things where that can be told
 (triggers); a table that this user has no right on at all is not seen, nor is a cascade into it.
@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
-from querycache.databases.driver import Row, row_of, rows_of, settings_of, text_of
+from querycache.databases.driver import Row, row_of, rows_of, session_number_of, settings_of, text_of
 from querycache.databases.profile import Profile
+from querycache.databases.sessions import session_of
 from querycache.databases.survey import (
     Action,
     Column,
@@ -86,6 +87,7 @@ WHERE variable_name IN ({_quoted(_STATUS)})
 UNION ALL SELECT 'now', UNIX_TIMESTAMP()
 UNION ALL SELECT 'default_schema', DATABASE()
 UNION ALL SELECT 'current_user', CURRENT_USER()
+UNION ALL SELECT 'connection_id', CONNECTION_ID()
 """
 
 
@@ -125,9 +127,18 @@ WHERE constraint_schema {_USER_SCHEMAS} AND referenced_table_name IS NOT NULL
 
 _COLUMNS_SQL: Final = f"""
 SELECT table_schema, table_name, column_name, LOWER(data_type), LOWER(column_type), character_maximum_length,
-       character_octet_length, LOWER(character_set_name), LOWER(collation_name), is_nullable, UPPER(extra)
+       character_octet_length, LOWER(character_set_name), LOWER(collation_name), is_nullable, UPPER(extra),
+       LOWER(privileges)
 FROM information_schema.columns
 WHERE table_schema {_USER_SCHEMAS}
+"""
+
+# To change an indexed column is to lock a gap of its index; to delete a row, its entry in each index, and children.
+_INDEXES_SQL: Final = f"""
+SELECT table_schema, table_name, column_name, IF(index_name = 'PRIMARY', 'key', 'index')
+FROM information_schema.statistics WHERE table_schema {_USER_SCHEMAS}
+UNION ALL SELECT unique_constraint_schema, referenced_table_name, NULL, 'parent'
+FROM information_schema.referential_constraints WHERE constraint_schema {_USER_SCHEMAS}
 """
 
 _INTEGER_BITS: Final[Mapping[str, int]] = {"tinyint": 8, "smallint": 16, "mediumint": 24, "int": 32, "bigint": 64}
@@ -165,7 +176,13 @@ def profile_of(dialect: Dialect, dbapi_connection: DBAPIConnection, pool: Pool |
         isolation=next(said[name] for name in _ISOLATION if name in said).replace("-", " ").upper(),
         default_schema=said["default_schema"],
         is_replica=_is_replica(said),
-        settings=settings_of(said.get(name) for name in (*_SETTINGS, "current_user")),
+        settings=settings_of(said.get(name) for name in (*_SETTINGS, "current_user", "default_schema")),
+        session=session_of(
+            said.get("current_user"),
+            int(said.get("connection_id") or 0),
+            "",
+            session_number_of(dialect, dbapi_connection),
+        ),
     )
 
 
@@ -227,17 +244,21 @@ def survey_of(dialect: Dialect, dbapi_connection: DBAPIConnection) -> Survey:
     """Read the catalog of the whole server, as far as the user may see it."""
     firing = {(text_of(schema), text_of(name)) for schema, name in _rows_of(dbapi_connection, _TRIGGERS_SQL)}
     rights = _trigger_rights_of(_rows_of(dbapi_connection, _TRIGGER_RIGHTS_SQL))
-    columns = [_column_of(row) for row in _rows_of(dbapi_connection, _COLUMNS_SQL)]
+    indexes = [tuple(map(text_of, row)) for row in _rows_of(dbapi_connection, _INDEXES_SQL)]
+    indexed = {(schema, table, column) for schema, table, column, what in indexes if what != "parent"}
+    waiting = {(schema, table) for schema, table, _, what in indexes if what != "key"}
+    columns = [_column_of(row, indexed) for row in _rows_of(dbapi_connection, _COLUMNS_SQL)]
     return build_survey(
-        tables=[_table_of(row, firing, rights) for row in _rows_of(dbapi_connection, _TABLES_SQL)],
+        tables=[_table_of(row, firing, rights, waiting) for row in _rows_of(dbapi_connection, _TABLES_SQL)],
         foreign_keys=_foreign_keys_of(dbapi_connection, columns),
         user_functions=[text_of(name) for (name,) in _rows_of(dbapi_connection, _ROUTINES_SQL)],
         columns=columns,
     )
 
 
-def _column_of(row: Row) -> Column:
-    schema, table, name, data_type, column_type, _, _, _, _, is_nullable, extra = (text_of(value) for value in row)
+def _column_of(row: Row, indexed: set[tuple[str, str, str]]) -> Column:
+    schema, table, name, data_type, column_type, _, _, _, _, *rest = (text_of(value) for value in row)
+    is_nullable, extra, privileges = rest
     low, high = None, None
     kind = _kind_of(data_type, row)
     if kind == "int":
@@ -255,6 +276,9 @@ def _column_of(row: Row) -> Column:
         replaces_null=is_nullable == "NO",
         replaces_zero="AUTO_INCREMENT" in extra,
         is_computed=_changes_with_others(extra),
+        can_be_read="select" in privileges.split(","),
+        # The index of an expression (MySQL) names no column.
+        waits=(schema, table, name) in indexed or (schema, table, "") in indexed,
     )
 
 
@@ -303,14 +327,14 @@ def _pattern_of(schema: str) -> re.Pattern[str]:
     return re.compile("".join(wildcards.get(part) or re.escape(part[-1]) for part in parts), re.DOTALL)
 
 
-def _table_of(row: Row, firing: set[TableName], rights: _TriggerRights) -> Table:
+def _table_of(row: Row, firing: set[TableName], rights: _TriggerRights, waiting: set[TableName]) -> Table:
     schema, name, table_type, engine = (text_of(value) for value in row)
     kind = _KINDS.get(table_type, "other relation")
     obstacle = ""
     if kind == "table" and engine.upper() != "INNODB":
         obstacle = f"is kept by the {engine or 'unknown'} engine, which has no snapshots and no rollback"
     fires = (schema, name) in firing or not rights.cover((schema, name))
-    return Table((schema, name), kind, fires=fires, obstacle=obstacle)
+    return Table((schema, name), kind, fires=fires, obstacle=obstacle, delete_waits=(schema, name) in waiting)
 
 
 def _foreign_keys_of(dbapi_connection: DBAPIConnection, of_tables: Iterable[Column]) -> list[ForeignKey]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from querycache.databases.driver import Row, row_of, rows_of, settings_of, text_of
+from querycache.databases.driver import Row, row_of, rows_of, session_number_of, settings_of, text_of
 from querycache.databases.profile import Profile
+from querycache.databases.sessions import PG_BEGAN, session_of
 from querycache.databases.survey import (
     Action,
     Column,
@@ -59,6 +60,8 @@ SELECT CAST((SELECT system_identifier FROM pg_catalog.pg_control_system()) AS te
            pg_catalog.to_char(pg_catalog.timezone('UTC', pg_catalog.pg_postmaster_start_time()), 'YYYYMMDDHH24MISSUS'),
            pg_catalog.to_char(pg_catalog.timezone('UTC', pg_catalog.pg_stat_get_bgwriter_stat_reset_time()),
                               'YYYYMMDDHH24MISSUS')),
+       pg_catalog.pg_backend_pid(),
+       (SELECT {PG_BEGAN} FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid())),
        {_CONNECTION_COLUMNS}
 """
 
@@ -80,7 +83,9 @@ SELECT n.nspname, c.relname, CAST(c.relkind AS text), CAST(c.relpersistence AS t
        OR EXISTS (SELECT 1 FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid AND r.rulename <> '_RETURN')
        OR c.oid IN (SELECT adrelid FROM writing_defaults),
        EXISTS (SELECT 1 FROM pg_catalog.pg_inherits i WHERE c.oid IN (i.inhrelid, i.inhparent)),
-       EXISTS (SELECT 1 FROM pg_catalog.pg_subscription_rel s WHERE s.srrelid = c.oid)
+       EXISTS (SELECT 1 FROM pg_catalog.pg_subscription_rel s WHERE s.srrelid = c.oid),
+       pg_catalog.has_any_column_privilege(c.oid, 'UPDATE'),
+       EXISTS (SELECT 1 FROM pg_catalog.pg_constraint k WHERE k.contype = 'f' AND k.confrelid = c.oid)
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
   AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND pg_catalog.left(n.nspname, 8) <> 'pg_toast'
@@ -101,9 +106,20 @@ WHERE k.contype = 'f' AND (k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN 
 """
 
 # Only the types that PostgreSQL itself brings, by their fixed numbers: no domain, no type of an extension, no array.
+# Then what an update of the column locks: FOR UPDATE instead of FOR NO KEY UPDATE where a foreign key could refer to it
+# (a unique index, neither partial nor of expressions); and what it may wait for: the row of a parent, or of a double.
 _COLUMNS_SQL: Final = """
 SELECT n.nspname, c.relname, a.attname, CAST(a.atttypid AS integer), a.atttypmod,
-       COALESCE(o.collisdeterministic, true), a.attgenerated <> ''
+       COALESCE(o.collisdeterministic, true), a.attgenerated <> '',
+       pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT'),
+       EXISTS (SELECT 1 FROM pg_catalog.pg_index i
+               WHERE i.indrelid = c.oid AND i.indisunique AND i.indexprs IS NULL AND i.indpred IS NULL
+                 AND a.attnum = ANY ((CAST(i.indkey AS int2[]))[0:i.indnkeyatts - 1])),
+       EXISTS (SELECT 1 FROM pg_catalog.pg_index i
+               WHERE i.indrelid = c.oid AND (i.indisunique OR i.indisexclusion)
+                 AND (a.attnum = ANY (i.indkey) OR i.indexprs IS NOT NULL OR i.indpred IS NOT NULL))
+       OR EXISTS (SELECT 1 FROM pg_catalog.pg_constraint k
+                  WHERE k.contype = 'f' AND k.conrelid = c.oid AND a.attnum = ANY (k.conkey))
 FROM pg_catalog.pg_attribute a
 JOIN pg_catalog.pg_class c ON c.oid = a.attrelid AND c.relkind = 'r'
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -146,10 +162,12 @@ _ACTIONS: Final[dict[str, Action]] = {
 
 def profile_of(dialect: Dialect, dbapi_connection: DBAPIConnection, pool: Pool | None) -> Profile:
     """Ask a PostgreSQL server; rolls back where the server refused to say who it is."""
-    identity, why_not, incarnation = None, "", ""
+    identity, why_not, incarnation, session = None, "", "", None
     try:
-        system, database, incarnation, schema, in_recovery, *settings = row_of(dbapi_connection, _PROFILE_SQL)
+        system, database, incarnation, pid, began, *said = row_of(dbapi_connection, _PROFILE_SQL)
+        schema, in_recovery, *settings = said
         identity = f"postgresql:{text_of(system)}:{text_of(database)}"
+        session = session_of("", pid, began, session_number_of(dialect, dbapi_connection))
     except dialect.loaded_dbapi.DatabaseError as refusal:
         dbapi_connection.rollback()
         why_not = (
@@ -165,6 +183,7 @@ def profile_of(dialect: Dialect, dbapi_connection: DBAPIConnection, pool: Pool |
         default_schema=text_of(schema),
         is_replica=bool(in_recovery),
         settings=settings_of(settings),
+        session=session,
     )
 
 
@@ -179,7 +198,8 @@ def survey_of(dialect: Dialect, dbapi_connection: DBAPIConnection) -> Survey:
 
 
 def _table_of(row: Row) -> Table:
-    schema, name, relkind, persistence, is_partition, row_security, fires, has_relatives, is_subscribed = row
+    schema, name, relkind, persistence, is_partition, row_security, fires, has_relatives, is_subscribed, *locking = row
+    can_be_locked, is_referenced = locking
     kind = _KINDS.get(text_of(relkind), "other relation")
     if text_of(persistence) == "t":
         kind = "temporary table"
@@ -190,11 +210,20 @@ def _table_of(row: Row) -> Table:
         obstacle = "has row-level security: what it shows depends on who asks"
     elif is_subscribed:
         obstacle = "is written by a logical replication subscription"
-    return Table(_name_of(schema, name), kind, bool(fires), bool(has_relatives), obstacle)
+    return Table(
+        name=_name_of(schema, name),
+        kind=kind,
+        fires=bool(fires),
+        has_relatives=bool(has_relatives),
+        obstacle=obstacle,
+        can_be_locked=bool(can_be_locked),
+        delete_waits=bool(is_referenced),
+    )
 
 
 def _column_of(row: Row) -> Column:
-    schema, table, name, type_number, modifier, is_deterministic, is_generated = row
+    schema, table, name, type_number, modifier, is_deterministic, is_generated, *locking = row
+    can_be_read, is_key, waits = map(bool, locking)
     kind: ColumnKind = ""
     if type_number in _INTEGER_TYPES:
         kind = "int"
@@ -202,7 +231,15 @@ def _column_of(row: Row) -> Column:
         kind = "uuid"
     elif is_deterministic and type_number in _TEXT_TYPES:
         kind = "text"
-    return Column(_name_of(schema, table), text_of(name), kind, is_computed=bool(is_generated))
+    return Column(
+        table=_name_of(schema, table),
+        name=text_of(name),
+        kind=kind,
+        is_computed=bool(is_generated),
+        can_be_read=can_be_read,
+        is_key=is_key,
+        waits=waits,
+    )
 
 
 def _foreign_key_of(row: Row) -> ForeignKey:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from querycache.databases.sessions import ServerSession
+
 Scope: TypeAlias = Literal["shared", "connection"]
 
 
@@ -29,6 +31,7 @@ class Profile:
     without a schema is looked for, as the database spells it; empty where there is none.
     ``settings`` is the same text for connections whose results are spelled and ordered alike: time zone, encoding,
     SQL mode, user and the like, as a digest.
+    ``session`` is the server's own name for this connection's session; None where it has none that could be relied on.
     ``is_replica``: a commit acknowledged elsewhere may not be visible here yet.
     """
 
@@ -40,3 +43,4 @@ class Profile:
     default_schema: str = ""
     is_replica: bool = False
     settings: str = ""
+    session: ServerSession | None = None

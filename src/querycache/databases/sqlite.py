@@ -7,19 +7,20 @@ this one later, may have it on.
 
 from __future__ import annotations
 
-import inspect
 import os
 import re
 import secrets
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote, urlsplit
 
 from sqlalchemy.pool import NullPool, Pool
 
+from querycache import _sqlalchemy
 from querycache.databases.driver import Row, rows_of, text_of
 from querycache.databases.profile import Profile
-from querycache.databases.sqlite_file import NoIdentity, file_identity_of
+from querycache.databases.sqlite_file import FileWatch, NoIdentity, file_identity_of
 from querycache.databases.survey import Action, Column, ColumnKind, ForeignKey, Kind, Survey, Table, build_survey
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 _MAIN: Final = "main"
 _IDENTITY_FUNCTION: Final = "querycache_identity"
 
-_SQLALCHEMYS_OWN: Final = ("sqlalchemy.engine.create", "connect")
+_MEMORY: Final = ":memory:"
 
 # URI parameters with which a connection does not see what others write, or others do not see its file.
 _STRANGE_PARAMETERS: Final = ("vfs=", "immutable=", "nolock=")
@@ -113,21 +114,23 @@ def _refuse_shared_memory(arguments: tuple[str, ...] | None, pool: Pool | None) 
 
 
 def _connect_arguments_of(dialect: Dialect, pool: Pool | None) -> tuple[str, ...] | None:
-    """Give the texts that SQLAlchemy's own ``connect`` passes to the driver; None where it is not what connects.
-
-    SQLAlchemy keeps them in a closure only. Anything unexpected about it counts as not known.
-    """
-    creator: Any = getattr(pool, "_creator", None)
-    if (getattr(creator, "__module__", ""), getattr(creator, "__name__", "")) != _SQLALCHEMYS_OWN:
-        return None
+    """Give the texts that SQLAlchemy's own ``connect`` passes to the driver; None where it is not what connects."""
+    given = _sqlalchemy.connect_arguments_of(pool)
     events: Any = getattr(dialect, "dispatch", None)
-    if events is not None and list(events.do_connect):
+    others = () if events is None else [each for each in events.do_connect if not hasattr(each, "querycache_listens")]
+    if given is None or others:
         return None
-    kept = inspect.getclosurevars(creator).nonlocals
-    if "cargs_tup" not in kept or "cparams" not in kept:
-        return None
-    values = (*kept["cargs_tup"], *kept["cparams"].values())
+    values = (*given[0], *given[1].values())
     return tuple(text_of(value) for value in values if isinstance(value, (str, bytes)))
+
+
+def watched_file_of(dialect: Dialect, pool: Pool | None) -> FileWatch | None:
+    """Watch the path at which an engine's connections open their file; None where that is not surely its first argument."""
+    arguments = _connect_arguments_of(dialect, pool)
+    path = arguments[0] if arguments else ""
+    if path.startswith("file:"):
+        path = unquote(urlsplit(path).path)
+    return None if path in ("", _MEMORY) else FileWatch(path)
 
 
 def _memory_identity_of(dialect: Dialect, dbapi_connection: DBAPIConnection) -> str:

@@ -2,7 +2,7 @@
 
 Device and inode are not enough: a file system gives the inode of a removed file to the next one at once. The time of
 birth tells them apart, to the tick of the kernel's clock. It never opens the file: closing any handle of it would drop
-the locks that SQLite holds on it for this process.
+the locks that SQLite holds on it for this process. A ``FileWatch`` costs a few microseconds: it is asked before each hit.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import struct
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -40,20 +41,54 @@ class _Birth:
     born: str
 
 
+class FileWatch:
+    """Names the file that is at a path now, again and again."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._last: tuple[_Birth, str] | None = None
+
+    def identity(self) -> str | None:
+        """Return the same as ``file_identity_of``; None where that raises."""
+        try:
+            birth = _birth_of(self.path)
+        except NoIdentity:
+            return None
+        last = self._last
+        if last is None or last[0] != birth:
+            try:
+                last = self._last = birth, _identity_of(birth)
+            except NoIdentity:
+                return None
+        return last[1]
+
+
 def file_identity_of(path: str) -> str:
     """Name the file at ``path``; raises NoIdentity."""
+    return _identity_of(_birth_of(path))
+
+
+def _birth_of(path: str) -> _Birth:
     try:
-        birth = _statx(path) if sys.platform == "linux" else _stat(path)
+        return _statx(path) if sys.platform == "linux" else _stat(path)
     except OSError as error:
         raise NoIdentity(f"its file cannot be looked at ({error.strerror})") from error
+
+
+def _identity_of(birth: _Birth) -> str:
     if (filesystem := _network_filesystem_of(birth.device)) is not None:
         raise NoIdentity(f"its file is on a network filesystem ({filesystem}), where other machines may write to it")
     device = f"{birth.device[0]}.{birth.device[1]}"
     return f"sqlite:{_boot_id()}:{device}:{birth.inode}:{birth.born}"
 
 
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
 def _statx(path: str) -> _Birth:
-    libc = ctypes.CDLL(None, use_errno=True)
+    libc = _libc()
     if not hasattr(libc, "statx"):
         raise NoIdentity("this system's C library has no statx() to ask for the time the file was made")
     buffer = ctypes.create_string_buffer(_STATX_SIZE)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
@@ -38,6 +38,9 @@ ColumnKind: TypeAlias = Literal["int", "uuid", "text", ""]
 
 Action: TypeAlias = Literal["NO ACTION", "RESTRICT", "CASCADE", "SET NULL", "SET DEFAULT"]
 
+_Change: TypeAlias = tuple[TableName, frozenset[str] | None]
+"""A table, and the columns of it that are updated; None: rows of it are deleted."""
+
 _UPDATING: Final[frozenset[Action]] = frozenset({"SET NULL", "SET DEFAULT"})
 _ACTING: Final[frozenset[Action]] = _UPDATING | {"CASCADE"}
 
@@ -49,6 +52,7 @@ class Table:
     ``fires``: a write to it runs code that the database keeps (triggers, rules), or may, as far as this user can see.
     ``has_relatives``: it inherits or is inherited from, so that its rows show in other tables, or theirs in it.
     ``obstacle``: why reading it is not a matter of its rows alone, as the end of "the table ...".
+    ``can_be_locked``: this user may lock its rows. ``delete_waits``: to delete a row may wait for locks beside the row's.
     """
 
     name: TableName
@@ -56,6 +60,8 @@ class Table:
     fires: bool = False
     has_relatives: bool = False
     obstacle: str = ""
+    can_be_locked: bool = True
+    delete_waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,8 @@ class Column:
     ``low``, ``high``: a number beyond them, or a text of more than ``high`` characters, may be stored as another one.
     ``replaces_null``, ``replaces_zero``: the database may store a value of its own for them.
     ``is_computed``: the database changes it together with other columns.
+    ``can_be_read``: by this user. ``is_key``: to change it takes a stronger lock of the row than to change others.
+    ``waits``: to set it may wait for locks beside the row's, those of other rows or of gaps between them.
     """
 
     table: TableName
@@ -77,6 +85,9 @@ class Column:
     replaces_null: bool = False
     replaces_zero: bool = False
     is_computed: bool = False
+    can_be_read: bool = True
+    is_key: bool = False
+    waits: bool = False
 
     def keeps(self, value: object) -> bool:
         """Tell whether a value, as the driver is given it, is stored as it is or refused."""
@@ -106,13 +117,17 @@ class ForeignKey:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Survey:
-    """The catalog of one database at one moment. Made by :func:`build_survey`."""
+    """The catalog of one database at one moment. Made by :func:`build_survey`.
+
+    What a write reaches is computed when it is asked for first, and kept as long as the picture is.
+    """
 
     tables: Mapping[TableName, Table]
     keys_on: Mapping[TableName, tuple[ForeignKey, ...]]
     user_functions: frozenset[str]
     hidden_names: frozenset[str]
     columns: Mapping[TableName, Mapping[str, Column]]
+    _reached: dict[_Change, frozenset[TableName]] = field(default_factory=dict)
 
     def column(self, table: TableName, name: str) -> Column | None:
         """Return what the catalog says about a column; None where it does not know it, or two of that name."""
@@ -155,18 +170,50 @@ class Survey:
 
         The table itself is among them only where a cascade comes back to it.
         """
-        return _closure_of(self.keys_on, deleted={fold(table)}, updated=set())
+        return self._closure_of(fold(table), None)
 
     def reached_by_update(self, table: TableName, columns: Iterable[str] | None = None) -> frozenset[TableName]:
         """Name the tables that the database changes by itself when these columns are updated; None: any columns."""
         name = fold(table)
+        referenced = frozenset(column for key in self.keys_on.get(name, ()) for column in key.parent_columns or _ANY)
         if columns is None:
-            columns = {column for key in self.keys_on.get(name, ()) for column in key.parent_columns or _ANY}
-        return _closure_of(self.keys_on, deleted=set(), updated={(name, column.lower()) for column in columns})
+            return self._closure_of(name, referenced)
+        # Those that no key names count as one, so that what is kept is bounded.
+        named = {column.lower() for column in columns}
+        return self._closure_of(name, referenced & named | ({_UNNAMED} if named - referenced else frozenset()))
+
+    def can_lock(self, table: TableName, columns: Iterable[str]) -> bool:
+        """Tell whether this user may lock rows of the table and read these columns of them."""
+        known, read = self.tables.get(fold(table)), [self.column(table, name) for name in columns]
+        return known is not None and known.can_be_locked and all(one is not None and one.can_be_read for one in read)
+
+    def changes_key(self, table: TableName, columns: Iterable[str]) -> bool:
+        """Tell whether an update of these columns may take a stronger lock of its row than another update does."""
+        return any(column is None or column.is_key for column in self._set_with(table, columns))
+
+    def waits_between_rows(self, table: TableName, columns: Iterable[str] | None) -> bool:
+        """Tell whether an update of these columns, or a delete (None), may wait for more than the locks of its rows."""
+        if columns is None:
+            known = self.tables.get(fold(table))
+            return known is None or known.delete_waits
+        return any(column is None or column.waits for column in self._set_with(table, columns))
+
+    def _set_with(self, table: TableName, columns: Iterable[str]) -> list[Column | None]:
+        """Return columns that are set, and those that the database computes and may set with them."""
+        computed = (column for column in self.columns.get(fold(table), {}).values() if column.is_computed)
+        return [*(self.column(table, name) for name in columns), *computed]
 
     def is_user_function(self, name: str) -> bool:
         """Tell whether a routine of this name, with or without its schema, was made by users and may do anything."""
         return name.lower().rpartition(".")[2] in self.user_functions
+
+    def _closure_of(self, table: TableName, updated: frozenset[str] | None) -> frozenset[TableName]:
+        """Name what the deletion of rows reaches, or the update of columns."""
+        reached = self._reached.get((table, updated))
+        if reached is None:
+            deletes, updates = ({table}, set()) if updated is None else (set(), {(table, one) for one in updated})
+            reached = self._reached[table, updated] = _closure_of(self.keys_on, deletes, updates)
+        return reached
 
     def _writes_stay_in(self, name: TableName) -> bool:
         known = self.tables.get(name)
@@ -179,6 +226,7 @@ class Survey:
 
 
 _ANY: Final = ("",)  # stands for some column of a key whose columns are not known
+_UNNAMED: Final = "*"  # stands for some column that is named in no key
 
 _KIND_SENTENCES: Final[Mapping[Kind, str]] = MappingProxyType(
     {
@@ -210,7 +258,7 @@ def build_survey(
         if name in known:
             known[name] = Table(name, "ambiguous name")
         else:
-            known[name] = Table(name, table.kind, table.fires, table.has_relatives, table.obstacle)
+            known[name] = replace(table, name=name)
     return Survey(
         tables=MappingProxyType(known),
         keys_on=MappingProxyType(_keys_by_parent(foreign_keys)),

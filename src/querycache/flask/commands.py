@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
 from typing import Any, Final, TypeVar
 
@@ -96,10 +96,13 @@ def _stats(cache: core.QueryCache, as_json: bool) -> None:
         click.echo(f"  marks    {_or_unknown(store['marks'])} (commits under way)")
     for database in told["databases"]:
         click.echo(f"database   {database}")
+    for catalog in told["catalogs"]:
+        click.echo(f"catalog    {catalog['tables']:,} tables, read in {catalog['survey_seconds'] * 1000:,.1f} ms")
     click.echo(
         f"models     {', '.join(told['models']) or 'none: give a model CacheableMixin, or QueryCache(models=[...])'}"
     )
-    click.echo(f"promise    {told['guarantee']}")
+    for number, line in enumerate(told["guarantee"].splitlines()):
+        click.echo(f"{'' if number else 'promise':11}{line}")
 
 
 _SHARED_FIGURES: Final = ("url", "scope", "entries", "size_bytes", "max_size_bytes", "marks")
@@ -110,9 +113,19 @@ def _told_stats(cache: core.QueryCache) -> dict[str, Any]:
         "enabled": not isinstance(cache, DisabledCache),
         "stores": [{name: store[name] for name in _SHARED_FIGURES} for store in cache.stats()["stores"]],
         "databases": [engine.url.render_as_string() for engine in cache.engines],
+        "catalogs": _catalogs_of(cache),
         "models": sorted({model.__name__ for model, _ in cache.cacheable_models()}),
         "guarantee": cache.guarantee,
     }
+
+
+def _catalogs_of(cache: core.QueryCache) -> list[dict[str, Any]]:
+    """Have the catalogs read, as each process does before its first read, and tell what that took."""
+    for engine in cache.engines:
+        with suppress(SQLAlchemyError):  # what the stores hold can be told while a database is down
+            engine.connect().close()
+    catalogs: list[dict[str, Any]] = cache.stats()["databases"]
+    return catalogs
 
 
 def _or_unknown(number: int | None) -> str:

@@ -36,10 +36,10 @@ from querycache.rows.tagged import (
     value_of_ext,
 )
 
-__all__ = ["DecodedRows", "PayloadRejected", "UnsupportedValue", "decode_rows", "encode_rows", "encode_values"]
+__all__ = ["MAGIC", "DecodedRows", "PayloadRejected", "UnsupportedValue", "decode_rows", "encode_rows", "encode_values"]
 
-_MAGIC: Final = b"qcr\x01"
-"""What it is, and the version of the format: to be raised with any change to the layout, the letters or the codes."""
+MAGIC: Final = b"qcr\x01"
+"""What a payload is, and the version of the format: to be raised with any change to the layout, the letters or the codes."""
 
 _HEADER: Final = struct.Struct(">4s8sI")
 _HEAD_SIZE: Final = struct.Struct(">I")
@@ -89,7 +89,7 @@ def encode_rows(key: bytes, description: Sequence[tuple[str, object]], rows: Seq
     signature = _signature_of(plain_rows, len(description))
     head = pack([[_described(name, code) for name, code in description], signature])
     body = b"".join((_HEAD_SIZE.pack(len(head)), head, pack(_tag_columns(plain_rows, signature))))
-    return _HEADER.pack(_MAGIC, _digest_of(key), crc32(body)) + body
+    return _HEADER.pack(MAGIC, _digest_of(key), crc32(body)) + body
 
 
 def decode_rows(key: bytes, payload: bytes) -> DecodedRows:
@@ -127,7 +127,7 @@ def _checked_body(key: bytes, payload: bytes) -> memoryview:
     if len(payload) < _HEADER.size:
         raise PayloadRejected("the payload is too short to be one")
     magic, digest, checksum = _HEADER.unpack_from(payload)
-    if magic != _MAGIC:
+    if magic != MAGIC:
         raise PayloadRejected("the payload is of another format, or another version of it")
     if digest != _digest_of(key):
         raise PayloadRejected("the payload was made for another key")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,13 +20,14 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from querycache._sqlalchemy import Rendered, bind_processors_of, core_statement_of, rendered_by, result_types_of
-from querycache.rows.codec import UnsupportedValue, encode_values
+from querycache.rows.codec import MAGIC, UnsupportedValue, encode_values
 from querycache.statements.reads import NotCacheable, SelectReads, reads_of
 
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
 
-FORMAT: Final = b"1"
-"""Changes when the meaning of a key or payload changes: older entries become misses."""
+FORMAT: Final = b"2"
+"""Changes when the meaning of a key changes: older entries become misses. The payload's format is part of the key, too,
+so that two versions of the library side by side keep entries of their own."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,29 +80,39 @@ def _refused(why_not: str, *, defect: bool = False) -> Shape:
     return Shape(b"", None, why_not, defect, {}, {}, frozenset())
 
 
-def key_of(
-    shape: Shape,
-    bind_id: str,
-    values: Mapping[str, Any],
-    schema_map: Mapping[str | None, str | None] | None,
-    variations: Sequence[str] = (),
-    settings: str = "",
-) -> bytes:
-    """Return the key of one call, 16 bytes. ``settings`` are those of the connection.
+class KeyMaker:
+    """Makes the keys of one statement on one database. ``settings`` are those of the connection.
 
-    Raises ``UnsupportedValue`` where a value has no canonical form.
+    ``region`` is that of a statement for which a user chose one.
     """
-    digest = hashlib.blake2b(shape.digest, digest_size=16)
-    digest.update(f"{bind_id}/{settings}\0".encode())
-    digest.update(encode_values([values[name] for name in sorted(values)]))
-    if schema_map or variations:
+
+    def __init__(
+        self,
+        shape: Shape,
+        bind_id: str,
+        schema_map: Mapping[str | None, str | None] | None,
+        region: str | None,
+        settings: str,
+    ) -> None:
+        self._begun = hashlib.blake2b(shape.digest, digest_size=16)
+        self._begun.update(f"{bind_id}/{settings}\0".encode())
         named = sorted((schema or "", target or "") for schema, target in (schema_map or {}).items())
-        digest.update(json.dumps([named, list(variations)]).encode())
-    return digest.digest()
+        self._begun.update(json.dumps([named, region]).encode())
+        self._names = sorted(set(shape.names.values()))
+
+    def key_of(self, values: Mapping[str, Any], variation: str | None = None) -> bytes:
+        """Return the key of one call, 16 bytes. ``variation``: what else tells it from others, in a user's words.
+
+        Raises ``UnsupportedValue`` where a value has no canonical form.
+        """
+        digest = self._begun.copy()
+        given = [values[name] for name in self._names]
+        digest.update(encode_values(given if variation is None else [*given, variation]))
+        return digest.digest()
 
 
 def _digest_of(compiled: SQLCompiler, dialect: Dialect) -> bytes:
-    digest = hashlib.blake2b(FORMAT, digest_size=16)
+    digest = hashlib.blake2b(FORMAT + MAGIC, digest_size=16)
     types = [
         f"{name}:{type(kind).__module__}.{type(kind).__qualname__}:{_ADDRESS.sub('', repr(kind))}"
         for name, kind in result_types_of(compiled)

@@ -49,7 +49,8 @@ _MYSQL: Final = ("mysql", "mariadb")
 class TextEffect:
     """What a text does. ``functions`` are names in lower case, without a schema; some keywords may be among them.
 
-    ``deletes``: rows may be deleted (or replaced). ``locks``: rows are locked by a read.
+    ``deletes``: rows may be deleted (or replaced). ``locks``: rows are locked by a read. ``is_plain``: a SELECT that has rows
+    only where the tables that it reads have some.
     """
 
     kind: Kind
@@ -58,6 +59,7 @@ class TextEffect:
     functions: frozenset[str] = frozenset()
     deletes: bool = False
     locks: bool = False
+    is_plain: bool = False
 
 
 _UNKNOWN: Final = TextEffect("unknown")
@@ -155,6 +157,7 @@ def _effect_of_tree(cleaned: CleanText, text: str, dialect: str, replaces: bool)
         functions=cleaned.functions,
         deletes=replaces or any(map(_deletes, changes)),
         locks=any(node.key == "lock" for node in root.walk()),
+        is_plain=root.key == "select" and not cleaned.functions and not any(map(_is_another_source, root.walk())),
     )
 
 
@@ -255,6 +258,10 @@ def _tables_of(root: Expr) -> Iterator[Expr]:
     for node in root.walk():
         if node.key == "table" and _is_named(node) and node.arg_key != "indexed" and _key_of(node.parent) != "lock":
             yield node
+
+
+def _is_another_source(node: Expr) -> bool:
+    return node.key in _QUERIES | _SOURCES - {"table"} and node.parent is not None
 
 
 def _targets_of(change: Expr, dialect: str) -> Iterator[Expr]:

@@ -133,9 +133,19 @@ def bind_tag(bind: str) -> Tag:
     return f"{_encode(bind)}/".encode()
 
 
+def bind_tag_of(tag: Tag) -> Tag:
+    """Name everything in the bind that a tag is of."""
+    return tag[: tag.index(b"/") + 1]
+
+
 def table_tag(bind: str, table: TableName) -> Tag:
     """Name a whole table, ``T!``: for changes whose rows are not known one by one."""
     return f"{_encode(bind)}/{table}!".encode()
+
+
+def schema_tag(bind: str) -> Tag:
+    """Name what the catalog of a bind says: changed by DDL."""
+    return f"{_encode(bind)}/schema".encode()
 
 
 def rows_tag(bind: str, table: TableName) -> Tag:
@@ -145,12 +155,24 @@ def rows_tag(bind: str, table: TableName) -> Tag:
 
 def key_tag(bind: str, table: TableName, canonicals: Sequence[str]) -> Tag:
     """Name one row by its primary key, ``T|pk=a,b``; the values in the order of ``key_columns_of``."""
-    return f"{_encode(bind)}/{table}|pk={','.join(map(_encode_canonical, canonicals))}".encode()
+    return key_tag_maker(bind, table)(canonicals)
+
+
+def key_tag_maker(bind: str, table: TableName) -> Callable[[Sequence[str]], Tag]:
+    """Return ``key_tag`` for one table."""
+    prefix = f"{_encode(bind)}/{table}|pk="
+    return lambda canonicals: (prefix + ",".join(map(_encode_canonical, canonicals))).encode()
 
 
 def value_tag(bind: str, table: TableName, column_name: str, canonical: str) -> Tag:
     """Name the rows with one value in a column, ``T|c=v``."""
-    return f"{_encode(bind)}/{table}|{_encode_column(column_name)}={_encode_canonical(canonical)}".encode()
+    return value_tag_maker(bind, table, column_name)((canonical,))
+
+
+def value_tag_maker(bind: str, table: TableName, column_name: str) -> Callable[[Sequence[str]], Tag]:
+    """Return ``value_tag`` for one column, of a value that stands alone in a sequence."""
+    prefix = f"{_encode(bind)}/{table}|{_encode_column(column_name)}="
+    return lambda canonicals: (prefix + _encode_canonical(canonicals[0])).encode()
 
 
 def unknown_tag(bind: str, table: TableName, column_name: str) -> Tag:
@@ -176,7 +198,9 @@ def _encode_column(name: str) -> str:
 
 
 def _encode_canonical(canonical: str) -> str:
-    return canonical if canonical == NULL_CANONICAL else quote(canonical, safe="~", errors="surrogatepass")
+    if canonical == NULL_CANONICAL or (canonical.isalnum() and canonical.isascii()):
+        return canonical
+    return quote(canonical, safe="~", errors="surrogatepass")
 
 
 def _variant_of(column_type: TypeEngine[Any], dialect: Dialect) -> Any:

@@ -7,12 +7,12 @@ understood is widened: to the table, to the whole bind.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Final, Literal, TypeAlias
 
-from sqlalchemy import BindParameter, Column, Table, Update
+from sqlalchemy import Alias, BindParameter, Column, FromClause, Join, Select, SelectBase, Table, Update
 from sqlalchemy.sql import operators, visitors
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import Delete, Insert, UpdateBase
@@ -26,6 +26,8 @@ How: TypeAlias = Literal["insert", "update", "delete", "any"]
 
 _NOT_STORED: Final = frozenset({"information_schema", "performance_schema", "mysql", "sys"})
 """Schemas whose tables have no snapshot on MySQL and MariaDB: to read them takes none."""
+
+_COMPARISONS: Final = frozenset({operators.eq, operators.ne, operators.lt, operators.le, operators.gt, operators.ge})
 
 MAX_ROWS: Final = 1000
 """More rows than this in one execution are not followed one by one: the table is."""
@@ -41,11 +43,24 @@ UNKNOWN: Final = Sentinel.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
+class Comparison:
+    """A condition on a row beside its primary key: ``column operator value``; the column by its key.
+
+    In a ``TableWrite`` ``value`` is the name under which it is bound, in a ``RowChange`` what is sent.
+    """
+
+    operator: Callable[[Any, Any], Any]
+    column: str
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
 class TableWrite:
     """One table that a statement writes.
 
     ``key_names`` are the bind names that pin the primary key, in its columns' order: empty where rows are not known one by
     one. ``set_by_value`` are keys of columns set to a bound value, ``set_by_database`` of those set in another way.
+    ``conditions`` must hold too, such as a version's; None where they are not comparisons with a bound value.
     """
 
     table: Table
@@ -54,17 +69,24 @@ class TableWrite:
     set_by_value: frozenset[str] = frozenset()
     set_by_database: frozenset[str] = frozenset()
     row_by_row: bool = False
+    conditions: tuple[Comparison, ...] | None = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What a statement does. ``kind`` as in ``rawsql.TextEffect``, "unknown" standing for DDL too."""
+    """What a statement does. ``kind`` as in ``rawsql.TextEffect``, "unknown" standing for DDL too.
+
+    ``sources``: the tables of a SELECT each of whose rows was surely made of a row of one of them; empty where it is not.
+    ``named_sources`` are those of a text.
+    """
 
     kind: str
     writes: tuple[TableWrite, ...] = ()
     named_writes: frozenset[WrittenName] = frozenset()
     functions: frozenset[str] = frozenset()
     reads_tables: bool = False
+    sources: frozenset[Table] = frozenset()
+    named_sources: frozenset[WrittenName] = frozenset()
     locks_rows: bool = False
     deletes: bool = False
     is_ddl: bool = False
@@ -76,12 +98,14 @@ class RowChange:
 
     ``key``: the primary key's values, None where it is not known (yet). ``new``: values by column key, as sent to the
     driver before processing; ``UNKNOWN`` where the database makes them; a column that is not named keeps its old value.
+    ``conditions``: it is changed only where they hold, as far as they are known.
     """
 
     table: Table
     how: How
     key: tuple[Any, ...] | None
     new: Mapping[str, Any] = field(default_factory=dict)
+    conditions: tuple[Comparison, ...] = ()
 
 
 def effect_of_textual(text: str, dialect_name: str) -> Effect:
@@ -116,6 +140,7 @@ def effect_of_compiled(compiled: Any) -> Effect | None:
             writes=writes,
             functions=functions,
             reads_tables=_reads_stored_rows(core),
+            sources=frozenset() if functions else _sources_of(core),
             locks_rows=any(getattr(part, "_for_update_arg", None) is not None for part in visitors.iterate(core)),
             deletes=bool(writes),
         )
@@ -125,6 +150,16 @@ def effect_of_compiled(compiled: Any) -> Effect | None:
 def _reads_stored_rows(core: Any) -> bool:
     schemas = [element.schema for element in visitors.iterate(core) if isinstance(element, Table)]
     return not _NOT_STORED.issuperset(schemas)
+
+
+def _sources_of(core: Any) -> frozenset[Table]:
+    """Return the tables of a SELECT's FROM where nothing else stands there; an aggregate has a row for no row at all."""
+    if not isinstance(core, Select):
+        return frozenset()
+    parts = [part for source in core.get_final_froms() for part in visitors.iterate(source)]
+    if any(isinstance(part, (SelectBase, FromClause)) and not isinstance(part, (Table, Join, Alias)) for part in parts):
+        return frozenset()
+    return frozenset(part for part in parts if isinstance(part, Table))
 
 
 def row_changes_of(write: TableWrite, parameters: Sequence[Mapping[str, Any]]) -> list[RowChange] | None:
@@ -143,7 +178,8 @@ def _row_change(write: TableWrite, row: Mapping[str, Any]) -> RowChange:
         return RowChange(
             write.table, "insert", None if not values or UNKNOWN in values or None in values else values, new
         )
-    return RowChange(write.table, write.how, tuple(row[name] for name in write.key_names), new)
+    conditions = tuple(Comparison(one.operator, one.column, row[one.value]) for one in write.conditions or ())
+    return RowChange(write.table, write.how, tuple(row[name] for name in write.key_names), new, conditions)
 
 
 def _of_text(effect: TextEffect) -> Effect:
@@ -152,6 +188,7 @@ def _of_text(effect: TextEffect) -> Effect:
         named_writes=effect.writes,
         functions=effect.functions,
         reads_tables=any(schema not in _NOT_STORED for schema, _ in effect.reads),
+        named_sources=effect.reads if effect.is_plain else frozenset(),
         locks_rows=effect.locks,
         deletes=effect.deletes,
     )
@@ -215,10 +252,12 @@ def _writes_of_dml(compiled: SQLCompiler, core: Any) -> tuple[TableWrite, ...]:
     if isinstance(core, Update):
         by_value, by_database = _assignments_of(compiled, target, onupdate=True)
         names = _key_names_of(compiled, core._where_criteria, target)
-        return (TableWrite(target, "update", names, by_value, by_database, bool(names)),)
+        conditions = _conditions_of(compiled, core._where_criteria, target, names)
+        return (TableWrite(target, "update", names, by_value, by_database, bool(names), conditions),)
     if isinstance(core, Delete):
         names = _key_names_of(compiled, core._where_criteria, target)
-        return (TableWrite(target, "delete", names, row_by_row=bool(names)),)
+        conditions = _conditions_of(compiled, core._where_criteria, target, names)
+        return (TableWrite(target, "delete", names, row_by_row=bool(names), conditions=conditions),)
     return _whole(core)
 
 
@@ -267,6 +306,27 @@ def _key_names_of(compiled: SQLCompiler, criteria: Sequence[Any], table: Table) 
                         pinned.setdefault(original, name)
     names = [pinned.get(column) for column in table.primary_key.columns]
     return () if not names or None in names else tuple(name for name in names if name is not None)
+
+
+def _conditions_of(
+    compiled: SQLCompiler, criteria: Sequence[Any], table: Table, key_names: Sequence[str]
+) -> tuple[Comparison, ...] | None:
+    """Return the conditions of WHERE beside those that pin the primary key; None where one is of another kind."""
+    found: list[Comparison] = []
+    for conjunct in _conjuncts(criteria):
+        column: Any = getattr(conjunct, "left", None)
+        value: Any = getattr(conjunct, "right", None)
+        operator = getattr(conjunct, "operator", None)
+        if isinstance(column, BindParameter) and operator is operators.eq:
+            column, value = value, column
+        key: Any = getattr(column, "key", None)
+        known = getattr(column, "table", None) == table and key in table.columns
+        name = compiled.bind_names.get(value) if isinstance(value, BindParameter) and not value.expanding else None
+        if not isinstance(conjunct, BinaryExpression) or operator not in _COMPARISONS or not known or name is None:
+            return None
+        if name not in key_names:
+            found.append(Comparison(operator, key, name))
+    return tuple(found)
 
 
 def _conjuncts(criteria: Sequence[Any]) -> Iterator[Any]:

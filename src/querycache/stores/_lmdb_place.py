@@ -1,9 +1,9 @@
 """May this directory hold the store, and is it held by processes that can share it?
 
 Promises: what cannot work is refused at start, with the URL, the cause and the remedy: a network filesystem, a
-directory of somebody else, processes of another PID namespace (LMDB knows its readers and writers by pid). Files of
-another boot are deleted, never opened: nothing was synced, their pages may be torn. Never deletes what querycache did
-not make.
+directory of somebody else, processes of another PID namespace (LMDB knows its readers and writers by pid) or of another
+time namespace (their clock is another one). Files of another boot are deleted, never opened: nothing was synced, their
+pages may be torn. Never deletes what querycache did not make.
 
 Two lock files: ``opening`` is held while a process opens, ``lock`` (shared) as long as it has the store open. Who gets
 ``lock`` exclusively is alone.
@@ -24,12 +24,14 @@ from pathlib import Path
 from typing import Final
 
 from querycache.errors import ConfigurationError, StoreUnavailable
+from querycache.stores._lmdb_lock import lock_within
 
 if sys.platform != "win32":
     import fcntl
 
-FORMAT: Final = "querycache-lmdb 1"
+FORMAT: Final = "querycache-lmdb 2"
 OURS: Final = ("lock", "opening")
+OPENING_S: Final = 10.0
 _BOOT: Final = re.compile(r"[0-9a-fA-F-]{32,40}")
 _NETWORK: Final = "nfs nfs4 cifs smb smb2 smb3 smbfs 9p virtiofs afs ceph glusterfs lustre gpfs beegfs ocfs2 gfs2"
 _DESKTOP: Final = "orangefs ncpfs vboxsf prl_fs webdav afpfs osxfs acfs"
@@ -62,10 +64,10 @@ def boot_id() -> str:
         ) from missing
 
 
-def pid_namespace() -> str:
-    """Return the name of the PID namespace; empty where the system has none."""
+def namespace(kind: str) -> str:
+    """Return the name of this process's namespace of a kind ("pid", "time"); empty where the system has none."""
     try:
-        return os.readlink("/proc/self/ns/pid")
+        return os.readlink(f"/proc/self/ns/{kind}")
     except OSError:
         return ""
 
@@ -105,8 +107,12 @@ class Place:
         try:
             gate = self._open_lock_file("opening")
             try:
-                fcntl.flock(gate, fcntl.LOCK_EX)
-                alone = self._join(f"{FORMAT}\n{pid_namespace()}\n{boot}\n", boot)
+                if not lock_within(lambda: fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB), OPENING_S):
+                    raise StoreUnavailable(
+                        f"{self.url} is being opened by another process, for more than {OPENING_S:.0f} seconds by now. "
+                        "Is it stopped (SIGSTOP, a debugger)? Continue it or kill it."
+                    )
+                alone = self._join(f"{FORMAT}\n{namespace('pid')}\n{boot}\n{namespace('time')}\n", boot)
                 directory = self.path / boot
                 directory.mkdir(mode=self.directory_mode(), exist_ok=True)
                 yield directory, alone
@@ -208,6 +214,11 @@ class Place:
             raise ConfigurationError(
                 f"{self.url} is in use by processes with another version of querycache, whose files differ: "
                 "stop them first, or give the new version a directory of its own and stop the old one soon."
+            )
+        if theirs.split("\n")[:3] == mine.split("\n")[:3]:
+            raise ConfigurationError(
+                f"{self.url} is in use by processes of another time namespace (unshare --time), whose clock is another "
+                "one: run all of them in one, or give each a directory and a database of its own."
             )
         raise ConfigurationError(
             f"{self.url} is in use by processes of another PID namespace (another container). LMDB tells processes "

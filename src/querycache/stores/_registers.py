@@ -3,9 +3,10 @@
 Each tag has a *register*: its stamp and the writers that hold a mark on it, each with its own deadline. The rules are
 the same wherever registers are kept, so they are written once, here, over cells: bytes by key.
 
-Tags share a fixed number of cells (slots), so what is remembered is bounded without ever forgetting: two tags in one
-slot are touched together, which costs a miss. A guard has a cell of its own, because its stamp covers a whole table;
-a mark on its tag is written to the slot and to the guard's cell, where there is one.
+Tags share a fixed number of cells (slots), so what is remembered is bounded without ever forgetting: where more tags of
+one slot are asked about than it has room for, some are touched together, which costs a miss. A guard has a cell of its
+own, because its stamp covers a whole table; a mark on its tag is written to the slot and to the guard's cell, where there
+is one. A writer holds each tag under another name, so that a slot tells whose holds are on which of its tags.
 
 Promises: no stamp is given twice; a mark is lost to its deadline or release alone; stamps older than the *floor*
 count as missing. Never does: I/O, locking. The caller sees to it that a ``Writing`` is alone, and that it is kept
@@ -21,6 +22,17 @@ from hashlib import blake2b
 from typing import Final, Protocol
 
 from querycache._types import MARK_TTL_S, Lease, Stamp, Tag, TagSet, Writer
+from querycache.stores._slot import (
+    CHECK_SIZE,
+    Slot,
+    any_stamp,
+    head_of,
+    holds_in,
+    is_held,
+    lapsed_in,
+    own_stamp,
+    pack_holds,
+)
 
 SLOT_BITS: Final = 18
 GUARD_PREFIX: Final = b"g"
@@ -30,8 +42,6 @@ MAX_GUARDS: Final = 65_536
 
 _STAMP: Final = struct.Struct("<Q")
 _META: Final = struct.Struct("<QQQ")
-_HOLDER: Final = struct.Struct("<16sQ")
-_SLOT_HEAD: Final = 8
 _GUARD_HEAD: Final = 24
 _MARK_TTL_NS: Final = int(MARK_TTL_S * 1e9)
 
@@ -53,8 +63,7 @@ class Cells(Protocol):
 @lru_cache(maxsize=16_384)
 def slot_key(tag: Tag, bits: int) -> bytes:
     """Name the cell that ``tag`` shares with others."""
-    digest = blake2b(tag, digest_size=4).digest()
-    return SLOT_PREFIX + (int.from_bytes(digest) >> (32 - bits)).to_bytes(4)
+    return SLOT_PREFIX + (int.from_bytes(_digest_of(tag)[:4]) >> (32 - bits)).to_bytes(4)
 
 
 @lru_cache(maxsize=4096)
@@ -63,20 +72,36 @@ def guard_key(tag: Tag) -> bytes:
     return GUARD_PREFIX + blake2b(tag, digest_size=16).digest()
 
 
+@lru_cache(maxsize=16_384)
+def _digest_of(tag: Tag) -> bytes:
+    return blake2b(tag, digest_size=4 + CHECK_SIZE).digest()
+
+
+@lru_cache(maxsize=16_384)
+def _check_of(tag: Tag) -> bytes:
+    """Tell a tag apart from others of its slot."""
+    return _digest_of(tag)[4:]
+
+
+@lru_cache(maxsize=64)
+def _name_of(writer: Writer) -> bytes:
+    return blake2b(writer, digest_size=12).digest()
+
+
+def _hold_on(tag: Tag, writer: Writer) -> bytes:
+    """Name one writer's hold on one tag: what it releases on this tag leaves its holds on others of the slot."""
+    return _name_of(writer) + _check_of(tag)
+
+
 @lru_cache(maxsize=4096)
-def _short(name: bytes) -> bytes:
-    return name if len(name) == 16 else blake2b(name, digest_size=16).digest()
+def _short(fingerprint: bytes) -> bytes:
+    return fingerprint if len(fingerprint) == 16 else blake2b(fingerprint, digest_size=16).digest()
 
 
 def is_marked(key: bytes, cell: bytes, now: Stamp) -> bool:
     """Tell whether a register has a writer whose deadline is to come."""
-    head = _GUARD_HEAD if key.startswith(GUARD_PREFIX) else _SLOT_HEAD
-    return len(cell) > head and bool(_living(cell, head, now))
-
-
-def _living(cell: bytes, head: int, now: Stamp) -> dict[Writer, Stamp]:
-    whole = head + (len(cell) - head) // _HOLDER.size * _HOLDER.size
-    return {writer: deadline for writer, deadline in _HOLDER.iter_unpack(cell[head:whole]) if deadline > now}
+    head = _GUARD_HEAD if key.startswith(GUARD_PREFIX) else head_of(cell)
+    return len(cell) > head and bool(holds_in(cell, head, now))
 
 
 def _meta(cells: Cells) -> tuple[Stamp, Stamp, Stamp] | None:
@@ -90,8 +115,13 @@ def latest_stamp(cells: Cells) -> Stamp:
     return 0 if meta is None else meta[0]
 
 
-def peek(cells: Cells, tags: TagSet, ticks: Stamp, bits: int = SLOT_BITS) -> tuple[Lease, bool, Stamp] | None:
-    """Return lease, storable and now without writing, or None where a register must be written first."""
+def peek(
+    cells: Cells, tags: TagSet, ticks: Stamp, bits: int = SLOT_BITS, *, must_own: bool = True
+) -> tuple[Lease, bool, Stamp] | None:
+    """Return lease, storable and now without writing, or None where a register must be written first.
+
+    Without ``must_own`` a tag that has no stamp of its own counts by the one that it shares.
+    """
     meta = _meta(cells)
     if meta is None:
         return None
@@ -101,17 +131,28 @@ def peek(cells: Cells, tags: TagSet, ticks: Stamp, bits: int = SLOT_BITS) -> tup
     storable = True
     for tag in tags.tags:
         cell = cells.get(slot_key(tag, bits))
-        if cell is None or (stamp := _STAMP.unpack_from(cell)[0]) < floor:
+        check = _check_of(tag)
+        if cell is None:
+            return None
+        stamp = own_stamp(cell, check) if must_own else any_stamp(cell, check)
+        if stamp is None or stamp < floor:
             return None
         lease.append(stamp)
-        if len(cell) > _SLOT_HEAD and _living(cell, _SLOT_HEAD, now):
+        if is_held(cell, check, now):
             storable = False
+        elif check in lapsed_in(cell, head_of(cell), now):
+            return None
     for tag, fingerprint in tags.guards:
         cell = cells.get(guard_key(tag))
-        if cell is None or cell[8:24] != _short(fingerprint) or (stamp := _STAMP.unpack_from(cell)[0]) < floor:
+        if cell is None or cell[8:24] != _short(fingerprint):
+            return None
+        (stamp,) = _STAMP.unpack_from(cell)
+        if stamp < floor:
+            return None
+        if lapsed_in(cell, _GUARD_HEAD, now):
             return None
         lease.append(stamp)
-        if len(cell) > _GUARD_HEAD and _living(cell, _GUARD_HEAD, now):
+        if len(cell) > _GUARD_HEAD and holds_in(cell, _GUARD_HEAD, now):
             storable = False
     return tuple(lease), storable, now
 
@@ -134,11 +175,12 @@ class Writing:
     def lease(self, tags: TagSet) -> tuple[Lease, bool, Stamp]:
         """Do what ``peek`` does, and give every register that lacks one a stamp."""
         for tag in tags.tags:
-            self._refresh_slot(slot_key(tag, self._bits))
+            self._refresh_slot(tag)
         for tag, fingerprint in tags.guards:
             self._refresh_guard(tag, _short(fingerprint))
         self.save()
-        seen = peek(self._cells, tags, self._ticks, self._bits)
+        # More tags of one slot than have room in it share a stamp after all.
+        seen = peek(self._cells, tags, self._ticks, self._bits, must_own=False)
         if seen is None:
             raise AssertionError("a register that was just written is missing")
         return seen
@@ -147,12 +189,12 @@ class Writing:
         """Add the writer to every register of ``tags.tags``, and to guards of another mind; return the tags marked."""
         deadline = self.now + int(ttl_s * 1e9)
         for tag in tags.tags:
-            self._change(tag, _short(writer), deadline)
+            self._change(tag, writer, deadline)
         foreign = []
         for tag, fingerprint in tags.guards:
             if self._owns_guard(tag, _short(fingerprint)):
                 continue
-            self._change(tag, _short(writer), deadline)
+            self._change(tag, writer, deadline)
             foreign.append(tag)
         self.save()
         return tuple(dict.fromkeys((*tags.tags, *foreign)))
@@ -160,7 +202,7 @@ class Writing:
     def release(self, tags: Sequence[Tag], writer: Writer) -> None:
         """Remove the writer; every register gets a new stamp, whether or not the writer was found."""
         for tag in tags:
-            self._change(tag, _short(writer), None)
+            self._change(tag, writer, None)
         self.save()
 
     def raise_floor(self) -> None:
@@ -183,16 +225,30 @@ class Writing:
         self._last = max(self._last + 1, self._ticks)
         return self._last
 
-    def _put(self, key: bytes, writers: dict[Writer, Stamp], fingerprint: bytes = b"") -> None:
-        holders = b"".join(_HOLDER.pack(writer, deadline) for writer, deadline in writers.items())
-        self._cells.put(key, _STAMP.pack(self._stamp()) + fingerprint + holders)
+    def _slot(self, key: bytes) -> Slot:
+        """Take a slot apart. A mark that ended by its deadline ends as one that is released does, with another stamp.
 
-    def _refresh_slot(self, key: bytes) -> None:
+        Its writer may be dead since it committed: who has an older snapshot must not take its own rows for those of today.
+        """
         cell = self._cells.get(key)
-        if cell is None:
-            self._put(key, {})
-        elif _STAMP.unpack_from(cell)[0] < self._floor:
-            self._put(key, _living(cell, _SLOT_HEAD, self.now))
+        slot = Slot(cell, self.now)
+        if cell is not None:
+            for check in sorted(lapsed_in(cell, head_of(cell), self.now)):
+                slot.change(check, self._stamp())
+        return slot
+
+    def _refresh_slot(self, tag: Tag) -> None:
+        """Give a tag that is asked about a stamp of its own: the one it had among others, where that still counts."""
+        key, check = slot_key(tag, self._bits), _check_of(tag)
+        slot = self._slot(key)
+        if not slot.common or slot.common < self._floor:
+            slot.common = self._stamp()
+        stamp = slot.stamp_of(check)
+        slot.give(check, stamp if stamp >= self._floor else self._stamp())
+        self._cells.put(key, slot.pack())
+
+    def _put_guard(self, key: bytes, holds: dict[bytes, Stamp], fingerprint: bytes) -> None:
+        self._cells.put(key, _STAMP.pack(self._stamp()) + fingerprint + pack_holds(holds))
 
     def _refresh_guard(self, tag: Tag, fingerprint: bytes) -> None:
         key = guard_key(tag)
@@ -200,19 +256,22 @@ class Writing:
         if cell is None:
             self._make_guard(tag, fingerprint)
         elif cell[8:24] != fingerprint:
-            writers = _living(cell, _GUARD_HEAD, self.now)
-            writers[_FOREIGNER] = self.now + _MARK_TTL_NS
-            self._put(key, writers, fingerprint)
-        elif _STAMP.unpack_from(cell)[0] < self._floor:
-            self._put(key, _living(cell, _GUARD_HEAD, self.now), fingerprint)
+            holds = holds_in(cell, _GUARD_HEAD, self.now)
+            holds[_FOREIGNER] = self.now + _MARK_TTL_NS
+            self._put_guard(key, holds, fingerprint)
+        elif _STAMP.unpack_from(cell)[0] < self._floor or lapsed_in(cell, _GUARD_HEAD, self.now):
+            self._put_guard(key, holds_in(cell, _GUARD_HEAD, self.now), fingerprint)
 
     def _make_guard(self, tag: Tag, fingerprint: bytes) -> None:
-        """Make the guard's cell. Until now marks on its tag went to the slot alone: take them over."""
-        slot = self._cells.get(slot_key(tag, self._bits))
-        writers = {} if slot is None else _living(slot, _SLOT_HEAD, self.now)
+        """Make the guard's cell. Until now marks on its tag went to the slot alone: take them over, and no others.
+
+        A writer of another tag in that slot would never release what it does not know that it holds.
+        """
+        slot = Slot(self._cells.get(slot_key(tag, self._bits)), self.now)
+        holds = {hold: deadline for hold, deadline in slot.holds.items() if hold.endswith(_check_of(tag))}
         if self._forgot and self._forgot + _MARK_TTL_NS > self.now:
-            writers[_FOREIGNER] = self._forgot + _MARK_TTL_NS
-        self._put(guard_key(tag), writers, fingerprint)
+            holds[_FOREIGNER] = self._forgot + _MARK_TTL_NS
+        self._put_guard(guard_key(tag), holds, fingerprint)
 
     def _owns_guard(self, tag: Tag, fingerprint: bytes) -> bool:
         """Tell whether the guard is there and of the caller's mind; make it where it is absent.
@@ -226,15 +285,25 @@ class Writing:
         return cell[8:24] == fingerprint
 
     def _change(self, tag: Tag, writer: Writer, deadline: Stamp | None) -> None:
-        for key, head in ((slot_key(tag, self._bits), _SLOT_HEAD), (guard_key(tag), _GUARD_HEAD)):
-            cell = self._cells.get(key)
-            if cell is None and head == _GUARD_HEAD:
-                continue
-            writers = {} if cell is None else _living(cell, head, self.now)
-            writers.pop(writer, None)
-            if deadline is not None:
-                writers[writer] = deadline
-            self._put(key, writers, b"" if cell is None else cell[_SLOT_HEAD:head])
+        hold = _hold_on(tag, writer)
+        key = slot_key(tag, self._bits)
+        slot = self._slot(key)
+        slot.change(_check_of(tag), self._stamp())
+        _hold(slot.holds, hold, deadline)
+        self._cells.put(key, slot.pack())
+        cell = self._cells.get(guard_key(tag))
+        if cell is not None:
+            holds = holds_in(cell, _GUARD_HEAD, self.now)
+            _hold(holds, hold, deadline)
+            self._put_guard(guard_key(tag), holds, cell[_STAMP.size : _GUARD_HEAD])
+
+
+def _hold(holds: dict[bytes, Stamp], hold: bytes, deadline: Stamp | None) -> None:
+    """Set a hold, or end it where there is no deadline."""
+    if deadline is None:
+        holds.pop(hold, None)
+    else:
+        holds[hold] = deadline
 
 
 _ENTRY: Final = struct.Struct("<QI")

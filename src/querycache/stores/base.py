@@ -46,10 +46,19 @@ class Store(ABC):
     """How far coherence reaches: the threads of a process, the processes of a machine, the hosts of a fleet."""
 
     guarantee: ClassVar[str]
-    """The promise this store can keep, in one sentence for a user."""
+    """Whom coherence reaches and whom it does not, for a user; the promises themselves follow from the settings."""
+
+    keeps_marks: ClassVar[bool] = True
+    """Whether a mark stays until its release or its deadline, as the contract says: False where a backend may lose it."""
 
     commits_need_marks: ClassVar[bool] = True
     """Whether a commit should fail (by default) when its mark cannot be set: True for stores that have no network between."""
+
+    clock_margin_s: ClassVar[float] = 1.0
+    """How far, in seconds, a stamp may lie before what ``clock`` said before the stamp was made. 0 where all processes read
+    one clock that never goes back, and a stamp is made under the lock under which it is kept: then a stamp made later is
+    either above the last one that ``clock`` saw or not before the time that it read. Else the margin covers clocks that tie,
+    step back, or differ between hosts by less."""
 
     @property
     @abstractmethod

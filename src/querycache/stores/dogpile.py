@@ -31,6 +31,7 @@ from querycache.stores._registers import (
     slot_key,
     unpack_entry,
 )
+from querycache.stores._slot import SMALLEST
 from querycache.stores.base import Scope, Store, StoreStats
 
 try:
@@ -43,7 +44,7 @@ except ImportError as missing:
 SLOT_BITS: Final = 16
 _PREFIX: Final = "querycache:"
 _MUTEX: Final = "querycache:registers"
-_SMALLEST: Final = {b"s": 8, b"g": 24, b"m": 24}
+_SMALLEST: Final = {b"s": SMALLEST, b"g": 24, b"m": 24}
 
 
 class _Cells:
@@ -82,10 +83,11 @@ class DogpileStore(Store):
 
     scope: ClassVar[Scope] = "threads"
     guarantee: ClassVar[str] = (
-        "Weaker than the other stores: coherent as long as the region's backend loses no mark (by eviction, restart "
-        "or expiry of its own), the system's clock is not set back and, among processes, the backend has a mutex "
-        "(get_mutex) for what is read and written back. Otherwise a stale row lives until its entry expires."
+        "Weaker than the other stores: the region's backend may lose marks and stamps (by eviction, restart or expiry "
+        "of its own, when the system's clock is set back or, among processes, where it has no mutex, get_mutex); "
+        "among hosts, their clocks have to agree within a second."
     )
+    keeps_marks: ClassVar[bool] = False
     commits_need_marks: ClassVar[bool] = False
 
     def __init__(self, region: CacheRegion, scope: Scope = "threads") -> None:

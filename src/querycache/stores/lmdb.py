@@ -21,7 +21,9 @@ from typing import ClassVar, Final, TypeAlias, TypeVar
 from querycache._types import Lease, Lookup, Stamp, Tag, TagSet, Writer
 from querycache.errors import ConfigurationError, StoreUnavailable
 from querycache.events import logger
-from querycache.stores._lmdb_env import Closed, Handle, NoRoom, Txn, acquire, give_back
+from querycache.stores._lmdb_env import Closed, NoRoom, Txn
+from querycache.stores._lmdb_handle import Handle, acquire, give_back
+from querycache.stores._lmdb_lock import MARK, RELEASE
 from querycache.stores._lmdb_place import Place, default_path, filesystem_of
 from querycache.stores._registers import (
     GUARD_PREFIX,
@@ -62,9 +64,11 @@ class LMDBStore(Store):
 
     scope: ClassVar[Scope] = "machine"
     guarantee: ClassVar[str] = (
-        "Coherent among all processes of this machine that use the same directory, also when any of them is killed. "
+        "All processes of this machine that use the same directory hear each other. "
         "Processes on other machines, or in other containers, that write to the database are not heard."
     )
+
+    clock_margin_s: ClassVar[float] = 0.0
 
     def __init__(
         self,
@@ -120,13 +124,13 @@ class LMDBStore(Store):
         def work(txn: Txn) -> tuple[Tag, ...]:
             return Writing(txn, self._ticks()).mark(tags, writer, ttl_s)
 
-        return self._with(lambda handle: handle.stamps.write(work, grow=True))
+        return self._with(lambda handle: handle.stamps.write(work, grow=True, patience=MARK))
 
     def release(self, tags: Sequence[Tag], writer: Writer) -> None:
         def work(txn: Txn) -> None:
             Writing(txn, self._ticks()).release(tags, writer)
 
-        self._with(lambda handle: handle.stamps.write(work, grow=True))
+        self._with(lambda handle: handle.stamps.write(work, grow=True, patience=RELEASE))
 
     def clear(self) -> None:
         self._with(self._clear)
@@ -220,7 +224,7 @@ class LMDBStore(Store):
             return
 
     def _clear(self, handle: Handle) -> None:
-        handle.stamps.write(lambda txn: Writing(txn, self._ticks()).raise_floor(), grow=True)
+        handle.stamps.write(lambda txn: Writing(txn, self._ticks()).raise_floor(), grow=True, patience=RELEASE)
         try:
             handle.entries.write(lambda txn: txn.drop(handle.entries.main, delete=False), grow=False)
         except NoRoom:

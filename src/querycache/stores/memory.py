@@ -23,7 +23,7 @@ from querycache.stores.base import Scope, Store, StoreStats
 DEFAULT_SIZE_BYTES: Final = 128 * 1024 * 1024
 DEFAULT_ENTRIES: Final = 100_000
 MAX_GUARDS: Final = 16_384
-_CELL_COST: Final = 192
+_CELL_COST: Final = 288
 _ENTRY_COST: Final = 320
 
 
@@ -50,9 +50,10 @@ class MemoryStore(Store):
 
     scope: ClassVar[Scope] = "threads"
     guarantee: ClassVar[str] = (
-        "Coherent among the threads of one process. Other processes that write to the database are not heard: "
-        "use lmdb:// where there is more than one."
+        "Other processes that write to the database are not heard: use lmdb:// where there is more than one."
     )
+
+    clock_margin_s: ClassVar[float] = 0.0
 
     def __init__(self, max_size_bytes: int = DEFAULT_SIZE_BYTES, max_entries: int = DEFAULT_ENTRIES) -> None:
         if max_size_bytes < 65_536 or max_entries < 1:

@@ -1,0 +1,91 @@
+"""Whose turn is it to write, and how long does one wait for it?
+
+LMDB's own lock for writers cannot be waited for with a limit: a process that is stopped while it holds it (SIGSTOP, a
+debugger) would stop every commit of the machine. So who writes takes this lock first, and finds LMDB's free.
+
+Promises: given back when its process dies, whatever its children inherited (a POSIX record lock belongs to a process);
+nobody waits longer than they said. Never does: decide what a wait in vain means.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+if sys.platform != "win32":
+    import fcntl
+
+_FIRST_PAUSE_S: Final = 0.00002
+_LONGEST_PAUSE_S: Final = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long somebody waits for the turn, and whether also after a wait in vain, as long as nobody had it since."""
+
+    wait_s: float
+    always: bool = False
+
+
+MARK: Final = Patience(2.0, always=True)
+RELEASE: Final = Patience(2.0)
+"""What is not released is owed, and every read of this process asks for it first: one wait is enough."""
+BRIEF: Final = Patience(0.25)
+
+
+def lock_within(attempt: Callable[[], None], patience_s: float) -> bool:
+    """Try until ``attempt``, a lock that does not wait, raises no ``OSError``; return False where time is up."""
+    deadline, pause_s = time.monotonic() + patience_s, _FIRST_PAUSE_S
+    while True:
+        try:
+            attempt()
+            return True
+        except (BlockingIOError, PermissionError):  # POSIX leaves it to the system which of the two says "taken"
+            if time.monotonic() >= deadline:
+                return False
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+
+class WriteLock:
+    """The turn to write in one directory, among the threads of this process and all other processes."""
+
+    def __init__(self, file: Path, mode: int) -> None:
+        self._threads = threading.Lock()
+        self._in_vain = False
+        self._descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+
+    def acquire(self, patience: Patience) -> bool:
+        """Wait for the turn. Return whether it came."""
+        wait_s = patience.wait_s if patience.always or not self._in_vain else 0.0
+        began = time.monotonic()
+        if not self._threads.acquire(timeout=wait_s):
+            return False
+        left_s = wait_s - (time.monotonic() - began)
+        try:
+            self._in_vain = not lock_within(
+                lambda: fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB), left_s
+            )
+        except BaseException:
+            self._threads.release()
+            raise
+        if self._in_vain:
+            self._threads.release()
+        return not self._in_vain
+
+    def release(self) -> None:
+        """End the turn."""
+        try:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
+        finally:
+            self._threads.release()
+
+    def close(self) -> None:
+        """Give the file back."""
+        os.close(self._descriptor)

@@ -1,0 +1,69 @@
+"""What does a store promise of entries? They come back as they were filled, each for its own key and tags, in its time."""
+
+from __future__ import annotations
+
+import random
+
+from querycache.stores.base import Store
+from querycache.testing.sample import KEY, LONG_S, A, B, Promises, filled, tags_of
+
+
+class EntryPromises(Promises):
+    """The tests of entries."""
+
+    def test_an_entry_is_served_as_it_was_filled(self, store: Store) -> None:
+        filled(store, tags_of(A, B))
+        assert store.lookup(KEY, tags_of(A, B)).payload == b"rows"
+
+    def test_a_key_that_was_never_filled_is_a_miss(self, store: Store) -> None:
+        assert store.lookup(b"other", tags_of(A)).payload is None
+
+    def test_keys_do_not_share_entries(self, store: Store) -> None:
+        filled(store, tags_of(A), b"one", b"k1")
+        filled(store, tags_of(A), b"two", b"k2")
+        assert store.lookup(b"k1", tags_of(A)).payload == b"one"
+
+    def test_long_keys_and_tags_are_told_apart_to_their_last_byte(self, store: Store) -> None:
+        long = b"k" * 2000
+        filled(store, tags_of(long), b"one", long + b"1")
+        filled(store, tags_of(long), b"two", long + b"2")
+        assert store.lookup(long + b"1", tags_of(long)).payload == b"one"
+
+    def test_a_second_fill_replaces_the_first(self, store: Store) -> None:
+        filled(store, tags_of(A), b"old")
+        filled(store, tags_of(A), b"new")
+        assert store.lookup(KEY, tags_of(A)).payload == b"new"
+
+    def test_an_empty_payload_is_a_hit(self, store: Store) -> None:
+        filled(store, tags_of(A), b"")
+        assert store.lookup(KEY, tags_of(A)).payload == b""
+
+    def test_a_large_payload_comes_back_byte_for_byte(self, store: Store) -> None:
+        payload = random.Random(7).randbytes(self.largest_payload_bytes)
+        filled(store, tags_of(A), payload)
+        assert store.lookup(KEY, tags_of(A)).payload == payload
+
+    def test_an_entry_without_tags_is_served(self, store: Store) -> None:
+        filled(store, tags_of())
+        assert store.lookup(KEY, tags_of()).payload == b"rows"
+
+    def test_an_entry_is_not_served_for_other_tags(self, store: Store) -> None:
+        filled(store, tags_of(A))
+        assert store.lookup(KEY, tags_of(B)).payload is None
+
+    def test_an_entry_is_not_served_for_fewer_tags(self, store: Store) -> None:
+        filled(store, tags_of(A, B))
+        assert store.lookup(KEY, tags_of(A)).payload is None
+
+    def test_an_entry_expires(self, store: Store) -> None:
+        seen = store.lookup(KEY, tags_of(A))
+        store.fill(KEY, b"rows", seen.lease, 0.01)
+        self.let_pass(store, 0.02)
+        assert store.lookup(KEY, tags_of(A)).payload is None
+
+    def test_a_second_fill_sets_the_time_to_live_anew(self, store: Store) -> None:
+        seen = store.lookup(KEY, tags_of(A))
+        store.fill(KEY, b"rows", seen.lease, 0.01)
+        store.fill(KEY, b"rows", seen.lease, LONG_S)
+        self.let_pass(store, 0.02)
+        assert store.lookup(KEY, tags_of(A)).payload == b"rows"
