@@ -152,6 +152,7 @@ class Attachment(Connections):
             state.isolation, state.isolation_chosen = "", True
         if effect.kind == "session":
             state.tainted = "a SET or PRAGMA changed what the connection's statements mean"
+            state.names_moved = state.names_moved or not effect.keeps_names
         elif effect.kind == "savepoint":
             state.images.clear()
             state.failed = False
@@ -160,6 +161,7 @@ class Attachment(Connections):
             state.has_temporary_tables = True
         elif effect.kind == "unknown" and not effect.is_ddl:
             state.tainted = "a statement that is not understood may have changed what the connection's statements mean"
+            state.names_moved = True
         return Sent(effect, [], self._commits_itself(state, effect, statement, raw))
 
     def begin(self, state: ConnectionState, raw: Any) -> None:
@@ -206,6 +208,9 @@ class Attachment(Connections):
             state.dirty = True
             if state.survey_stamps is None:
                 state.survey_stamps = state.bind.survey_stamps
+            if state.names_moved:
+                # By the same name it may write a table that it does not write elsewhere.
+                state.pending.add_bind(state.bind.tag)
             note_changes(state, effect, context, connection, old_images=self._old_images and not commits_itself)
             for write in effect.writes:
                 if inserts_unknown_keys(write, context):

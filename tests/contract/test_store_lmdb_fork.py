@@ -90,6 +90,25 @@ def test_a_child_of_a_parent_that_could_not_close_in_time_does_without_the_store
     assert store.lookup(b"k", T).payload == b"rows"
 
 
+def test_a_child_can_use_the_store_that_its_parent_closed_in_time_beside_one_that_it_could_not(
+    store: LMDBStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_lmdb_handle, "FORK_PATIENCE_S", 0.01)
+    other = LMDBStore(tmp_path / "other")
+    fill(store, b"k")
+    fill(other, b"k")
+    assert other._handle is not None
+
+    def child() -> bool:
+        with pytest.raises(StoreUnavailable, match="already open in this process"):
+            other.lookup(b"k", T)
+        return store.lookup(b"k", T).payload == b"rows"
+
+    with other._handle.entries._gate:
+        assert in_child(child) == 0
+    other.close()
+
+
 def test_a_child_of_a_fork_that_was_not_announced_can_use_the_store(store: LMDBStore) -> None:
     fill(store, b"k")
     child = ctypes.PyDLL(None).fork()

@@ -125,6 +125,7 @@ class ConnectionState:
     autocommit: bool = False
     begun_by_text: bool = False
     tainted: str | None = None
+    names_moved: bool = False
     began: bool = False
     statements: int = 0
     since: Mapping[int, Stamp] | None = None

@@ -77,6 +77,30 @@ _EXPLAIN: Final = MappingProxyType(
 )
 
 
+# Settings under which the names of tables mean the same as before.
+_PLAIN_SETTINGS: Final = MappingProxyType(
+    {
+        "postgresql": r"(?:SET|RESET) (?:SESSION |LOCAL )?(?:TRANSACTION\b|CHARACTERISTICS\b|TIME ZONE\b|[\w$]+ ?\. ?[\w$]+\b"
+        r"|(?:application_name|bytea_output|client_encoding|client_min_messages|cursor_tuple_fraction|datestyle"
+        r"|default_statistics_target|default_transaction_\w+|effective_\w+|enable_\w+|extra_float_digits|geqo\w*"
+        r"|idle_in_transaction_session_timeout|idle_session_timeout|intervalstyle|jit\w*|lc_\w+|lock_timeout|log_\w+"
+        r"|maintenance_work_mem|max_parallel_\w+|parallel_\w+|random_page_cost|seq_page_cost|statement_timeout"
+        r"|synchronous_commit|temp_buffers|timezone|transaction_\w+|work_mem)\b).*",
+        "mysql": r"SET (?:@[\w$]+ ?:?=|(?:(?:SESSION|LOCAL) |@@(?:(?:SESSION|LOCAL)\.)?)?(?:TRANSACTION\b|(?:autocommit"
+        r"|foreign_key_checks|group_concat_max_len|innodb_lock_wait_timeout|interactive_timeout|lock_wait_timeout"
+        r"|max_execution_time|max_statement_time|net_\w+|optimizer_\w+|time_zone|transaction_\w+|tx_\w+|unique_checks"
+        r"|wait_timeout)\b))[^,]*",
+        "sqlite": r".*",
+    }
+)
+
+
+def keeps_names(text: str, dialect_name: str) -> bool:
+    """Tell whether the names of tables mean the same after a cleaned text of the kind "session" as before it."""
+    pattern = _PLAIN_SETTINGS.get("mysql" if dialect_name in _MYSQL else dialect_name)
+    return pattern is not None and re.fullmatch(pattern, text, re.IGNORECASE | re.DOTALL) is not None
+
+
 def command_kind_of(text: str, dialect_name: str) -> CommandKind | None:
     """Tell what a cleaned text commands; None where it is on no list."""
     return next((kind for kind, pattern in _known(dialect_name) if pattern.fullmatch(text)), None)

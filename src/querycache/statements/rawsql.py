@@ -17,7 +17,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from querycache.statements.rawcommands import command_kind_of, explained_statement_of
+from querycache.statements.rawcommands import command_kind_of, explained_statement_of, keeps_names
 from querycache.statements.rawtext import LITERAL, CleanText, clean_text
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class TextEffect:
     """What a text does. ``functions`` are names in lower case, without a schema; some keywords may be among them.
 
     ``deletes``: rows may be deleted (or replaced). ``locks``: rows are locked by a read. ``is_plain``: a SELECT that has rows
-    only where the tables that it reads have some.
+    only where the tables that it reads have some. ``keeps_names``: the names of tables mean the same after a setting.
     """
 
     kind: Kind
@@ -60,6 +60,7 @@ class TextEffect:
     deletes: bool = False
     locks: bool = False
     is_plain: bool = False
+    keeps_names: bool = True
 
 
 _UNKNOWN: Final = TextEffect("unknown")
@@ -94,6 +95,12 @@ _MODIFIERS: Final = re.compile(
 )
 
 
+def is_mighty(function: str, dialect: str) -> bool:
+    """Tell whether more than a value comes of a function that is built in, by its name in lower case."""
+    pattern = _MIGHTY_FUNCTIONS.get(dialect)
+    return pattern is not None and pattern.fullmatch(function) is not None
+
+
 @lru_cache(_REMEMBERED)
 def effect_of_text(sql: str, dialect: str) -> TextEffect:
     """Tell what ``sql`` does on a database of SQLAlchemy's dialect name ``dialect``."""
@@ -109,7 +116,7 @@ def _effect_of(cleaned: CleanText, text: str, dialect: str) -> TextEffect:
         return _UNKNOWN
     command = command_kind_of(text, dialect)
     if command is not None:
-        return TextEffect(command)
+        return TextEffect(command, keeps_names=command != "session" or keeps_names(text, dialect))
     if explained is None:
         return _effect_of_sql(cleaned, text, dialect)
     effect = _effect_of(cleaned, explained, dialect)
@@ -118,8 +125,7 @@ def _effect_of(cleaned: CleanText, text: str, dialect: str) -> TextEffect:
 
 
 def _effect_of_sql(cleaned: CleanText, text: str, dialect: str) -> TextEffect:
-    mighty = _MIGHTY_FUNCTIONS.get(dialect)
-    if mighty is not None and any(map(mighty.fullmatch, cleaned.functions)):
+    if any(is_mighty(name, dialect) for name in cleaned.functions):
         return _UNKNOWN
     replaces = False
     if dialect != "postgresql":

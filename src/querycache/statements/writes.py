@@ -20,7 +20,7 @@ from sqlalchemy.sql.elements import BinaryExpression, BooleanClauseList, TextCla
 from sqlalchemy.sql.functions import FunctionElement
 
 from querycache.statements.rawsql import TableName as WrittenName
-from querycache.statements.rawsql import TextEffect, effect_of_text
+from querycache.statements.rawsql import TextEffect, effect_of_text, is_mighty
 
 How: TypeAlias = Literal["insert", "update", "delete", "any"]
 
@@ -77,7 +77,7 @@ class Effect:
     """What a statement does. ``kind`` as in ``rawsql.TextEffect``, "unknown" standing for DDL too.
 
     ``sources``: the tables of a SELECT each of whose rows was surely made of a row of one of them; empty where it is not.
-    ``named_sources`` are those of a text.
+    ``named_sources`` are those of a text. ``keeps_names``: the names of tables mean the same after it as before.
     """
 
     kind: str
@@ -90,6 +90,7 @@ class Effect:
     locks_rows: bool = False
     deletes: bool = False
     is_ddl: bool = False
+    keeps_names: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,7 @@ def effect_of_compiled(compiled: Any) -> Effect | None:
     core: Any = getattr(compiled.compile_state, "statement", None)
     core = root if core is None else core
     functions, written, opaque = _inspect(core)
+    opaque = opaque or any(is_mighty(name, compiled.dialect.name) for name in functions)
     for cte in compiled.ctes or ():
         if isinstance(cte.element, UpdateBase):
             written.append(cte.element)
@@ -191,6 +193,7 @@ def _of_text(effect: TextEffect) -> Effect:
         named_sources=effect.reads if effect.is_plain else frozenset(),
         locks_rows=effect.locks,
         deletes=effect.deletes,
+        keeps_names=effect.keeps_names,
     )
 
 

@@ -147,10 +147,11 @@ class Env:
             self._lock.close()
 
     def abandon(self) -> None:
-        """Let go of the environment in a child whose parent did not close it."""
-        self._env = None
-        self._lock.close()  # the parent keeps its own
-        del self.main  # it keeps the environment alive, and LMDB's binding opens no file twice
+        """Let go of the environment in a child, whether or not the parent closed it before the fork."""
+        if self._env is not None:
+            self._env = None
+            self._lock.close()  # the parent keeps its own
+            del self.main  # it keeps the environment alive, and LMDB's binding opens no file twice
         self._gate = Gate()
 
     def _alive(self) -> lmdb.Environment:
