@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import make_url, select, update
 from sqlalchemy.orm import Session
 
 from coherence_world import Category, Process, Product, World, is_hit, name_of, read_in, rename
+from servers import database
 
 TRIGGER = "CREATE TRIGGER copied AFTER UPDATE ON product FOR EACH ROW"
 COPY = "UPDATE category SET name = NEW.name WHERE id = 9"
@@ -144,19 +145,25 @@ def ask_again(process: Process) -> None:
     process.cache._attachments[0].ask()
 
 
+@pytest.fixture
+def prepared(prepared_postgresql_url: str) -> Iterator[World]:
+    with database(make_url(prepared_postgresql_url), "catalog") as url:
+        world = World(url.render_as_string(hide_password=False))
+        world.fill()
+        yield world
+        world.close()
+
+
 def test_a_transaction_prepared_by_a_process_that_does_not_know_of_a_trigger_is_seen_when_it_is_committed(
-    prepared_postgresql_url: str,
+    prepared: World,
 ) -> None:
-    world = World(prepared_postgresql_url)
-    world.fill()
-    writer, migration, reader = (acquainted(world.process()) for _ in range(3))
+    writer, migration, reader = (acquainted(prepared.process()) for _ in range(3))
     make_trigger(migration)
     read_in(reader, copied)
     with Session(writer.engine, twophase=True) as session:
         session.execute(update(Product).where(Product.id == 1).values(name="b"))
         session.commit()
     assert read_in(reader, copied) == "b"
-    world.close()
 
 
 def test_a_table_that_another_process_made_a_view_is_no_longer_cached(migration: Process, reader: Process) -> None:

@@ -264,7 +264,8 @@ def test_s51_while_a_commit_s_outcome_is_unknown_what_it_changed_is_read_from_th
         with pytest.raises(ConnectionError):
             session.commit()
     fails.clear()
-    assert [shop.cost(APPLE), shop.cost(APPLE)] == [1, 1]
+    # Where the server can be asked it may have said by then that the commit is over.
+    assert shop.cost(APPLE) == 1
     assert shop.read(APPLE) == shop.truth(APPLE) == [("quince",) if was_sent else ("apple",)]
     for read in [PEAR, get(Category, 1)]:
         shop.assert_hit(read)
