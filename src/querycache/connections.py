@@ -256,12 +256,14 @@ class Connections:
     def _connect_aside(self) -> Iterator[tuple[Any, Profile | None]]:
         """Make a connection that is none of the pool's; yield it and what it said of itself, and close it."""
         pool = self.engine.pool.recreate()
-        proxied = pool.connect()
         try:
-            state: ConnectionState | None = proxied.info.get(STATE)
-            yield proxied.dbapi_connection, None if state is None else state.profile
+            proxied = pool.connect()
+            try:
+                state: ConnectionState | None = proxied.info.get(STATE)
+                yield proxied.dbapi_connection, None if state is None else state.profile
+            finally:
+                proxied.close()
         finally:
-            proxied.close()
             pool.dispose()
 
     def _checkin(self, dbapi_connection: Any, record: Any) -> None:
