@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -528,6 +529,13 @@ def test_a_table_that_becomes_part_of_another_brings_its_rows_and_takes_them_alo
     assert_true(reader, outside)
 
 
+def become(role: str, who: int, raw: Any, record: Any) -> None:
+    """Have a new connection be somebody, before anything else is asked on it."""
+    raw.execute(f"SET ROLE {role}")
+    raw.execute(f"SET app.who = {who}")
+    raw.commit()
+
+
 def test_what_row_level_security_shows_to_one_is_not_shown_to_another(on_postgresql: Catalog) -> None:
     role = f"survey_{secrets.token_hex(4)}"
     on_postgresql.make(
@@ -542,12 +550,11 @@ def test_what_row_level_security_shows_to_one_is_not_shown_to_another(on_postgre
         f"GRANT SELECT ON seen TO {role}",
     )
     try:
-        reader = on_postgresql.process()
-        event.listen(reader, "connect", lambda raw, record: raw.execute(f"SET ROLE {role}") and raw.commit())
         told = []
         for who in (10, 20):
+            reader = on_postgresql.process()
+            event.listen(reader, "connect", partial(become, role, who))
             with Session(reader) as session:
-                session.execute(select(func.set_config("app.who", str(who), True)))
                 told.append(list(session.scalars(select(Seen.value))))
         assert told == [[10], [20]]
         assert on_postgresql.hits() == 0
