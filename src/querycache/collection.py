@@ -27,7 +27,8 @@ from querycache.engine import CAPTURE, Capture
 from querycache.keyed import Key, parameters_of
 from querycache.options import CacheRequest
 from querycache.questions import Bypass, Form, Question
-from querycache.reader import NO_ANSWER, OTHER_CATALOG, Reader, Reading, freshness_in
+from querycache.reader import NO_ANSWER, OTHER_CATALOG, Reader
+from querycache.readings import Reading, freshness_in
 from querycache.rows.codec import encode_values
 from querycache.statements import tags as naming
 
@@ -180,7 +181,7 @@ class _Collection:
         )
 
     def _result_of(self, description: Sequence[Any], rows: Sequence[Row]) -> Result[Any]:
-        return self.reader.result_of(self.reading, self.form.compilation, description, rows)
+        return self.reader.results.of(self.reading, self.form.compilation, description, rows)
 
     # -- row by row --------------------------------------------------------------------------------------------------
 

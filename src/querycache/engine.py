@@ -208,7 +208,7 @@ class Attachment(Connections):
             state.dirty = True
             if state.survey_stamps is None:
                 state.survey_stamps = state.bind.survey_stamps
-            if state.names_moved:
+            if state.names_moved and effect.kind == "write":
                 # By the same name it may write a table that it does not write elsewhere.
                 state.pending.add_bind(state.bind.tag)
             note_changes(state, effect, context, connection, old_images=self._old_images and not commits_itself)

@@ -16,7 +16,9 @@ from sqlalchemy.orm import Session
 from querycache import _loading, _sqlalchemy
 from querycache.engine import Attachment
 from querycache.questions import Bypass
-from querycache.reader import KnownGet, Reader, freshness_in
+from querycache.reader import Reader
+from querycache.readings import freshness_in
+from querycache.results import KnownGet
 
 NOT_ANSWERED: Final = object()
 _PLAIN_KEYS: Final = frozenset({int, str, UUID})
@@ -61,7 +63,8 @@ def get(
         return NOT_ANSWERED
     entry = reader.take(situation, question, found, freshness)
     if entry is None:
-        situation.notes.found = (question.key, found)
+        if found.payload is None:
+            situation.notes.found = (question.key, found)
         return NOT_ANSWERED
     if not entry.rows:
         return None

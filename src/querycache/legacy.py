@@ -32,7 +32,8 @@ from querycache.lists import no_rows, read_rows
 from querycache.models import ModelCache
 from querycache.options import CacheRequest, FromCache, NoCache
 from querycache.questions import Bypass, Question
-from querycache.reader import NO_ANSWER, OwnWay, Reader, Reading, freshness_in
+from querycache.reader import NO_ANSWER, OwnWay, Reader
+from querycache.readings import Reading, freshness_in
 from querycache.rows.codec import UnsupportedValue, encode_rows
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ class _Stored(_ByHand):
         if entry is None:
             return no_rows()
         self.present = True
-        return reader.result_of(reading, question.compilation, entry.description, entry.rows)
+        return reader.results.of(reading, question.compilation, entry.description, entry.rows)
 
 
 class _SetByHand(_ByHand):

@@ -19,7 +19,8 @@ from querycache.collection import RowsByKey, SeenList, collect
 from querycache.keyed import Key, key_attributes_of, parameters_of, rows_by_key
 from querycache.options import CacheRequest, NoCache
 from querycache.questions import Bypass
-from querycache.reader import OwnWay, Reader, Reading
+from querycache.reader import OwnWay, Reader
+from querycache.readings import Reading
 
 MAX_KEYS: Final = 10_000
 """Longer lists are read whole: databases limit the number of parameters of a statement."""

@@ -9,98 +9,31 @@ whatever is not surely so passes through, with its reason. Never: an error of th
 
 from __future__ import annotations
 
-import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 
-from sqlalchemy import select
-from sqlalchemy.engine import Connection, CursorResult, Dialect, Engine, Result
+from sqlalchemy.engine import Connection, Engine, Result
 from sqlalchemy.orm import ORMExecuteState, Session, UserDefinedOption
 
-from querycache import _loading, _sqlalchemy
+from querycache import _sqlalchemy
 from querycache._types import Lease, Lookup
-from querycache.coherence.binds import Bind
 from querycache.coherence.protocol import Coherence
-from querycache.coherence.snapshots import Freshness, freshness_of, may_fill, may_serve
-from querycache.coherence.transactions import ConnectionState, Served
+from querycache.coherence.snapshots import Freshness, may_fill, may_serve
+from querycache.coherence.transactions import Served
 from querycache.engine import CAPTURE, Attachment, Capture
 from querycache.flights import Flights
 from querycache.options import CacheRequest, FromCache, NoCache
 from querycache.questions import Bypass, Question, Questions
+from querycache.readings import Reading, Situation, freshness_in, notes_of
+from querycache.results import Results
 from querycache.rows.codec import DecodedRows, PayloadRejected, UnsupportedValue, decode_rows, encode_rows
-
-NOTES: Final = "querycache"
-GET_STATEMENT: Final = "_querycache_get"
-"""Names, on a class whose gets are known to some reader, the statement by which a Session chooses the bind."""
 
 NO_ANSWER: Final = "the store did not answer"
 OTHER_CATALOG: Final = "the database's catalog changed since it was asked"
 
 Answer: TypeAlias = tuple[Question, Lookup, Sequence[Sequence[Any]]]
 """What was asked, what the store said before the database was, and the rows that the database gave."""
-
-
-@dataclass(slots=True)
-class SessionNotes:
-    """What the cache keeps with one Session, until its transaction ends: what was served before it had a connection.
-
-    ``found``: a miss that was looked up before the statement was built.
-    """
-
-    served: dict[Dialect, Served] = field(default_factory=dict)
-    found: tuple[bytes, Lookup] | None = None
-
-    def take_found(self, key: bytes) -> Lookup | None:
-        """Return, once, what the store already said of a key in this read."""
-        found, self.found = self.found, None
-        return found[1] if found is not None and found[0] == key else None
-
-
-def notes_of(session: Session) -> SessionNotes:
-    """Return what is kept with a Session."""
-    notes: SessionNotes | None = session.info.get(NOTES)
-    if notes is None:
-        notes = session.info[NOTES] = SessionNotes()
-    return notes
-
-
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """Where a read of a Session would go, and in which transaction."""
-
-    attachment: Attachment
-    engine: Engine
-    bind: Bind
-    options: Mapping[str, Any]
-    notes: SessionNotes
-    connection: Connection | None
-    state: ConnectionState | None
-
-    def why_not_cached(self, tables: frozenset[str]) -> str | None:
-        """Say what in its transaction so far sends a read of these tables past the cache."""
-        if self.state is not None and self.state.failed:
-            return "a statement failed in this transaction"
-        if self.state is not None and self.state.may_have_changed(tables):
-            return "this transaction may have changed what it reads"
-        return None
-
-
-@dataclass(frozen=True, slots=True)
-class Reading(Situation):
-    """One read of a Session that may be answered from the cache."""
-
-    orm: ORMExecuteState
-
-
-@dataclass(frozen=True, slots=True)
-class KnownGet:
-    """What ``Session.get`` asks for a class, once it was asked: the names under which it passes the parts of a key."""
-
-    compilation: _sqlalchemy.Compilation
-    names: tuple[str, ...]
-    recipe: _loading.Recipe
 
 
 class OwnWay(UserDefinedOption):
@@ -117,28 +50,13 @@ class OwnWay(UserDefinedOption):
         """Answer after a ``Bypass``."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Tried:
-    """That a recipe was looked for, and what was found."""
-
-    recipe: _loading.Recipe | None
-
-
 class Reader:
     """Answers the reads of Sessions for one cache."""
 
     def __init__(self, questions: Questions) -> None:
         self.questions = questions
         self.flights = Flights()
-        self._gets: weakref.WeakKeyDictionary[type[Any], weakref.WeakKeyDictionary[Dialect, KnownGet]] = (
-            weakref.WeakKeyDictionary()
-        )
-        self._recipes: weakref.WeakKeyDictionary[Any, _Tried] = weakref.WeakKeyDictionary()
-
-    def known_get(self, model: type[Any], dialect: Dialect) -> KnownGet | None:
-        """Return what ``Session.get`` asks for a class on an engine; None before it was asked and answered once."""
-        by_dialect = self._gets.get(model)
-        return None if by_dialect is None else by_dialect.get(dialect)
+        self.results = Results()
 
     def read(self, orm: ORMExecuteState, attachment: Attachment, engine: Engine | Connection) -> Result[Any] | Bypass:
         """Answer from the cache, or run and store; or say why neither."""
@@ -233,7 +151,7 @@ class Reader:
                 on_lookup(reading, question, found)
             entry = self.take(reading, question, found, freshness)
             if entry is not None:
-                return self.result_of(reading, question.compilation, entry.description, entry.rows)
+                return self.results.of(reading, question.compilation, entry.description, entry.rows)
             if not found.storable or (state is not None and state.dirty):
                 coherence.events.emit(
                     "miss", key=question.key, reason=None if found.storable else "a commit is under way"
@@ -267,42 +185,6 @@ class Reader:
             state.served.remember(question.store, question.key, question.tags, found.lease)
         attachment.coherence.events.emit("hit", key=question.key)
         return decoded
-
-    def result_of(
-        self,
-        reading: Reading,
-        compilation: _sqlalchemy.Compilation,
-        description: Sequence[Any],
-        rows: Sequence[Sequence[Any]],
-    ) -> Result[Any]:
-        """Build what the Session would have returned for these rows."""
-        orm = reading.orm
-
-        def cursor_of(rows: Sequence[Sequence[Any]]) -> CursorResult[Any]:
-            return _sqlalchemy.replay_cursor(compilation, orm.statement, reading.engine, options, description, rows)
-
-        def load_ordinarily(session: Session, rows: Sequence[Sequence[Any]]) -> Result[Any]:
-            return _sqlalchemy.load_result(orm, session, cursor_of(rows), options)
-
-        options = {**reading.options, "prebuffer_rows": True}
-        known = self._recipes.get(compilation.compiled)
-        if known is not None and known.recipe is not None and _loading.follows(known.recipe, orm, description):
-            instances = known.recipe.load(orm.session, rows)
-            if instances is not None:
-                return _loading.result_of(known.recipe, instances, lambda: cursor_of(rows))
-        cursor = cursor_of(rows)
-        result = _sqlalchemy.load_result(orm, orm.session, cursor, options)
-        if known is None and rows and orm._compile_state_cls is not None:
-            recipe = _loading.recipe_of(orm, cursor, description, rows[0], load_ordinarily)
-            self._recipes[compilation.compiled] = _Tried(recipe)
-            names = None if recipe is None else _loading.names_of_get(orm.statement, recipe.mapper)
-            if recipe is not None and names is not None:
-                setattr(recipe.mapper.class_, GET_STATEMENT, select(recipe.mapper.class_))
-                by_dialect = self._gets.setdefault(recipe.mapper.class_, weakref.WeakKeyDictionary())
-                by_dialect[reading.attachment.dialect] = KnownGet(
-                    replace(compilation, extracted=None, collected=None), names, recipe
-                )
-        return result
 
     def _run_and_fill(self, reading: Reading, question: Question, found: Lookup) -> Result[Any]:
         reading.attachment.coherence.events.emit("miss", key=question.key)
@@ -341,25 +223,6 @@ class Reader:
             coherence.events.emit("bypass", key=question.key, reason="the result is larger than max_size_bytes")
             return None
         return question.key, payload, found.lease, question.ttl_s
-
-
-def freshness_in(reading: Situation) -> Freshness | Bypass:
-    """Tell what a statement would see now, or say why that is not known."""
-    state, connection = reading.state, reading.connection
-    if state is not None and connection is not None:
-        freshness = reading.attachment.freshness_of(state, connection.connection.dbapi_connection)
-    elif reading.attachment.dialect.name == "sqlite":
-        freshness = Freshness.STATEMENT
-    else:
-        isolation = reading.options.get("isolation_level") or reading.attachment.isolation
-        freshness = freshness_of(str(isolation), reading.attachment.dialect.name, in_transaction=True)
-    on_replica = reading.attachment.met_replica if state is None else state.profile.is_replica
-    if freshness is Freshness.SNAPSHOT and on_replica:
-        return Bypass("a replica's snapshot may be older than the store's clock can tell")
-    if freshness is Freshness.UNKNOWN:
-        tainted = None if state is None else state.tainted
-        return Bypass(tainted or "it is not known what this connection's statements see")
-    return freshness
 
 
 def _declined(orm: ORMExecuteState) -> str | None:

@@ -19,7 +19,9 @@ from querycache import _sqlalchemy
 from querycache.engine import Attachment
 from querycache.gets import NOT_ANSWERED, get, key_of
 from querycache.questions import Bypass
-from querycache.reader import GET_STATEMENT, NOTES, Reader, notes_of
+from querycache.reader import Reader
+from querycache.readings import NOTES, notes_of
+from querycache.results import GET_STATEMENT
 
 _READERS: weakref.WeakKeyDictionary[Dialect, tuple[Reader, Attachment]] = weakref.WeakKeyDictionary()
 
@@ -96,7 +98,7 @@ def _get_from_cache(session: Session, entity: Any, ident: Any) -> Any:
     found = _READERS.get(dialect)
     if found is None:
         return NOT_ANSWERED
-    known = found[0].known_get(entity, dialect)
+    known = found[0].results.known_get(entity, dialect)
     key = None if known is None else key_of(known, ident)
     if known is None or key is None:
         return NOT_ANSWERED

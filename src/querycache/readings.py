@@ -1,0 +1,93 @@
+"""Where would a read of a Session go, and in which transaction?
+
+What is found out once about a read, for whoever answers it. No store is asked here, and no statement is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sqlalchemy.engine import Connection, Dialect, Engine
+from sqlalchemy.orm import ORMExecuteState, Session
+
+from querycache._types import Lookup
+from querycache.coherence.binds import Bind
+from querycache.coherence.snapshots import Freshness, freshness_of
+from querycache.coherence.transactions import ConnectionState, Served
+from querycache.engine import Attachment
+from querycache.questions import Bypass
+
+NOTES: Final = "querycache"
+
+
+@dataclass(slots=True)
+class SessionNotes:
+    """What the cache keeps with one Session, until its transaction ends: what was served before it had a connection.
+
+    ``found``: a miss that was looked up before the statement was built.
+    """
+
+    served: dict[Dialect, Served] = field(default_factory=dict)
+    found: tuple[bytes, Lookup] | None = None
+
+    def take_found(self, key: bytes) -> Lookup | None:
+        """Return, once, what the store already said of a key in this read."""
+        found, self.found = self.found, None
+        return found[1] if found is not None and found[0] == key else None
+
+
+def notes_of(session: Session) -> SessionNotes:
+    """Return what is kept with a Session."""
+    notes: SessionNotes | None = session.info.get(NOTES)
+    if notes is None:
+        notes = session.info[NOTES] = SessionNotes()
+    return notes
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """Where a read of a Session would go, and in which transaction."""
+
+    attachment: Attachment
+    engine: Engine
+    bind: Bind
+    options: Mapping[str, Any]
+    notes: SessionNotes
+    connection: Connection | None
+    state: ConnectionState | None
+
+    def why_not_cached(self, tables: frozenset[str]) -> str | None:
+        """Say what in its transaction so far sends a read of these tables past the cache."""
+        if self.state is not None and self.state.failed:
+            return "a statement failed in this transaction"
+        if self.state is not None and self.state.may_have_changed(tables):
+            return "this transaction may have changed what it reads"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading(Situation):
+    """One read of a Session that may be answered from the cache."""
+
+    orm: ORMExecuteState
+
+
+def freshness_in(reading: Situation) -> Freshness | Bypass:
+    """Tell what a statement would see now, or say why that is not known."""
+    state, connection = reading.state, reading.connection
+    if state is not None and connection is not None:
+        freshness = reading.attachment.freshness_of(state, connection.connection.dbapi_connection)
+    elif reading.attachment.dialect.name == "sqlite":
+        freshness = Freshness.STATEMENT
+    else:
+        isolation = reading.options.get("isolation_level") or reading.attachment.isolation
+        freshness = freshness_of(str(isolation), reading.attachment.dialect.name, in_transaction=True)
+    on_replica = reading.attachment.met_replica if state is None else state.profile.is_replica
+    if freshness is Freshness.SNAPSHOT and on_replica:
+        return Bypass("a replica's snapshot may be older than the store's clock can tell")
+    if freshness is Freshness.UNKNOWN:
+        tainted = None if state is None else state.tainted
+        return Bypass(tainted or "it is not known what this connection's statements see")
+    return freshness

@@ -1,0 +1,89 @@
+"""How do rows become what a Session would have returned?
+
+By the ORM's own loader, which leaves a recipe behind where it only copied columns: then by the recipe. What ``Session.get``
+asks for a class is kept with the recipe. Promises: the same result either way.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from sqlalchemy import select
+from sqlalchemy.engine import CursorResult, Dialect, Result
+from sqlalchemy.orm import Session
+
+from querycache import _loading, _sqlalchemy
+from querycache.readings import Reading
+
+GET_STATEMENT: Final = "_querycache_get"
+"""Names, on a class whose gets are known, the statement by which a Session chooses the bind."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownGet:
+    """What ``Session.get`` asks for a class, once it was asked: the names under which it passes the parts of a key."""
+
+    compilation: _sqlalchemy.Compilation
+    names: tuple[str, ...]
+    recipe: _loading.Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """That a recipe was looked for, and what was found."""
+
+    recipe: _loading.Recipe | None
+
+
+class Results:
+    """Makes the results of one cache, and keeps what was learnt of each compiled statement."""
+
+    def __init__(self) -> None:
+        self._gets: weakref.WeakKeyDictionary[type[Any], weakref.WeakKeyDictionary[Dialect, KnownGet]] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._recipes: weakref.WeakKeyDictionary[Any, _Tried] = weakref.WeakKeyDictionary()
+
+    def known_get(self, model: type[Any], dialect: Dialect) -> KnownGet | None:
+        """Return what ``Session.get`` asks for a class on an engine; None before it was asked and answered once."""
+        by_dialect = self._gets.get(model)
+        return None if by_dialect is None else by_dialect.get(dialect)
+
+    def of(
+        self,
+        reading: Reading,
+        compilation: _sqlalchemy.Compilation,
+        description: Sequence[Any],
+        rows: Sequence[Sequence[Any]],
+    ) -> Result[Any]:
+        """Build what the Session would have returned for these rows."""
+        orm = reading.orm
+
+        def cursor_of(rows: Sequence[Sequence[Any]]) -> CursorResult[Any]:
+            return _sqlalchemy.replay_cursor(compilation, orm.statement, reading.engine, options, description, rows)
+
+        def load_ordinarily(session: Session, rows: Sequence[Sequence[Any]]) -> Result[Any]:
+            return _sqlalchemy.load_result(orm, session, cursor_of(rows), options)
+
+        options = {**reading.options, "prebuffer_rows": True}
+        known = self._recipes.get(compilation.compiled)
+        if known is not None and known.recipe is not None and _loading.follows(known.recipe, orm, description):
+            instances = known.recipe.load(orm.session, rows)
+            if instances is not None:
+                return _loading.result_of(known.recipe, instances, lambda: cursor_of(rows))
+        cursor = cursor_of(rows)
+        result = _sqlalchemy.load_result(orm, orm.session, cursor, options)
+        if known is None and rows and orm._compile_state_cls is not None:
+            recipe = _loading.recipe_of(orm, cursor, description, rows[0], load_ordinarily)
+            self._recipes[compilation.compiled] = _Tried(recipe)
+            names = None if recipe is None else _loading.names_of_get(orm.statement, recipe.mapper)
+            if recipe is not None and names is not None:
+                setattr(recipe.mapper.class_, GET_STATEMENT, select(recipe.mapper.class_))
+                by_dialect = self._gets.setdefault(recipe.mapper.class_, weakref.WeakKeyDictionary())
+                by_dialect[reading.attachment.dialect] = KnownGet(
+                    replace(compilation, extracted=None, collected=None), names, recipe
+                )
+        return result
