@@ -78,7 +78,7 @@ _ordinary_get: Final = Session.get
 
 @wraps(_ordinary_get)
 def _get(self: Session, entity: Any, ident: Any, **options: Any) -> Any:
-    if not options:
+    if not any(options.values()) and options.get("identity_token") is None:
         found = _get_from_cache(self, entity, ident)
         if found is not NOT_ANSWERED:
             return found

@@ -167,6 +167,7 @@ PLAIN: dict[str, Callable[[Session], Any]] = {
     "legacy query": lambda session: session.query(Book).filter(Book.id < 3).order_by(Book.id).all(),
     "frozen": lambda session: session.execute(select(Book).where(Book.id < 3)).freeze()().scalars().all(),
     "get": lambda session: session.get(Book, 2),
+    "get with nothing asked for": lambda session: session.get(Book, 2, options=(), with_for_update=None),
     "get by keyword": lambda session: session.get(Book, {"id": 2}),
     "get by two parts": lambda session: session.get(Leaf, (2, 1)),
     "get of nothing": lambda session: session.get(Book, 99),
