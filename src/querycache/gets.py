@@ -41,11 +41,7 @@ def get(
 ) -> Any:
     """Return the instance of a primary key, None where there is no such row, or ``NOT_ANSWERED``."""
     recipe = known.recipe
-    if (
-        _loading.holds(session, recipe.mapper, key)
-        or not session.is_active
-        or not _loading.may_get(session, recipe.mapper)
-    ):
+    if _loading.holds(session, recipe.mapper, key) or not session.is_active:
         return NOT_ANSWERED
     _sqlalchemy.autoflush(session)
     situation = reader.situation_of(session, attachment, target, getattr(session, "execution_options", {}))

@@ -12,10 +12,9 @@ from typing import Any, Final
 
 from sqlalchemy import TextClause, event
 from sqlalchemy.engine import Connection, Dialect, Engine, Result
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
 
-from querycache import _sqlalchemy
+from querycache import _loading, _sqlalchemy
 from querycache.engine import Attachment
 from querycache.gets import NOT_ANSWERED, get, key_of
 from querycache.questions import Bypass
@@ -52,7 +51,7 @@ def _do_orm_execute(orm: ORMExecuteState) -> Result[Any] | None:
         return None
     try:
         bind = orm.session.get_bind(**orm.bind_arguments)
-    except SQLAlchemyError:
+    except Exception:  # the application's code, perhaps; a sharded session has no bind before its own listener ran
         return None
     found = _READERS.get(bind.engine.dialect)
     if found is None:
@@ -88,11 +87,12 @@ def _get(self: Session, entity: Any, ident: Any, **options: Any) -> Any:
 def _get_from_cache(session: Session, entity: Any, ident: Any) -> Any:
     """Return the instance of a primary key, None where there is no such row, or ``NOT_ANSWERED``."""
     statement = entity.__dict__.get(GET_STATEMENT) if isinstance(entity, type) else None
-    if statement is None:
+    # Before the bind is asked for: a session of another make (sharded, say) may need to know more for that.
+    if statement is None or not _loading.may_get(session, entity.__mapper__):
         return NOT_ANSWERED
     try:
         target = session.get_bind(entity.__mapper__, clause=statement)
-    except SQLAlchemyError:
+    except Exception:  # the ordinary way asks again, and lets it raise
         return NOT_ANSWERED
     dialect = target.engine.dialect
     found = _READERS.get(dialect)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import JSON, String, TypeDecorator, create_engine, event, func, inspect, select, update
 from sqlalchemy.engine import Result
+from sqlalchemy.ext.horizontal_shard import ShardedSession
 from sqlalchemy.ext.mutable import MutableDict
 from sqlalchemy.orm import (
     DeclarativeBase,
@@ -344,6 +346,51 @@ def test_another_listener_of_reads_is_asked_about_a_get(library: Library) -> Non
         assert session.get(Book, 2) is None
     with Session(library.cached) as session:
         assert session.get(Book, 2) is not None
+
+
+def test_a_get_of_a_sharded_session_finds_its_row_on_its_shard(library: Library, tmp_path: Path) -> None:
+    other = create_engine(f"sqlite:///{tmp_path}/shard.sqlite")
+    Base.metadata.create_all(other)
+    with Session(other) as session:
+        session.add_all([Shelf(id=1, label="other"), Book(id=2, title="elsewhere", notes={}, shelf_id=1)])
+        session.commit()
+    library.cache.attach(other)
+    for engine in (library.cached, other):
+        for _ in range(3):
+            with Session(engine) as session:
+                session.get(Book, 2)
+
+    def there(*arguments: Any, **options: Any) -> list[str]:
+        return ["there"]
+
+    def for_flushes(*arguments: Any, **options: Any) -> str:
+        raise TypeError("of statements it knows nothing")
+
+    def sharded() -> ShardedSession:
+        return ShardedSession(
+            shards={"here": library.cached, "there": other},
+            shard_chooser=for_flushes,
+            identity_chooser=there,
+            execute_chooser=there,
+        )
+
+    with sharded() as session:
+        assert session.get_one(Book, 2).title == "elsewhere"
+    with sharded() as session:
+        assert session.get_one(Book, 2, identity_token="here").title == "t2"
+    with sharded() as session:
+        assert session.scalars(select(Book.title)).all() == ["elsewhere"]
+    other.dispose()
+
+
+def test_an_error_of_the_applications_get_bind_is_the_ordinary_one(library: Library) -> None:
+    class Refusing(Session):
+        def get_bind(self, *arguments: Any, **options: Any) -> Any:
+            raise LookupError("no such tenant")
+
+    library.check(PLAIN["get"])
+    with Refusing() as session, pytest.raises(LookupError, match="no such tenant"):
+        session.get(Book, 2)
 
 
 def test_a_session_class_with_an_execute_of_its_own_is_asked_about_a_get(library: Library) -> None:
