@@ -107,7 +107,8 @@ def collect(reader: Reader, reading: Reading, wanted: RowsByKey) -> Result[Any] 
 class _Collection:
     """The rows of one call, as they are put together: by position in ``wanted.keys``.
 
-    ``one`` is any row's question; ``others`` stands for the values in the statement that are no keys.
+    ``one`` is any row's question; ``others`` stands for the values in the statement that are no keys. ``before``: the
+    stamps of all that the rows of a list hold, before the first of them was looked up.
     """
 
     reader: Reader
@@ -121,6 +122,7 @@ class _Collection:
     questions: list[Question] = field(default_factory=list)
     found: list[Lookup] = field(default_factory=list)
     rows: dict[int, Sequence[Row]] = field(default_factory=dict)
+    before: tuple[TagSet, Lease] | None = None
     description: Sequence[Sequence[Any]] | None = None
     may_not_keep: bool = False
 
@@ -132,6 +134,7 @@ class _Collection:
         found = self._ask([(together.key, together.tags)])
         if found is None:
             return Bypass(NO_ANSWER)
+        self.before = (together.tags, found[0].lease)
         if self._list_part_of(found[0].lease) != self._seen.lease:
             return Bypass(_TORN)
         entry = self.reader.take(self.reading, together, found[0], self.freshness)
@@ -151,20 +154,25 @@ class _Collection:
     # -- the list as a whole -----------------------------------------------------------------------------------------
 
     def _question_of_list(self) -> Question | None:
-        """Return under what the rows of a list are kept together; None where the list does not depend on all they read."""
+        """Return under what the rows of a list are kept together; None where the list does not depend on all they read.
+
+        That is more than the list depends on where its keys follow from some columns: the rows hold all of them.
+        """
         seen = self.wanted.seen
         if seen is None or seen.question is None or not self.one.tables <= seen.question.tables:
             return None
         listed = seen.question
         key = hashlib.blake2b(b"rows" + listed.key + self.form.plan.shape.digest + self.others, digest_size=16).digest()
         any_row = naming.named_tag(self.reading.bind.id, self.wanted.region, self.wanted.any_name)
-        return listed._replace(key=key, tags=TagSet((*listed.tags.tags, any_row), listed.tags.guards))
+        own = dict.fromkeys(listed.tags.tags)
+        rows = [tag for tag in dict.fromkeys(map(naming.rows_of, own)) if tag not in own]
+        return listed._replace(key=key, tags=TagSet((*own, *rows, any_row), listed.tags.guards))
 
     def _list_part_of(self, lease: Lease) -> Lease:
         """Return the stamps of the list's own tags."""
         assert self._seen.question is not None
-        own = len(self._seen.question.tags.tags)
-        return (*lease[:own], *lease[own + 1 :])
+        own, guards = len(self._seen.question.tags.tags), len(self._seen.question.tags.guards)
+        return (*lease[:own], *lease[len(lease) - guards :])
 
     def _keep_together(self, together: Question, found: Lookup) -> None:
         rows = [row for position in range(len(self.questions)) for row in self.rows[position]]
@@ -292,6 +300,8 @@ class _Collection:
             return _TORN
         assert self._seen.question is not None
         before = [(self._seen.question.tags, self._seen.lease)]
+        if self.before is not None:
+            before.append(self.before)
         if not self.one.tables <= self._seen.question.tables:
             # What the rows read beside the list may have changed between them.
             before += [(question.tags, found.lease) for question, found in zip(self.questions, self.found, strict=True)]

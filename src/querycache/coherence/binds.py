@@ -117,8 +117,9 @@ class TableFacts:
         return self.change_tags(RowChange(self.table, "delete", None if key is None else tuple(key)), None)
 
     def _told(self, row: RowChange) -> list[bytes]:
-        """Return the columns that an update sets, as suffixes of tags; for a row that comes or goes, its membership."""
-        if row.how != "update" or not row.new or len(row.new) > MAX_COLUMN_TAGS:
+        """Return the columns that an update sets, as suffixes of tags; membership for a row that comes, goes or is renamed."""
+        is_same = row.how == "update" and row.new and not any(key in row.new for key in self.key_columns)
+        if not is_same or len(row.new) > MAX_COLUMN_TAGS:
             return [naming.MEMBERS_SUFFIX]
         columns = self.table.columns
         return [naming.column_suffix_of(columns[key].name) for key in row.new]

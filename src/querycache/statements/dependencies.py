@@ -87,7 +87,7 @@ def dependencies_of(
         guards[naming.table_tag(bind, table.name), fingerprint] = None
         narrowed = _narrowed_element(element, bind, table_read, dialect)
         rows = naming.rows_tag(bind, table.name)
-        any_row.setdefault(table.name, {}).update((rows + suffix, None) for suffix in _suffixes(element, table, ()))
+        any_row.setdefault(table.name, {}).update((rows + suffix, None) for suffix in _suffixes(element, table, dialect, ()))
         known = by_name.setdefault(table.name, [])
         if narrowed is None:
             by_name[table.name] = None
@@ -119,17 +119,20 @@ def narrowing_columns_of(
     return ()
 
 
-def _suffixes(element: ElementRead, table: TableRead, narrowing: Sequence[Column[Any]]) -> tuple[bytes, ...]:
+def _suffixes(
+    element: ElementRead, table: TableRead, dialect: Dialect, narrowing: Sequence[Column[Any]]
+) -> tuple[bytes, ...]:
     """Return what makes tags of rows those of what an element uses of them; nothing is added where that is all.
 
-    The columns that narrow it are the same in all of its rows: to change them is to move the row.
+    To change a column that narrows it is to move the row among others, and so it is taken of the primary key.
     """
     if element.columns is None or not table.untold.isdisjoint(element.columns):
         return (b"",)
-    others = element.columns - {column.name for column in narrowing}
+    moving = (*narrowing, *naming.key_columns_of(element.table, dialect))
+    others = element.columns - {column.name for column in moving}
     if len(others) > MAX_COLUMNS:
         return (b"",)
-    return (naming.MEMBERS_SUFFIX, *sorted(map(naming.column_suffix_of, others)))
+    return (naming.MEMBERS_SUFFIX, *sorted(set(map(naming.column_suffix_of, others))))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -177,7 +180,7 @@ def _narrowed_element(
         if canonical_of is None:
             return None
         parts.append((canonical_of, narrowing.columns[column.name]))
-    suffixes = _suffixes(element, table, columns)
+    suffixes = _suffixes(element, table, dialect, columns)
     if narrowing.by_primary_key:
         return _NarrowedElement(tuple(parts), naming.key_tag_maker(bind, table.name), None, suffixes)
     names = [column.name for column in columns]

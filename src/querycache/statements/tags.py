@@ -217,6 +217,13 @@ def column_tag(rows: Tag, column_name: str) -> Tag:
     return rows + column_suffix_of(column_name)
 
 
+def rows_of(tag: Tag) -> Tag:
+    """Return the tag of rows of which another names the membership or a column; a tag of another kind as it is."""
+    start = max(tag.find(b"*"), tag.find(b"="))
+    ends = [end for end in (tag.find(b"#", start), tag.find(b".", start)) if end >= 0]
+    return tag[: min(ends)] if start >= 0 and ends else tag
+
+
 @lru_cache(maxsize=4096)
 def column_suffix_of(column_name: str) -> bytes:
     """Return what ``column_tag`` adds; one for names that differ in case, as a database may not tell them apart."""
