@@ -19,7 +19,7 @@ from sqlalchemy.engine import Dialect
 from querycache._types import Guard, Tag, TagSet
 from querycache.statements import tags as naming
 from querycache.statements.elements import names_the_clock
-from querycache.statements.narrowing import IS_NULL, Constant, Operand
+from querycache.statements.narrowing import IS_NULL, Constant, Operand, Part
 from querycache.statements.reads import ElementRead, SelectReads
 
 VALUES_LIMIT: Final = 100
@@ -87,7 +87,9 @@ def dependencies_of(
         guards[naming.table_tag(bind, table.name), fingerprint] = None
         narrowed = _narrowed_element(element, bind, table_read, dialect)
         rows = naming.rows_tag(bind, table.name)
-        any_row.setdefault(table.name, {}).update((rows + suffix, None) for suffix in _suffixes(element, table, dialect, ()))
+        any_row.setdefault(table.name, {}).update(
+            (rows + suffix, None) for suffix in _suffixes(element, table, dialect, ())
+        )
         known = by_name.setdefault(table.name, [])
         if narrowed is None:
             by_name[table.name] = None
@@ -150,20 +152,35 @@ class _NarrowedElement:
 
     def tags(self, values: Values, limit: int) -> list[Tag] | None:
         """Return the tags of one call; None where any row is meant."""
-        known = []
-        for canonical_of, operands in self.columns:
-            canonicals = _canonicals_of(canonical_of, operands, values, limit)
-            if canonicals is None:
+        # Of each group of columns whose values belong together: their values, row by row.
+        groups: list[list[tuple[str, ...]]] = []
+        for group in self._groups():
+            rows = _canonical_rows_of([self.columns[place] for place in group], values, limit)
+            if rows is None:
                 return None
-            known.append(canonicals)
-        if prod(map(len, known)) > limit:
+            groups.append(rows)
+        if prod(map(len, groups)) > limit:
             return None
-        return self._with_unknown([self.tag_of(canonicals) for canonicals in product(*known)])
+        places = [place for group in self._groups() for place in group]
+        order = sorted(range(len(places)), key=places.__getitem__)
+        tags = []
+        for rows_of_groups in product(*groups):
+            given = [canonical for row in rows_of_groups for canonical in row]
+            tags.append(self.tag_of([given[index] for index in order]))
+        return self._with_unknown(tags)
 
     def _with_unknown(self, rows: list[Tag]) -> list[Tag]:
         if len(rows) * len(self.suffixes) <= MAX_NARROW_TAGS:
             rows = [tag + suffix for tag in rows for suffix in self.suffixes]
         return rows if self.unknown is None else [self.unknown, *rows]
+
+    def _groups(self) -> list[list[int]]:
+        """Return the places of the columns, those together that are narrowed by parts of the same rows."""
+        groups: dict[Any, list[int]] = {}
+        for place, (_, operands) in enumerate(self.columns):
+            rows = tuple(operand.rows if isinstance(operand, Part) else None for operand in operands)
+            groups.setdefault(rows if rows and all(rows) else place, []).append(place)
+        return list(groups.values())
 
 
 def _narrowed_element(
@@ -199,32 +216,42 @@ def _tags_of_elements(elements: Sequence[_NarrowedElement], values: Values, limi
     return list(found)
 
 
-def _canonicals_of(
-    canonical_of: naming.Canonical, operands: Sequence[Operand], values: Values, limit: int
-) -> list[str] | None:
-    found: dict[str, None] = {}
-    for operand in operands:
-        if operand is IS_NULL:
-            found[naming.NULL_CANONICAL] = None
-            continue
-        given = _values_of_operand(operand, values)
-        if given is None or len(given) > limit:
+def _canonical_rows_of(
+    columns: Sequence[tuple[naming.Canonical, tuple[Operand, ...]]], values: Values, limit: int
+) -> list[tuple[str, ...]] | None:
+    """Return the canonical values of some columns that belong together, row by row; None where any row is meant."""
+    found: dict[tuple[str, ...], None] = {}
+    for operands in zip(*(operands for _, operands in columns), strict=True):
+        given = [_values_of_operand(operand, values) for operand in operands]
+        if any(each is None or len(each) > limit for each in given):
             return None
-        for value in given:
+        for row in zip(*(each for each in given if each is not None), strict=True):
             # ``= NULL`` and NULL in a list match no row.
-            if value is None:
+            if any(value is None for value in row):
                 continue
-            canonical = canonical_of(value)
-            if canonical is None:
+            canonicals = [
+                naming.NULL_CANONICAL if value is IS_NULL else canonical_of(value)
+                for value, (canonical_of, _) in zip(row, columns, strict=True)
+            ]
+            known = tuple(canonical for canonical in canonicals if canonical is not None)
+            if len(known) < len(canonicals):
                 return None
-            found[canonical] = None
+            found[known] = None
     return list(found)
 
 
-def _values_of_operand(operand: Operand, values: Values) -> Sequence[object] | None:
+def _values_of_operand(operand: Operand | None, values: Values) -> Sequence[object] | None:
+    if isinstance(operand, Part):
+        rows = operand.rows.values
+        if isinstance(rows, BindParameter):
+            given = _values_of(rows, values)
+            return None if given is None else [row[operand.position] for row in given]  # type: ignore[index]
+        return _values_of_operand(rows[operand.position], values)
     if isinstance(operand, Constant):
         return (operand.value,)
-    return _values_of(operand, values) if isinstance(operand, BindParameter) else None
+    if isinstance(operand, BindParameter):
+        return _values_of(operand, values)
+    return None if operand is None else (operand,)
 
 
 def _values_of(bind: BindParameter[Any], values: Values) -> Sequence[object] | None:

@@ -58,13 +58,7 @@ def shape_of(compiled: SQLCompiler, dialect: Dialect) -> Shape:
     rendered = rendered_by(compiled)
     if rendered is None:
         return _refused("it was compiled before the cache was attached")
-    answer = reads_of(
-        core_statement_of(compiled),
-        dialect,
-        rendered.selects,
-        originals=rendered.originals,
-        rendered_columns=rendered.columns,
-    )
+    answer = reads_of(core_statement_of(compiled), dialect, rendered)
     if isinstance(answer, NotCacheable):
         return _refused(answer.reason)
     missed = _missed_tables(rendered, answer)
