@@ -7,7 +7,8 @@ once, unless a test is about isolation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
@@ -18,6 +19,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, rela
 from querycache import Event, QueryCache
 
 Read = Callable[[Session], Any]
+
+_TABLE = re.compile(r"\bs[a-z]_[a-z_]+")
 
 
 class Shop(DeclarativeBase):
@@ -192,6 +195,73 @@ class World:
         self.cache.subscribe(seen.append)
         return seen
 
+    def look(self, read: Read) -> tuple[Any, bool]:
+        """Read through the cache; return what was said, and whether the database was spared."""
+        self.sent.clear()
+        return self.read(read), not self.sent
+
+    def truth_and_tables(self, read: Read) -> tuple[Any, frozenset[str]]:
+        """Read as ``truth`` does; return the names of the scenario's tables in the SQL that was sent, too."""
+        seen: list[str] = []
+        event.listen(self.outside, "before_cursor_execute", hear := lambda *told: seen.append(told[2]))
+        truth = self.truth(read)
+        event.remove(self.outside, "before_cursor_execute", hear)
+        return truth, frozenset(_TABLE.findall(" ".join(seen)))
+
+
+class Matrix:
+    """Many reads of one world: all are looked at after each change, and none may be anything but true.
+
+    What reads no table that was written must still be a hit. ``uncached``: names of reads of which a part always asks.
+    """
+
+    def __init__(self, world: World, reads: Mapping[str, Read], uncached: Collection[str] = ()) -> None:
+        self._world = world
+        self._reads = reads
+        self._uncached = frozenset(uncached)
+        self._said: dict[str, Any] = {}
+        self._tables: dict[str, frozenset[str]] = {}
+        for name, read in reads.items():
+            self._said[name], self._tables[name] = world.truth_and_tables(read)
+            world.read(read)
+        found = [self._look_at_stored(name) for name in reads]
+        assert not any(found), [problem for problem in found if problem]
+
+    def reading(self, *tables: str) -> set[str]:
+        """Return the names of the reads of which one of these tables is a part."""
+        return {name for name, read in self._tables.items() if not read.isdisjoint(tables)}
+
+    def changed_by(self, written: Collection[str], kept: Collection[str] = ()) -> set[str]:
+        """Check everything after ``written`` tables were changed; return the names of the reads that say something new.
+
+        ``kept``: names of reads that are hits although they read such a table.
+        """
+        before = dict(self._said)
+        found = [
+            self._look_again(name, is_read=not self._tables[name].isdisjoint(written), is_kept=name in kept)
+            for name in self._reads
+        ]
+        assert not any(found), [problem for problem in found if problem]
+        return {name for name, said in self._said.items() if said != before[name]}
+
+    def _look_at_stored(self, name: str) -> str:
+        said, is_hit = self._world.look(self._reads[name])
+        if said != self._said[name]:
+            return f"{name} is not what the database says: {said} for {self._said[name]}"
+        return (
+            "" if is_hit or name in self._uncached else f"{name} is not cached: {self._world.cache.stats()['reasons']}"
+        )
+
+    def _look_again(self, name: str, *, is_read: bool, is_kept: bool) -> str:
+        said, is_hit = self._world.look(self._reads[name])
+        if is_read:
+            self._said[name] = self._world.truth(self._reads[name])
+        if said != self._said[name]:
+            return f"{name} is stale: {said} for {self._said[name]}"
+        if is_kept or not is_read:
+            return "" if is_hit or name in self._uncached else f"{name} was dropped needlessly"
+        return "" if is_hit else self._look_at_stored(name)
+
 
 @contextmanager
 def once(cache: QueryCache, kind: str, act: Callable[[], object]) -> Iterator[list[Event]]:
@@ -255,11 +325,31 @@ def count_of(entity: type[Any]) -> Read:
     return rows(select(func.count()).select_from(entity))
 
 
+def refill(world: World, base: type[DeclarativeBase], stock: Callable[[Session], None]) -> None:
+    """Give a database that tests share the rows that it had at first, and forget what is cached of it."""
+    checks = {
+        "sqlite": ("PRAGMA foreign_keys = OFF", "PRAGMA foreign_keys = ON"),
+        "postgresql": ("SET session_replication_role = replica", "SET session_replication_role = origin"),
+        "mariadb": ("SET foreign_key_checks = 0", "SET foreign_key_checks = 1"),
+    }[world.dialect]
+    with world.outside.connect() as connection:
+        connection.exec_driver_sql(checks[0])
+        for table in base.metadata.sorted_tables:
+            connection.execute(table.delete())
+        connection.exec_driver_sql(checks[1])
+    with Session(world.outside) as session:
+        stock(session)
+        session.commit()
+    world.cache.invalidate_all()
+
+
 def tables_of(*models: type[Any]) -> tuple[MetaData, list[Table]]:
     """Return models' metadata and tables, association tables included."""
     found: dict[Table, None] = {}
     for model in models:
         for mapper in inspect(model).self_and_descendants:
             found.update(dict.fromkeys(mapper.tables))
-            found.update(dict.fromkeys(one.secondary for one in mapper.relationships if one.secondary is not None))
+            found.update(
+                dict.fromkeys(one.secondary for one in mapper.relationships if isinstance(one.secondary, Table))
+            )
     return models[0].metadata, list(found)
