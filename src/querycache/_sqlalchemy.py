@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import Executable
+from sqlalchemy import Executable, TextClause, TextualSelect
 from sqlalchemy.engine import Connection, CursorResult, Dialect, Engine, ExecutionContext, Result
 from sqlalchemy.engine.cursor import (
     _DEFAULT_FETCH,
@@ -21,6 +21,7 @@ from sqlalchemy.engine.cursor import (
 )
 from sqlalchemy.engine.util import TransactionalContext
 from sqlalchemy.orm import ORMExecuteState, Session
+from sqlalchemy.orm.context import QueryContext
 from sqlalchemy.pool import Pool
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import BindParameter
@@ -236,12 +237,26 @@ def reads_at_autoflush(state: ORMExecuteState) -> bool:
     """Tell whether the session would flush before this statement."""
     if state._compile_state_cls is None:
         return True
-    return bool(getattr(state.load_options, "_autoflush", True))
+    return bool(getattr(load_options_of(state), "_autoflush", True))
+
+
+def load_options_of(state: ORMExecuteState) -> Any:
+    """Return ``ORMExecuteState.load_options``, which refuses entities that are loaded from a text."""
+    return state.execution_options.get("_sa_orm_load_options", QueryContext.default_load_options)
+
+
+def written_select_of(statement: Any) -> Any | None:
+    """Return the text that a statement is, bare, with columns, or as that of entities; None for any other."""
+    if getattr(statement, "is_from_statement", False):
+        statement = statement.element
+    if isinstance(statement, TextualSelect):
+        statement = statement.element
+    return statement if isinstance(statement, TextClause) else None
 
 
 def populates_existing(state: ORMExecuteState) -> bool:
     """Tell whether the statement refreshes what the session already holds."""
-    options = state.load_options
+    options = load_options_of(state)
     return bool(getattr(options, "_populate_existing", False) or getattr(options, "_refresh_state", None) is not None)
 
 

@@ -6,7 +6,7 @@ understood is widened, to the whole table, or refused with a reason. Never looks
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -19,6 +19,7 @@ from querycache._sqlalchemy import plain_table
 from querycache.statements import tags as naming
 from querycache.statements.elements import Refused, inventory_of
 from querycache.statements.narrowing import Narrowed, Through, narrowings_of
+from querycache.statements.rawsql import TableName as WrittenName
 
 Rendered: TypeAlias = tuple[Select[Any], Sequence[Any]]
 """A SELECT as it was rendered, and its FROM elements."""
@@ -56,22 +57,28 @@ class SelectReads:
     """What a SELECT reads, whatever its parameters.
 
     ``clock_binds`` are those whose value may be a text that the database reads the present time out of (see
-    ``reads_the_clock``).
+    ``reads_the_clock``). ``named``: what a text reads, by the names in it; of a text it is not known yet whether its
+    ``functions`` are built in, nor whether one of its ``attributes``, what stands behind a dot, is one.
     """
 
     elements: tuple[ElementRead, ...]
     functions: frozenset[str]
     clock_binds: tuple[BindParameter[Any], ...] = ()
+    named: frozenset[WrittenName] = frozenset()
+    attributes: frozenset[str] = frozenset()
 
 
 def reads_of(
-    statement: Any, dialect: Dialect, rendered: Iterable[Rendered] | None = None
+    statement: Any,
+    dialect: Dialect,
+    rendered: Iterable[Rendered] | None = None,
+    declared_functions: Callable[[str], bool] = lambda name: False,
 ) -> SelectReads | NotCacheable:
     """Tell what a Core SELECT reads: a Core construct, or what the ORM made of its own.
 
     ``rendered`` are the SELECTs that the compiler rendered, as the ORM made them, each with the FROM elements that
     remained after correlation. Without them a nested SELECT of mapped classes is not cacheable: what the mappings add
-    to it does not show in it.
+    to it does not show in it. ``declared_functions`` tells by their names those that a user vouches for.
     """
     if not isinstance(statement, Select | CompoundSelect):
         return NotCacheable(f"{type(statement).__name__} is not a SELECT")
@@ -79,7 +86,10 @@ def reads_of(
     known = sorted(rendered or (), key=lambda item: item[0] is not statement)
     try:
         inventory = inventory_of(
-            [statement, *(select for select, _ in known)], dialect, orm_selects_are_given=rendered is not None
+            [statement, *(select for select, _ in known)],
+            dialect,
+            orm_selects_are_given=rendered is not None,
+            declared_functions=declared_functions,
         )
         blocks = [narrowings_of(select, froms, dialect) for select, froms in _with_froms(inventory.selects, known)]
     except Refused as refusal:
