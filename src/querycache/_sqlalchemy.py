@@ -138,13 +138,22 @@ class _NoConnection:
         return None
 
 
+class _NoCursor:
+    """Stands where a replayed result would hold the driver's cursor, and says what that said."""
+
+    lastrowid = None
+
+    def __init__(self, rowcount: int) -> None:
+        self.rowcount = rowcount
+
+
 def replay_cursor(
     compilation: Compilation,
     statement: Executable,
     engine: Engine,
     options: Mapping[str, Any],
     description: Description,
-    rows: Iterable[Sequence[Any]],
+    rows: Sequence[Sequence[Any]],
 ) -> CursorResult[Any]:
     """Build the result that ``Connection.execute`` would have returned, from rows as the driver gave them."""
     compiled = compilation.compiled
@@ -168,7 +177,8 @@ def replay_cursor(
         isupdate=False,
         isdelete=False,
         is_text=False,
-        cursor=None,
+        # SQLite's driver does not count the rows of a SELECT, the others do.
+        cursor=_NoCursor(-1 if engine.dialect.name == "sqlite" else len(rows)),
         executemany=False,
     )
     buffered = FullyBufferedCursorFetchStrategy(None, alternate_description=description, initial_buffer=rows)

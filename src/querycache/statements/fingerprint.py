@@ -99,7 +99,7 @@ def declared_shape_of(compiled: SQLCompiler, dialect: Dialect) -> Shape:
         why_not = why_not_declared(written.text, dialect.name)
     else:
         parts = [part for root in (statement, *(cte.element for cte in compiled.ctes or ())) for part in iterate(root)]
-        acts = any(isinstance(part, UpdateBase) or getattr(part, "_for_update_arg", None) for part in parts)
+        acts = any(isinstance(part, UpdateBase) or getattr(part, "_for_update_arg", None) is not None for part in parts)
         why_not = "it changes or locks rows, whatever it is declared to read" if acts else None
     if why_not is not None:
         return _refused(why_not)
