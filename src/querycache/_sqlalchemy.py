@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import Executable
+from sqlalchemy import Executable, TextClause, TextualSelect
 from sqlalchemy.engine import Connection, CursorResult, Dialect, Engine, ExecutionContext, Result
 from sqlalchemy.engine.cursor import (
     _DEFAULT_FETCH,
@@ -22,6 +22,7 @@ from sqlalchemy.engine.cursor import (
 )
 from sqlalchemy.engine.util import TransactionalContext
 from sqlalchemy.orm import ORMExecuteState, Session
+from sqlalchemy.orm.context import QueryContext
 from sqlalchemy.pool import Pool
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import BindParameter
@@ -223,13 +224,22 @@ class _NoConnection:
         return None
 
 
+class _NoCursor:
+    """Stands where a replayed result would hold the driver's cursor, and says what that said."""
+
+    lastrowid = None
+
+    def __init__(self, rowcount: int) -> None:
+        self.rowcount = rowcount
+
+
 def replay_cursor(
     compilation: Compilation,
     statement: Executable,
     engine: Engine,
     options: Mapping[str, Any],
     description: Description,
-    rows: Iterable[Sequence[Any]],
+    rows: Sequence[Sequence[Any]],
 ) -> CursorResult[Any]:
     """Build the result that ``Connection.execute`` would have returned, from rows as the driver gave them."""
     compiled = compilation.compiled
@@ -253,7 +263,8 @@ def replay_cursor(
         isupdate=False,
         isdelete=False,
         is_text=False,
-        cursor=None,
+        # SQLite's driver does not count the rows of a SELECT, the others do.
+        cursor=_NoCursor(-1 if engine.dialect.name == "sqlite" else len(rows)),
         executemany=False,
     )
     buffered = FullyBufferedCursorFetchStrategy(None, alternate_description=description, initial_buffer=rows)
@@ -322,12 +333,26 @@ def reads_at_autoflush(state: ORMExecuteState) -> bool:
     """Tell whether the session would flush before this statement."""
     if state._compile_state_cls is None:
         return True
-    return bool(getattr(state.load_options, "_autoflush", True))
+    return bool(getattr(load_options_of(state), "_autoflush", True))
+
+
+def load_options_of(state: ORMExecuteState) -> Any:
+    """Return ``ORMExecuteState.load_options``, which refuses entities that are loaded from a text."""
+    return state.execution_options.get("_sa_orm_load_options", QueryContext.default_load_options)
+
+
+def written_select_of(statement: Any) -> Any | None:
+    """Return the text that a statement is, bare, with columns, or as that of entities; None for any other."""
+    if getattr(statement, "is_from_statement", False):
+        statement = statement.element
+    if isinstance(statement, TextualSelect):
+        statement = statement.element
+    return statement if isinstance(statement, TextClause) else None
 
 
 def populates_existing(state: ORMExecuteState) -> bool:
     """Tell whether the statement refreshes what the session already holds."""
-    options = state.load_options
+    options = load_options_of(state)
     return bool(getattr(options, "_populate_existing", False) or getattr(options, "_refresh_state", None) is not None)
 
 

@@ -22,6 +22,7 @@ from sqlalchemy.orm.exc import UnmappedClassError
 from querycache import _sqlalchemy
 from querycache._types import DEFAULT_TTL_S, Tag
 from querycache.coherence.binds import Bind, Binds, TagColumns
+from querycache.coherence.declared import Functions, Views, declared_of
 from querycache.coherence.promises import promise_of, promise_of_names
 from querycache.coherence.protocol import Coherence, OnMarkFailure
 from querycache.engine import Attachment, OnSnapshotMoved
@@ -78,6 +79,9 @@ class QueryCache:
     fits is taken.
     ``old_images``: ask the database for a row's old values before it is changed (one locked read by primary key); without,
     every read narrowed by something else than the primary key is dropped when any row of its table changes.
+    ``views``: by name, the tables that decide what a view shows, where the catalog does not tell or the view is a
+    materialized one. ``functions``: names of SQL functions that give the same for the same and write nothing, or by name the
+    tables that each reads. Both are promises: names as in SQL, tables also as mapped classes.
     ``on_mark_failure``: "raise" aborts a commit that the store cannot be told of, "continue" lets it go on; None: as the
     store advises. ``on_snapshot_moved``: "raise", "continue", or None: raise where the isolation level was chosen.
 
@@ -95,6 +99,8 @@ class QueryCache:
         old_images: bool = True,
         on_mark_failure: OnMarkFailure | None = None,
         on_snapshot_moved: OnSnapshotMoved | None = None,
+        views: Views | None = None,
+        functions: Functions | None = None,
     ) -> None:
         self.regions: dict[str, Region] = {DEFAULT_REGION: Region(store, ttl), **(regions or {})}
         self.models: dict[type[Any], Policy] = _policies_of(models, ttl)
@@ -103,11 +109,13 @@ class QueryCache:
         self._on_snapshot_moved = on_snapshot_moved
         stores, positions = _open_stores(self.regions)
         self._coherence = Coherence(stores, self.events, on_mark_failure=on_mark_failure)
-        self._binds = Binds(_checked(tag_columns or {}))
+        declared = declared_of(views, functions)
+        self._binds = Binds(_checked(tag_columns or {}), declared)
         self._reader = Reader(
             Questions(
                 Policies(self.cacheable_models),
                 {name: (positions[name], region.ttl) for name, region in self.regions.items()},
+                declared,
             )
         )
         self._attachments: list[Attachment] = []

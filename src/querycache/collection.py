@@ -26,8 +26,8 @@ from querycache.coherence.snapshots import Freshness
 from querycache.engine import CAPTURE, Capture
 from querycache.keyed import Key, parameters_of
 from querycache.options import CacheRequest
-from querycache.questions import Bypass, Form, Question
-from querycache.reader import NO_ANSWER, OTHER_CATALOG, Reader
+from querycache.questions import OTHER_CATALOG, Bypass, Form, Question
+from querycache.reader import NO_ANSWER, Reader
 from querycache.readings import Reading, freshness_in
 from querycache.rows.codec import encode_values
 from querycache.statements import tags as naming

@@ -22,6 +22,7 @@ from querycache import _sqlalchemy
 from querycache._types import Stamp
 from querycache.capture import inserts_unknown_keys, note_changes, note_inserted_keys
 from querycache.coherence.binds import Bind, Binds
+from querycache.coherence.declared import READS, WRITES, declared_in, unknown_tables
 from querycache.coherence.journal import Mark
 from querycache.coherence.moved import Pin, SnapshotMovedError, has_moved, pin_of
 from querycache.coherence.protocol import Coherence
@@ -32,8 +33,9 @@ from querycache.connections import Connections
 from querycache.databases import in_transaction_of
 from querycache.databases.driver import row_of
 from querycache.driver_calls import DriverCalls
+from querycache.errors import ConfigurationError
 from querycache.images import INTERNAL
-from querycache.statements.writes import Effect, effect_of_compiled, effect_of_textual
+from querycache.statements.writes import Effect, declared_effect, effect_of_compiled, effect_of_textual
 from querycache.unannounced import Unannounced
 
 CAPTURE: Final = "_querycache_capture"
@@ -124,6 +126,21 @@ class Attachment(Connections):
             self._effects[compiled] = effect_of_compiled(compiled)
         return self._effects[compiled] or effect_of_textual(statement, self.dialect.name)
 
+    def _declared_effect(self, effect: Effect, statement: str, options: Mapping[str, Any], bind: Bind) -> Effect:
+        """Take the user's word for what a statement does, where the execution options say it.
+
+        Raises ``ConfigurationError`` for a table that the database does not have.
+        """
+        reads, writes = declared_in(options, READS), declared_in(options, WRITES)
+        if reads is None and writes is None:
+            return effect
+        _, unknown = bind.names_of_declared(writes or (), options.get("schema_translate_map"))
+        if unknown:
+            if bind.survey is None or self.coherence.stamps_of(bind.schema_guard) != bind.survey_stamps:
+                return effect  # the catalog changed since it was asked
+            raise ConfigurationError(unknown_tables(WRITES, unknown))
+        return declared_effect(effect, statement, reads is not None, writes)
+
     def _before_cursor_execute(
         self, connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
     ) -> None:
@@ -134,13 +151,17 @@ class Attachment(Connections):
         if state is None or state.in_phase:
             return
         raw = connection.connection.dbapi_connection
-        effect = self.effect_of(context, statement)
+        effect = self._declared_effect(self.effect_of(context, statement), statement, options, state.bind)
         self._doubt_unanswered(state)
         self.begin(state, raw)
         capture: Capture | None = options.get(CAPTURE)
         if capture is not None and capture.rows is None and capture.compiled is context.compiled:
             self._prepare_capture(capture, state, raw)
-        if effect.kind == "unknown" and state.served and not (state.pinned or _SETS_LEVEL.search(statement)):
+        if (
+            (effect.kind == "unknown" or effect.may_commit)
+            and state.served
+            and not (state.pinned or _SETS_LEVEL.search(statement))
+        ):
             self._make_up_for_hits(state, raw)
         state.sent = self.announce(state, effect, statement, raw)
         self.before_change(state, state.sent, context, connection)
@@ -195,7 +216,7 @@ class Attachment(Connections):
             return bool(_RELEASES.match(statement))
         if effect.kind in _READS:
             return state.autocommit and effect.kind == "read"
-        if state.autocommit or effect.kind in ("commit", "unknown"):
+        if state.autocommit or effect.may_commit or effect.kind in ("commit", "unknown"):
             return True
         if state.dialect_name == "sqlite":
             return not getattr(raw, "in_transaction", False) and not _SQLITE_BEGINS.match(statement)

@@ -7,7 +7,7 @@ every table it reads is: what it returns and what it only looks at. ``FromCache`
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
@@ -59,6 +59,11 @@ class Policies:
             self._refresh()
             policy = self._tables.get(table)
         return policy
+
+    def tables(self) -> Mapping[Table, Policy]:
+        """Return the policy of every table that has one."""
+        self._refresh()
+        return self._tables
 
     def _refresh(self) -> None:
         models = list(self._models())

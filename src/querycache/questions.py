@@ -17,14 +17,19 @@ from sqlalchemy.exc import InvalidRequestError
 from querycache import _sqlalchemy
 from querycache._types import Lookup, Stamp, Tag, TagSet
 from querycache.coherence.binds import Bind
+from querycache.coherence.declared import READS, Declared, Written, declared_in, unknown_tables
+from querycache.databases import TableName as CatalogName
 from querycache.engine import Attachment
+from querycache.errors import ConfigurationError
 from querycache.options import CacheRequest
 from querycache.policy import Operation, Policies, Policy
 from querycache.rows.codec import UnsupportedValue
 from querycache.statements import tags as naming
 from querycache.statements.dependencies import Dependencies, TableRead, dependencies_of, reads_the_clock
-from querycache.statements.fingerprint import KeyMaker, Shape, shape_of
+from querycache.statements.fingerprint import KeyMaker, Shape, declared_shape_of, shape_of
+from querycache.statements.reads import SelectReads
 
+OTHER_CATALOG: Final = "the database's catalog changed since it was asked"
 MAX_SIZE_BYTES: Final = 1_000_000
 _MAX_PLANS: Final = 16
 
@@ -92,19 +97,26 @@ class Question(NamedTuple):
 
 @dataclass(slots=True)
 class _Known:
-    """What was found out about a compiled statement, and its plans by what else they depend on."""
+    """What was found out about a compiled statement, and its plans by what else they depend on.
+
+    ``declared``: what it is where a user declared what it reads; None until somebody did.
+    """
 
     shape: Shape
     operation: Operation
     plans: dict[Any, Plan] = field(default_factory=dict)
+    declared: Shape | None = None
 
 
 class Questions:
     """Makes the questions of one cache. ``regions``: by name the position of its store, and seconds to live."""
 
-    def __init__(self, policies: Policies, regions: Mapping[str, tuple[int, float]]) -> None:
+    def __init__(
+        self, policies: Policies, regions: Mapping[str, tuple[int, float]], declared: Declared | None = None
+    ) -> None:
         self.policies = policies
         self.regions = regions
+        self._declared = declared or Declared()
         self._known: weakref.WeakKeyDictionary[Any, _Known] = weakref.WeakKeyDictionary()
 
     def of(
@@ -141,15 +153,26 @@ class Questions:
             return Bypass("SQLAlchemy gives the statement no cache key")
         known = self._known.get(compilation.compiled)
         if known is None:
-            shape = shape_of(compilation.compiled, attachment.dialect)
+            shape = shape_of(compilation.compiled, attachment.dialect, self._declares)
             known = self._known[compilation.compiled] = _Known(shape, _operation_of(statement, shape))
             if shape.reads is not None and shape.reads.missed_columns:
                 missed = ", ".join(shape.reads.missed_columns)
                 attachment.coherence.events.emit("defect", reason=f"the compiler rendered columns not found: {missed}")
-        if known.shape.reads is None:
-            return Bypass(known.shape.why_not or "not cacheable", known.shape.defect)
-        plan = self._plan_of(known, bind, options.get("schema_translate_map"), request)
+        reads = declared_in(options, READS)
+        schema_map = options.get("schema_translate_map")
+        if reads is not None:
+            why_not = _why_unknown(reads, schema_map, attachment, bind)
+            if why_not is not None:
+                return why_not
+            known.declared = known.declared or declared_shape_of(compilation.compiled, attachment.dialect)
+        shape = known.shape if reads is None or known.declared is None else known.declared
+        if shape.reads is None:
+            return Bypass(shape.why_not or "not cacheable", shape.defect)
+        plan = self._plan_of(known, bind, schema_map, request, reads)
         return plan if isinstance(plan, Bypass) else Form(plan, compilation)
+
+    def _declares(self, function: str) -> bool:
+        return self._declared.function(function) is not None
 
     def plan_of(self, compiled: Any, bind: Bind) -> Plan | Bypass:
         """Return what holds for every call of a statement that was asked about before, without any option."""
@@ -203,16 +226,18 @@ class Questions:
         bind: Bind,
         schema_map: Mapping[str | None, str | None] | None,
         request: CacheRequest | None,
+        reads: Written | None = None,
     ) -> Plan | Bypass:
         place = (
             bind.picture_number,
             tuple(sorted(schema_map.items(), key=repr)) if schema_map else None,
             None if request is None else request.region,
+            reads,
         )
         known_plan = known.plans.get(place)
         if known_plan is not None:
             return known_plan
-        plan = self._make_plan(known, bind, schema_map, request)
+        plan = self._make_plan(known, bind, schema_map, request, reads)
         if isinstance(plan, Plan):
             if len(known.plans) >= _MAX_PLANS:
                 known.plans.clear()
@@ -225,14 +250,18 @@ class Questions:
         bind: Bind,
         schema_map: Mapping[str | None, str | None] | None,
         request: CacheRequest | None,
+        reads: Written | None,
     ) -> Plan | Bypass:
         # Before anything is asked of the catalog as it is known: should it become another meanwhile, that shows.
         survey_stamps = bind.survey_stamps
-        shape = known.shape
+        shape = known.shape if reads is None or known.declared is None else known.declared
         assert shape.reads is not None
-        policies = self._policies_of(shape, bind, schema_map, request, known.operation)
+        policies = self._policies_of(shape.reads, bind, schema_map, request, known.operation, asked=reads is not None)
         if isinstance(policies, Bypass):
             return policies
+        relations = _relations_of(shape.reads, bind, schema_map, reads)
+        if isinstance(relations, Bypass):
+            return relations
         region = request.region if request is not None else policies[0].region if policies else "default"
         found = self.regions.get(region)
         if found is None:
@@ -245,15 +274,20 @@ class Questions:
             about = facts.get(table) or bind.facts(table, schema_map)
             return TableRead(about.name, about.value_columns, about.distrusted, about.untold)
 
-        dependencies = dependencies_of(shape.reads, bind.id, table_read, bind.dialect)
+        dependencies = dependencies_of(shape.reads, bind.id, table_read, bind.dialect, relations)
         return Plan(
             shape=shape,
             bind=bind,
             dependencies=replace(dependencies, guards=(*dependencies.guards, bind.schema_guard)),
             keys=KeyMaker(
-                shape, bind.id, schema_map, None if request is None else request.region, bind.profile.settings
+                shape,
+                bind.id,
+                schema_map,
+                None if request is None else request.region,
+                bind.profile.settings,
+                reads or (),
             ),
-            tables=frozenset(about.name for about in facts.values()),
+            tables=frozenset(about.name for about in facts.values()) | relations,
             survey_stamps=survey_stamps,
             region=region,
             store=store,
@@ -263,30 +297,80 @@ class Questions:
 
     def _policies_of(
         self,
-        shape: Shape,
+        reads: SelectReads,
         bind: Bind,
         schema_map: Mapping[str | None, str | None] | None,
         request: CacheRequest | None,
         operation: Operation,
+        *,
+        asked: bool,
     ) -> Bypass | list[Policy]:
-        """Return the policies of a statement's tables, or say why they may not be cached."""
-        assert shape.reads is not None
+        """Return the policies of a statement's tables, or say why they may not be cached.
+
+        ``asked``: the statement itself says that it wants to be cached.
+        """
+        found = [(element.table.fullname, self._policy_of(element.table)) for element in reads.elements]
+        for written in sorted(reads.named, key=repr):
+            policy = self._policy_of_named(bind.name_of_text(written), bind, schema_map)
+            found.append((".".join(filter(None, written)), policy))
         policies: list[Policy] = []
-        for element in shape.reads.elements:
-            table: Table = element.table
-            policy = self.policies.of(_sqlalchemy.plain_table(table))
-            if policy is None and request is None:
-                return Bypass(f"table {table.fullname} belongs to no cacheable model")
+        for name, policy in found:
+            if policy is None and request is None and not asked:
+                return Bypass(f"table {name} belongs to no cacheable model")
             if policy is not None:
-                if request is None and operation not in policy.operations:
-                    return Bypass(f'operation "{operation}" is not cached for table {table.fullname}')
+                if request is None and not asked and operation not in policy.operations:
+                    return Bypass(f'operation "{operation}" is not cached for table {name}')
                 policies.append(policy)
-            why_not = bind.why_not_plain(bind.facts(table, schema_map))
-            if why_not is not None:
-                return Bypass(f"table {table.fullname} {why_not}")
-        if any(bind.calls_user_function([name]) for name in shape.reads.functions):
-            return Bypass("it calls a function of the database's users")
         return policies
+
+    def _policy_of(self, table: Table) -> Policy | None:
+        return self.policies.of(_sqlalchemy.plain_table(table))
+
+    def _policy_of_named(
+        self, name: CatalogName, bind: Bind, schema_map: Mapping[str | None, str | None] | None
+    ) -> Policy | None:
+        tables = self.policies.tables()
+        return next((tables[table] for table in tables if bind.catalog_name_of(table, schema_map) == name), None)
+
+
+def _why_unknown(
+    reads: Written, schema_map: Mapping[str | None, str | None] | None, attachment: Attachment, bind: Bind
+) -> Bypass | None:
+    """Say why a table that was declared is not known yet; ``ConfigurationError`` where there is none of its name."""
+    _, unknown = bind.names_of_declared(reads, schema_map)
+    if not unknown:
+        return None
+    stamps = bind.survey_stamps
+    if bind.survey is None or attachment.coherence.stamps_of(bind.schema_guard) != stamps:
+        bind.doubt_survey(stamps)
+        return Bypass(OTHER_CATALOG)
+    raise ConfigurationError(unknown_tables(READS, unknown))
+
+
+def _relations_of(
+    shape: SelectReads, bind: Bind, schema_map: Mapping[str | None, str | None] | None, declared: Written | None
+) -> frozenset[str] | Bypass:
+    """Name, as tags do, the tables that are read by their names alone: behind views and functions, in text, declared."""
+    asked: list[tuple[str, frozenset[CatalogName] | str]] = []
+    for element in shape.elements:
+        facts = bind.facts(element.table, schema_map)
+        found, is_view = bind.behind(facts), bind.is_view(facts.catalog_name)
+        if isinstance(found, str) and is_view and declared is not None:
+            continue
+        if isinstance(found, str) or is_view:
+            asked.append((f"table {element.table.fullname}", found))
+    given = frozenset(map(bind.name_of_text, shape.named))
+    given |= bind.names_of_declared(declared or (), schema_map)[0]
+    asked.extend((f"table {'.'.join(name)}", bind.behind_name(name)) for name in sorted(given))
+    asked.extend(("it calls", bind.behind_function(name)) for name in sorted(shape.functions))
+    if any(bind.calls_user_function([name]) for name in shape.attributes):
+        return Bypass("it may call a function of the database's users by the name of an attribute")
+    names: set[str] = set()
+    for what, relations in asked:
+        if isinstance(relations, str):
+            return Bypass(f"{what} {relations}")
+        names.update(naming.name_of_parts(*relation) for relation in relations)
+    return frozenset(names)
 
 
 def _operation_of(statement: Any, shape: Shape) -> Operation:
@@ -294,5 +378,7 @@ def _operation_of(statement: Any, shape: Shape) -> Operation:
     whole = [column.get("entity") is not None and column.get("entity") is column.get("expr") for column in columns]
     if shape.reads is None or not whole or not all(whole):
         return "columns"
+    if not shape.reads.elements:
+        return "list"
     narrowing = shape.reads.elements[0].narrowing
     return "get" if narrowing is not None and narrowing.by_primary_key else "list"

@@ -24,13 +24,12 @@ from querycache.coherence.transactions import Served
 from querycache.engine import CAPTURE, Attachment, Capture
 from querycache.flights import Flights
 from querycache.options import CacheRequest, FromCache, NoCache
-from querycache.questions import Bypass, Question, Questions
+from querycache.questions import OTHER_CATALOG, Bypass, Question, Questions
 from querycache.readings import Reading, Situation, freshness_in, notes_of
 from querycache.results import Results
 from querycache.rows.codec import DecodedRows, PayloadRejected, UnsupportedValue, decode_rows, encode_rows
 
 NO_ANSWER: Final = "the store did not answer"
-OTHER_CATALOG: Final = "the database's catalog changed since it was asked"
 
 Answer: TypeAlias = tuple[Question, Lookup, Sequence[Sequence[Any]]]
 """What was asked, what the store said before the database was, and the rows that the database gave."""

@@ -76,7 +76,8 @@ class Results:
                 return _loading.result_of(known.recipe, instances, lambda: cursor_of(rows))
         cursor = cursor_of(rows)
         result = _sqlalchemy.load_result(orm, orm.session, cursor, options)
-        if known is None and rows and orm._compile_state_cls is not None:
+        is_written = _sqlalchemy.written_select_of(orm.statement) is not None
+        if known is None and rows and orm._compile_state_cls is not None and not is_written:
             recipe = _loading.recipe_of(orm, cursor, description, rows[0], load_ordinarily)
             self._recipes[compilation.compiled] = _Tried(recipe)
             names = None if recipe is None else _loading.names_of_get(orm.statement, recipe.mapper)

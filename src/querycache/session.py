@@ -10,17 +10,20 @@ import weakref
 from functools import wraps
 from typing import Any, Final
 
-from sqlalchemy import TextClause, event
+from sqlalchemy import event
 from sqlalchemy.engine import Connection, Dialect, Engine, Result
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
 
 from querycache import _loading, _sqlalchemy
+from querycache.coherence.declared import READS
 from querycache.engine import Attachment
 from querycache.gets import NOT_ANSWERED, get, key_of
 from querycache.questions import Bypass
 from querycache.reader import Reader
 from querycache.readings import NOTES, notes_of
 from querycache.results import GET_STATEMENT
+from querycache.statements.reads import NotCacheable
+from querycache.statements.textreads import text_reads_of, why_not_declared
 
 _READERS: weakref.WeakKeyDictionary[Dialect, tuple[Reader, Attachment]] = weakref.WeakKeyDictionary()
 
@@ -46,8 +49,8 @@ def attachment_of(engine: Engine) -> tuple[Reader, Attachment] | None:
 
 
 def _do_orm_execute(orm: ORMExecuteState) -> Result[Any] | None:
-    is_text = isinstance(orm.statement, TextClause)
-    if not orm.is_select and not is_text:
+    written = _sqlalchemy.written_select_of(orm.statement)
+    if not orm.is_select and written is None:
         return None
     try:
         bind = orm.session.get_bind(**orm.bind_arguments)
@@ -57,8 +60,8 @@ def _do_orm_execute(orm: ORMExecuteState) -> Result[Any] | None:
     if found is None:
         return None
     reader, attachment = found
-    if is_text:
-        attachment.coherence.events.emit("bypass", reason="it is SQL given as text")
+    if written is not None and (why_not := _why_no_read(written.text, orm, attachment)) is not None:
+        attachment.coherence.events.emit("bypass", reason=why_not)
         return None
     listeners = _sqlalchemy.has_listeners_after_us(orm)
     if listeners:
@@ -70,6 +73,14 @@ def _do_orm_execute(orm: ORMExecuteState) -> Result[Any] | None:
         return outcome
     attachment.coherence.events.emit("defect" if outcome.defect else "bypass", reason=outcome.reason)
     return orm.invoke_statement() if listeners else None
+
+
+def _why_no_read(text: str, orm: ORMExecuteState, attachment: Attachment) -> str | None:
+    """Say why a text is left alone: one that may be no SELECT must not even begin a transaction or flush here."""
+    if READS in orm.execution_options:
+        return why_not_declared(text, attachment.dialect.name)
+    answer = text_reads_of(text, attachment.dialect.name)
+    return answer.reason if isinstance(answer, NotCacheable) else None
 
 
 _ordinary_get: Final = Session.get

@@ -7,7 +7,7 @@ canonical form widens its element to any row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -55,15 +55,17 @@ class Dependencies:
     """What a statement depends on, on one database.
 
     ``tables``: in the order of their names, the tags of any row, and how each element is narrowed; None: not at all.
+    ``whole``: the tags of tables that it reads by their names alone, of any row and of the table.
     """
 
     bind_tag: Tag
     tables: tuple[tuple[tuple[Tag, ...], tuple[_NarrowedElement, ...] | None], ...]
     guards: tuple[Guard, ...]
+    whole: tuple[Tag, ...] = ()
 
     def tags(self, values: Values, limit: int = VALUES_LIMIT) -> TagSet:
         """Return the tags that one call depends on. Where ``values`` raises LookupError, any row is meant."""
-        tags = [self.bind_tag]
+        tags = [self.bind_tag, *self.whole]
         for any_row, elements in self.tables:
             narrowed = None if elements is None else _tags_of_elements(elements, values, limit)
             if narrowed is None:
@@ -75,14 +77,24 @@ class Dependencies:
 
 
 def dependencies_of(
-    reads: SelectReads, bind: str, table_read: Callable[[Table], TableRead], dialect: Dialect
+    reads: SelectReads,
+    bind: str,
+    table_read: Callable[[Table], TableRead],
+    dialect: Dialect,
+    whole: Iterable[naming.TableName] = (),
 ) -> Dependencies:
-    """Resolve what a statement reads on one database. ``bind``: the name that begins its tags."""
+    """Resolve what a statement reads on one database. ``bind``: the name that begins its tags.
+
+    ``whole``: further tables, of which any row counts; an element over one of them adds nothing.
+    """
+    named = sorted(set(whole))
     guards: dict[Guard, None] = {}
     by_name: dict[str, list[_NarrowedElement] | None] = {}
     any_row: dict[str, dict[Tag, None]] = {}
     for element in reads.elements:
         table = table_read(element.table)
+        if table.name in named:
+            continue
         fingerprint = naming.fingerprint_of(element.table, dialect, table.value_columns)
         guards[naming.table_tag(bind, table.name), fingerprint] = None
         narrowed = _narrowed_element(element, bind, table_read, dialect)
@@ -99,7 +111,8 @@ def dependencies_of(
         (tuple(any_row[name]), None if elements is None else tuple(elements))
         for name, elements in sorted(by_name.items(), key=lambda item: item[0])
     ]
-    return Dependencies(naming.bind_tag(bind), tuple(tables), tuple(guards))
+    tags = [tag for name in named for tag in (naming.table_tag(bind, name), naming.rows_tag(bind, name))]
+    return Dependencies(naming.bind_tag(bind), tuple(tables), tuple(guards), tuple(tags))
 
 
 def reads_the_clock(reads: SelectReads, values: Values) -> bool:

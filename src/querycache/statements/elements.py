@@ -23,7 +23,7 @@ from sqlalchemy.sql import elements, functions, operators, selectable
 from sqlalchemy.sql.annotation import Annotated
 from sqlalchemy.sql.dml import UpdateBase
 
-from querycache.statements.functions import function_name_of, why_not_cacheable
+from querycache.statements.functions import qualified_name_of, why_not_cacheable
 
 
 class Refused(Exception):
@@ -45,14 +45,19 @@ Watch: TypeAlias = Callable[[Any, Sequence[Any]], None]
 
 
 def inventory_of(
-    roots: Iterable[Any], dialect: Dialect, *, orm_selects_are_given: bool, watch: Watch | None = None
+    roots: Iterable[Any],
+    dialect: Dialect,
+    *,
+    orm_selects_are_given: bool,
+    declared_functions: Callable[[str], bool] = lambda name: False,
+    watch: Watch | None = None,
 ) -> Inventory:
     """Walk everything that ``roots`` hold; raise ``Refused``.
 
     A nested SELECT of ORM entities shows only what the user wrote, not what the mappers add when it is rendered. It is
     left out where the caller says that its rendered form is among the roots, else refused.
     """
-    walk = _Walk(dialect, orm_selects_are_given, watch)
+    walk = _Walk(dialect, orm_selects_are_given, declared_functions, watch)
     walk.visit_all(roots)
     return Inventory(tuple(walk.selects), tuple(walk.sources.values()), frozenset(walk.functions), tuple(walk.clocks))
 
@@ -120,9 +125,16 @@ def names_the_clock(value: object) -> bool:
 class _Walk:
     """One walk over one statement; each element once."""
 
-    def __init__(self, dialect: Dialect, orm_selects_are_given: bool, watch: Watch | None) -> None:
+    def __init__(
+        self,
+        dialect: Dialect,
+        orm_selects_are_given: bool,
+        declared_functions: Callable[[str], bool],
+        watch: Watch | None,
+    ) -> None:
         self.dialect = dialect
         self.orm_selects_are_given = orm_selects_are_given
+        self.declared_functions = declared_functions
         self.watch = watch
         self.selects: list[selectable.Select[Any]] = []
         self.sources: dict[int, Any] = {}
@@ -278,10 +290,11 @@ class _Walk:
     _visit_expressionclauselist = _visit_booleanclauselist = _visit_clauselist
 
     def _check_function(self, element: functions.FunctionElement[Any], cls: type[Any]) -> None:
-        why_not = why_not_cacheable(element, cls, self.dialect.name)
+        name = qualified_name_of(element)
+        why_not = why_not_cacheable(element, cls, self.dialect.name, is_declared=self.declared_functions(name))
         if why_not is not None:
             raise Refused(why_not)
-        self.functions.add(function_name_of(element))
+        self.functions.add(name)
 
     def _check_type(self, element: Any) -> None:
         column_type = getattr(element, "type", None)

@@ -11,17 +11,27 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from sqlalchemy import BindParameter
+from sqlalchemy import BindParameter, Table, TextClause, TextualSelect, UpdateBase
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.visitors import iterate
 
-from querycache._sqlalchemy import Rendered, bind_processors_of, core_statement_of, rendered_by, result_types_of
+from querycache._sqlalchemy import (
+    Rendered,
+    bind_processors_of,
+    core_statement_of,
+    plain_table,
+    rendered_by,
+    result_types_of,
+)
 from querycache.rows.codec import MAGIC, UnsupportedValue, encode_values
-from querycache.statements.reads import NotCacheable, SelectReads, reads_of
+from querycache.statements.rawsql import TableName as WrittenName
+from querycache.statements.reads import ElementRead, NotCacheable, SelectReads, reads_of
+from querycache.statements.textreads import text_reads_of, why_not_declared
 
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
 
@@ -53,18 +63,67 @@ class Shape:
         }
 
 
-def shape_of(compiled: SQLCompiler, dialect: Dialect) -> Shape:
-    """Analyse a compiled SELECT."""
+def shape_of(
+    compiled: SQLCompiler, dialect: Dialect, declared_functions: Callable[[str], bool] = lambda name: False
+) -> Shape:
+    """Analyse a compiled SELECT, or one given as text. ``declared_functions`` tells by name which a user vouches for."""
     rendered = rendered_by(compiled)
     if rendered is None:
         return _refused("it was compiled before the cache was attached")
-    answer = reads_of(core_statement_of(compiled), dialect, rendered)
+    statement = core_statement_of(compiled)
+    written = text_of(statement)
+    if written is not None:
+        answer = _reads_of_written(written, compiled, dialect)
+    else:
+        answer = reads_of(statement, dialect, rendered, declared_functions)
     if isinstance(answer, NotCacheable):
         return _refused(answer.reason)
-    missed = _missed_tables(rendered, answer)
+    missed = [] if written is not None else _missed_tables(rendered, answer)
     if missed:
         why = f"the compiler rendered what the extractor did not name: {', '.join(missed)}"
         return _refused(why, defect=True)
+    return _shape(compiled, dialect, answer)
+
+
+def declared_shape_of(compiled: SQLCompiler, dialect: Dialect) -> Shape:
+    """Take the word of a user who declares what a statement reads, beside the tables that were rendered.
+
+    Nothing helps one that locks rows or changes them, nor a text that does not begin as a SELECT.
+    """
+    rendered = rendered_by(compiled)
+    if rendered is None:
+        return _refused("it was compiled before the cache was attached")
+    statement = core_statement_of(compiled)
+    written = text_of(statement)
+    if written is not None:
+        why_not = why_not_declared(written.text, dialect.name)
+    else:
+        parts = [part for root in (statement, *(cte.element for cte in compiled.ctes or ())) for part in iterate(root)]
+        acts = any(isinstance(part, UpdateBase) or getattr(part, "_for_update_arg", None) is not None for part in parts)
+        why_not = "it changes or locks rows, whatever it is declared to read" if acts else None
+    if why_not is not None:
+        return _refused(why_not)
+    tables = dict.fromkeys(plain_table(table) for table in rendered.tables if isinstance(table, Table))
+    return _shape(compiled, dialect, SelectReads(tuple(ElementRead(table, None) for table in tables), frozenset()))
+
+
+def text_of(statement: Any) -> TextClause | None:
+    """Return the text of a statement that is nothing but text; None where it is a construct."""
+    written = statement.element if isinstance(statement, TextualSelect) else statement
+    return written if isinstance(written, TextClause) else None
+
+
+def _reads_of_written(written: TextClause, compiled: SQLCompiler, dialect: Dialect) -> SelectReads | NotCacheable:
+    binds = tuple(compiled.bind_names)
+    if any(bind.type.dialect_impl(dialect)._has_bind_expression for bind in binds):
+        return NotCacheable("the type of a bound value renders SQL of its own")
+    answer = text_reads_of(written.text, dialect.name)
+    if isinstance(answer, NotCacheable) or dialect.name != "postgresql":
+        return answer
+    return replace(answer, clock_binds=binds)
+
+
+def _shape(compiled: SQLCompiler, dialect: Dialect, answer: SelectReads) -> Shape:
     return Shape(
         digest=_digest_of(compiled, dialect),
         reads=answer,
@@ -83,7 +142,7 @@ def _refused(why_not: str, *, defect: bool = False) -> Shape:
 class KeyMaker:
     """Makes the keys of one statement on one database. ``settings`` are those of the connection.
 
-    ``region`` is that of a statement for which a user chose one.
+    ``region`` is that of a statement for which a user chose one, ``declared`` what it is declared to read.
     """
 
     def __init__(
@@ -93,11 +152,13 @@ class KeyMaker:
         schema_map: Mapping[str | None, str | None] | None,
         region: str | None,
         settings: str,
+        declared: Iterable[WrittenName] = (),
     ) -> None:
         self._begun = hashlib.blake2b(shape.digest, digest_size=16)
         self._begun.update(f"{bind_id}/{settings}\0".encode())
         named = sorted((schema or "", target or "") for schema, target in (schema_map or {}).items())
-        self._begun.update(json.dumps([named, region]).encode())
+        reads = sorted([schema or "", name] for schema, name in declared)
+        self._begun.update(json.dumps([named, region, reads] if reads else [named, region]).encode())
         self._names = sorted(set(shape.names.values()))
 
     def key_of(self, values: Mapping[str, Any], variation: str | None = None) -> bytes:

@@ -107,20 +107,32 @@ def function_name_of(element: functions.FunctionElement[Any]) -> str:
     return str(getattr(element, "name", "") or type(element).__name__).lower()
 
 
+def qualified_name_of(element: functions.FunctionElement[Any]) -> str:
+    """Return a function's name in lower case, with the schema that the statement gives it."""
+    schemas: tuple[str, ...] = getattr(element, "packagenames", ())
+    return ".".join([*(str(schema).lower() for schema in schemas), function_name_of(element)])
+
+
 def why_not_cacheable(
-    element: functions.FunctionElement[Any], element_class: type[Any], dialect_name: str
+    element: functions.FunctionElement[Any],
+    element_class: type[Any],
+    dialect_name: str,
+    *,
+    is_declared: bool = False,
 ) -> str | None:
     """Return why a call of a function cannot be cached, None where it can.
 
-    ``element_class`` is the class of the element before SQLAlchemy annotated it.
+    ``element_class`` is the class of the element before SQLAlchemy annotated it. ``is_declared``: the user vouches for it.
     """
     name = function_name_of(element)
     if element_class.__module__ != functions.__name__:
         return f"function {name}() is a class of its own, {element_class.__qualname__}: what it does is not known"
+    if is_declared:
+        return None
     if getattr(element, "packagenames", ()):
         return f"function {'.'.join(element.packagenames)}.{name}() belongs to a schema: what it does is not known"
     if isinstance(element.name, quoted_name) and element.name.quote:
         return f'function "{element.name}"() is quoted: it may be another one than the built-in'
     if not is_cacheable_function(name, dialect_name):
-        return f"function {name}() is not known to be deterministic"
+        return f"function {name}() is not known to be deterministic; if it is, declare it: QueryCache(functions=[...])"
     return None

@@ -7,7 +7,7 @@ understood is widened, to the whole table, or refused with a reason. Never looks
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from querycache.statements import tags as naming
 from querycache.statements.columns import ColumnWatch
 from querycache.statements.elements import Refused, inventory_of
 from querycache.statements.narrowing import Narrowed, Through, narrowings_of
+from querycache.statements.rawsql import TableName as WrittenName
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +60,30 @@ class SelectReads:
     """What a SELECT reads, whatever its parameters.
 
     ``clock_binds`` are those whose value may be a text that the database reads the present time out of (see
-    ``reads_the_clock``). ``missed_columns`` were rendered and not found: all columns of their tables count.
+    ``reads_the_clock``). ``missed_columns`` were rendered and not found: all columns of their tables count. ``named``: what
+    a text reads, by the names in it; of a text it is not known yet whether its ``functions`` are built in, nor whether one of
+    its ``attributes``, what stands behind a dot, is one.
     """
 
     elements: tuple[ElementRead, ...]
     functions: frozenset[str]
     clock_binds: tuple[BindParameter[Any], ...] = ()
     missed_columns: tuple[str, ...] = ()
+    named: frozenset[WrittenName] = frozenset()
+    attributes: frozenset[str] = frozenset()
 
 
-def reads_of(statement: Any, dialect: Dialect, rendered: Rendered | None = None) -> SelectReads | NotCacheable:
+def reads_of(
+    statement: Any,
+    dialect: Dialect,
+    rendered: Rendered | None = None,
+    declared_functions: Callable[[str], bool] = lambda name: False,
+) -> SelectReads | NotCacheable:
     """Tell what a Core SELECT reads: a Core construct, or what the ORM made of its own.
 
     ``rendered`` is what the compiler made of it. Without it a nested SELECT of mapped classes is not cacheable (what the
-    mappings add to it does not show in it), and nothing passes between one SELECT and another.
+    mappings add to it does not show in it), and nothing passes between one SELECT and another. ``declared_functions`` tells
+    by their names those that a user vouches for.
     """
     if not isinstance(statement, Select | CompoundSelect):
         return NotCacheable(f"{type(statement).__name__} is not a SELECT")
@@ -83,6 +94,7 @@ def reads_of(statement: Any, dialect: Dialect, rendered: Rendered | None = None)
             [statement, *(select.statement for select in known.selects)],
             dialect,
             orm_selects_are_given=rendered is not None,
+            declared_functions=declared_functions,
             watch=watch.see,
         )
         narrowed = list(narrowings_of(_with_unrendered(known, inventory.selects), dialect))
