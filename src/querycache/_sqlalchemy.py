@@ -30,6 +30,10 @@ Description = Sequence[tuple[Any, ...]]
 
 _RENDERED: Final = "_querycache_rendered"
 _CONNECT: Final = ("sqlalchemy.engine.create", "connect")
+_LOOKING_ON: Final = frozenset(
+    ("sqlalchemy.engine.events", name) for name in ("wrap_before_execute", "wrap_before_cursor_execute")
+)
+_WRAPPING: Final = ("sqlalchemy.event.", "sqlalchemy.util.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +213,9 @@ def run_listeners_after_us(state: ORMExecuteState) -> Result[Any] | None:
     made. Afterwards ``invoke_statement`` runs none of them again.
     """
     remaining: list[Any] = list(state._remaining_events())
-    state._starting_event_idx += len(remaining)
     for listener in remaining:
+        # One by one: a listener that invokes the statement itself leaves those after it their turn.
+        state._starting_event_idx += 1
         result: Result[Any] | None = listener(state)
         if result is not None:
             return result
@@ -338,12 +343,40 @@ def connect_arguments_of(pool: Pool | None) -> tuple[Sequence[Any], Mapping[str,
     SQLAlchemy keeps them in a closure only. Anything unexpected about it counts as not known.
     """
     creator: Any = getattr(pool, "_creator", None)
-    if (getattr(creator, "__module__", ""), getattr(creator, "__name__", "")) != _CONNECT:
+    if not _is_connect_of_engine(creator):
         return None
     kept = inspect.getclosurevars(creator).nonlocals
     if "cargs_tup" not in kept or "cparams" not in kept:
         return None
     return kept["cargs_tup"], kept["cparams"]
+
+
+def creator_of(pool: Pool) -> Any | None:
+    """Return the function of the user's that makes a pool's connections; None where SQLAlchemy connects."""
+    creator: Any = getattr(pool, "_creator", None)
+    return None if _is_connect_of_engine(creator) else creator
+
+
+def _is_connect_of_engine(creator: Any) -> bool:
+    return (getattr(creator, "__module__", ""), getattr(creator, "__name__", "")) == _CONNECT
+
+
+def may_rewrite(listener: Any) -> bool:
+    """Tell whether a ``before_execute`` or ``before_cursor_execute`` listener was registered with ``retval=True``."""
+    return (getattr(listener, "__module__", ""), getattr(listener, "__name__", "")) not in _LOOKING_ON
+
+
+def registered(listener: Any) -> Any:
+    """Return a listener as it was registered, without what SQLAlchemy puts around it (``once``, ``named``, old signatures).
+
+    None where a release wraps it in another way.
+    """
+    while str(getattr(listener, "__module__", "")).startswith(_WRAPPING):
+        names = listener.__code__.co_freevars
+        if "fn" not in names:
+            return None
+        listener = listener.__closure__[names.index("fn")].cell_contents
+    return listener
 
 
 def root_engine_of(engine: Engine) -> Engine:

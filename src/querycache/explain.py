@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from contextlib import nullcontext
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -16,7 +17,9 @@ from querycache.coherence.binds import Bind
 from querycache.engine import Attachment
 from querycache.errors import ConfigurationError
 from querycache.options import CacheRequest, FromCache, NoCache
+from querycache.hooks import rewritten_by
 from querycache.questions import Bypass, Questions
+from querycache.variation import Variations
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ def explain(
     statement: Any,
     parameters: Mapping[str, Any] | None,
     session: Session | None,
+    variations: Variations,
 ) -> Explanation:
     """Explain one call of a statement."""
     if not getattr(statement, "is_select", False):
@@ -83,7 +87,13 @@ def explain(
     if any(isinstance(option, NoCache) for option in given):
         return Explanation(False, "NoCache")
     request: CacheRequest | None = next((o.payload for o in reversed(given) if isinstance(o, FromCache)), None)
-    question = questions.of(statement, parameters, options, attachment, bind, attachment.engine, request)
+    with nullcontext(session) if session is not None else Session(attachment.engine) as asked:
+        variation = variations.of(asked)
+    if isinstance(variation, Bypass):
+        return Explanation(False, variation.reason)
+    if not variations.are_told and (rewriter := attachment.hooks.rewriter(attachment.engine)) is not None:
+        return Explanation(False, rewritten_by(rewriter))
+    question = questions.of(statement, parameters, options, attachment, bind, attachment.engine, request, variation)
     if isinstance(question, Bypass):
         return Explanation(False, question.reason)
     found = attachment.coherence.lookup(question.store, question.key, question.tags)

@@ -56,6 +56,13 @@ class Plan:
     ttl_s: float
     max_size_bytes: int
 
+    def values_of(self, parameters: Mapping[str, Any]) -> bytes | None:
+        """Return the values of one call as they stand in its key; None where one has no canonical form."""
+        try:
+            return self.keys.encoded(self.shape.processed(parameters))
+        except UnsupportedValue:
+            return None
+
 
 @dataclass(frozen=True, slots=True)
 class Form:
@@ -69,7 +76,7 @@ class Question(NamedTuple):
     """A statement that may be cached: its key, what it depends on, where and how long it is kept.
 
     ``name`` is the tag of the user's name for it, one of ``tags``; None for a statement that nobody named. The last of its
-    tags is the guard of the bind's schema.
+    tags is the guard of the bind's schema. ``values`` are those that the key stands for, in their canonical form.
     """
 
     key: bytes
@@ -79,6 +86,7 @@ class Question(NamedTuple):
     ttl_s: float
     plan: Plan
     compilation: _sqlalchemy.Compilation
+    values: bytes
 
     @property
     def tables(self) -> frozenset[str]:
@@ -88,6 +96,13 @@ class Question(NamedTuple):
     def is_answered_by(self, found: Lookup) -> bool:
         """Tell whether the catalog is, by what a store said, still the one that this was asked of."""
         return self.plan.survey_stamps.get(self.store) == found.lease[-1]
+
+    def has_values(self, parameters: Mapping[str, Any]) -> bool:
+        """Tell whether the values with which a statement was sent are those that the key stands for.
+
+        They are made twice, and a bind's ``callable_`` may say something else each time.
+        """
+        return self.plan.values_of(parameters) == self.values
 
 
 @dataclass(slots=True)
@@ -100,11 +115,15 @@ class _Known:
 
 
 class Questions:
-    """Makes the questions of one cache. ``regions``: by name the position of its store, and seconds to live."""
+    """Makes the questions of one cache. ``regions``: by name the position of its store, and seconds to live.
 
-    def __init__(self, policies: Policies, regions: Mapping[str, tuple[int, float]]) -> None:
+    ``varies``: the application says by what its rows vary beside statement, values and database.
+    """
+
+    def __init__(self, policies: Policies, regions: Mapping[str, tuple[int, float]], *, varies: bool = False) -> None:
         self.policies = policies
         self.regions = regions
+        self.varies = varies
         self._known: weakref.WeakKeyDictionary[Any, _Known] = weakref.WeakKeyDictionary()
 
     def of(
@@ -116,10 +135,11 @@ class Questions:
         bind: Bind,
         engine: Engine,
         request: CacheRequest | None,
+        variation: bytes,
     ) -> Question | Bypass:
-        """Make key and tags, or say why not."""
+        """Make key and tags, or say why not. ``variation``: what else decides on the rows, as part of the key."""
         form = self.form_of(statement, parameters, options, attachment, bind, engine, request)
-        return form if isinstance(form, Bypass) else self.about(form, parameters, request)
+        return form if isinstance(form, Bypass) else self.about(form, parameters, request, variation)
 
     def form_of(
         self,
@@ -156,14 +176,14 @@ class Questions:
         return self._plan_of(known, bind, None, None)
 
     def about(
-        self, form: Form, parameters: Mapping[str, Any] | None, request: CacheRequest | None
+        self, form: Form, parameters: Mapping[str, Any] | None, request: CacheRequest | None, variation: bytes
     ) -> Question | Bypass:
         """Make key and tags of one call, or say why not."""
         try:
             given = _sqlalchemy.parameters_of(form.compilation, parameters)
         except InvalidRequestError:
             return Bypass("a parameter has no value")
-        return self.question_of(form.plan, given, request, form.compilation)
+        return self.question_of(form.plan, given, request, form.compilation, variation)
 
     def question_of(
         self,
@@ -171,13 +191,15 @@ class Questions:
         parameters: Mapping[str, Any],
         request: CacheRequest | None,
         compilation: _sqlalchemy.Compilation,
+        variation: bytes,
     ) -> Question | Bypass:
         """Make key and tags of one call from the values of all its bind names, or say why not."""
         shape = plan.shape
         assert shape.reads is not None
         try:
             values = shape.processed(parameters)
-            key = plan.keys.key_of(values, None if request is None else request.cache_key)
+            encoded = plan.keys.encoded(values)
+            key = plan.keys.key_of(encoded, None if request is None else request.cache_key, variation)
         except UnsupportedValue as error:
             return Bypass(str(error))
 
@@ -188,11 +210,11 @@ class Questions:
             return Bypass("a value may stand for the present time")
         tags = plan.dependencies.tags(value_of)
         if request is None:
-            return Question(key, tags, None, plan.store, plan.ttl_s, plan, compilation)
+            return Question(key, tags, None, plan.store, plan.ttl_s, plan, compilation, encoded)
         ttl_s = plan.ttl_s if request.ttl_s is None else min(plan.ttl_s, request.ttl_s)
         given = request.cache_key if request.cache_key is not None else key.hex()
         name = naming.named_tag(plan.bind.id, plan.region, given)
-        return Question(key, TagSet((*tags.tags, name), tags.guards), name, plan.store, ttl_s, plan, compilation)
+        return Question(key, TagSet((*tags.tags, name), tags.guards), name, plan.store, ttl_s, plan, compilation, encoded)
 
     def _plan_of(
         self,
@@ -248,7 +270,12 @@ class Questions:
             bind=bind,
             dependencies=replace(dependencies, guards=(*dependencies.guards, bind.schema_guard)),
             keys=KeyMaker(
-                shape, bind.id, schema_map, None if request is None else request.region, bind.profile.settings
+                shape,
+                bind.id,
+                schema_map,
+                None if request is None else request.region,
+                bind.profile.settings,
+                bind.profile.default_schema,
             ),
             tables=frozenset(about.name for about in facts.values()),
             survey_stamps=survey_stamps,

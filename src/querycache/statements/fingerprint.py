@@ -2,7 +2,7 @@
 
 The rows that a driver returns are decided by the SQL text, the bound values and the database. So is the key: a digest of
 the text as compiled, the result columns' types, the processed values, the bind, and what does not show in the text
-(schema map, a user's variations). Loader options that leave the text alone leave the key alone, as the ORM's own loader
+(schema map, a user's name for the entry, what the application says that rows vary by). Loader options that leave the text alone leave the key alone, as the ORM's own loader
 runs on every hit. Values stand in the key as a digest only.
 """
 
@@ -25,7 +25,7 @@ from querycache.statements.reads import NotCacheable, SelectReads, reads_of
 
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
 
-FORMAT: Final = b"2"
+FORMAT: Final = b"3"
 """Changes when the meaning of a key changes: older entries become misses. The payload's format is part of the key, too,
 so that two versions of the library side by side keep entries of their own."""
 
@@ -93,21 +93,29 @@ class KeyMaker:
         schema_map: Mapping[str | None, str | None] | None,
         region: str | None,
         settings: str,
+        default_schema: str,
     ) -> None:
         self._begun = hashlib.blake2b(shape.digest, digest_size=16)
-        self._begun.update(f"{bind_id}/{settings}\0".encode())
-        named = sorted((schema or "", target or "") for schema, target in (schema_map or {}).items())
-        self._begun.update(json.dumps([named, region]).encode())
+        names = sorted((schema_map or {}).items(), key=repr)
+        self._begun.update(json.dumps([bind_id, settings, default_schema, names, region]).encode())
         self._names = sorted(set(shape.names.values()))
 
-    def key_of(self, values: Mapping[str, Any], variation: str | None = None) -> bytes:
-        """Return the key of one call, 16 bytes. ``variation``: what else tells it from others, in a user's words.
+    def encoded(self, values: Mapping[str, Any]) -> bytes:
+        """Return the values of one call in their canonical form.
 
-        Raises ``UnsupportedValue`` where a value has no canonical form.
+        Raises ``UnsupportedValue`` where one has none, ``LookupError`` where one is missing.
+        """
+        return encode_values([values[name] for name in self._names])
+
+    def key_of(self, encoded: bytes, cache_key: str | None, variation: bytes) -> bytes:
+        """Return the key of one call, 16 bytes.
+
+        ``encoded``: its values. ``cache_key``: the user's name for it. ``variation``: what else decides on its rows.
         """
         digest = self._begun.copy()
-        given = [values[name] for name in self._names]
-        digest.update(encode_values(given if variation is None else [*given, variation]))
+        for part in (encoded, b"" if cache_key is None else encode_values([cache_key]), variation):
+            digest.update(len(part).to_bytes(8, "big"))
+            digest.update(part)
         return digest.digest()
 
 

@@ -78,6 +78,8 @@ class Effect:
 
     ``sources``: the tables of a SELECT each of whose rows was surely made of a row of one of them; empty where it is not.
     ``named_sources`` are those of a text. ``keeps_names``: the names of tables mean the same after it as before.
+    ``variable``: it does nothing but to set this one, which the database itself has no use for; ``is_local``: until the
+    transaction ends.
     """
 
     kind: str
@@ -91,6 +93,8 @@ class Effect:
     deletes: bool = False
     is_ddl: bool = False
     keeps_names: bool = True
+    variable: str | None = None
+    is_local: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +198,8 @@ def _of_text(effect: TextEffect) -> Effect:
         locks_rows=effect.locks,
         deletes=effect.deletes,
         keeps_names=effect.keeps_names,
+        variable=effect.variable,
+        is_local=effect.is_local,
     )
 
 
