@@ -80,6 +80,17 @@ def parameters_of(compilation: Compilation, parameters: Mapping[str, Any] | None
     )
 
 
+def called_names(compilation: Compilation) -> list[str]:
+    """Return the names of the binds whose values functions give (``bindparam(callable_=)``), anew with each execution."""
+    given = compilation.extracted or ()
+    if not any(bind.callable for bind in given):
+        return []
+    compiled: Any = compilation.compiled
+    matches = compiled._cache_key_bind_match[0]
+    called = [original for original, bind in zip(compiled.cache_key[1], given, strict=True) if bind.callable]
+    return sorted({compiled.bind_names[bind] for one in called for bind in matches[one] if bind in compiled.bind_names})
+
+
 def bind_processors_of(compiled: SQLCompiler) -> Mapping[str, Any]:
     """Return bind processors by bind name; a tuple of them for a bound tuple."""
     return compiled._bind_processors

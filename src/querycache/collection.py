@@ -255,6 +255,8 @@ class _Collection:
         self.reading.orm.invoke_statement(params=parameters, execution_options=options).close()
         if capture.rows is None or capture.bind is not self.reading.bind or not self._is_alike(capture.description):
             return _MIXED
+        if not self.one.stands_for(capture.parameters):
+            return _MIXED
         self.may_not_keep = self.may_not_keep or capture.dirty
         found = self._by_key(capture, keys)
         if found is None:

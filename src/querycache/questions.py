@@ -20,7 +20,7 @@ from querycache.coherence.binds import Bind
 from querycache.engine import Attachment
 from querycache.options import CacheRequest
 from querycache.policy import Operation, Policies, Policy
-from querycache.rows.codec import UnsupportedValue
+from querycache.rows.codec import UnsupportedValue, encode_values
 from querycache.statements import tags as naming
 from querycache.statements.dependencies import Dependencies, TableRead, dependencies_of, reads_the_clock
 from querycache.statements.fingerprint import KeyMaker, Shape, shape_of
@@ -56,10 +56,10 @@ class Plan:
     ttl_s: float
     max_size_bytes: int
 
-    def values_of(self, parameters: Mapping[str, Any]) -> bytes | None:
-        """Return the values of one call as they stand in its key; None where one has no canonical form."""
+    def encoded(self, parameters: Mapping[str, Any]) -> bytes | None:
+        """Return values by bind name in their canonical form; None where one has none."""
         try:
-            return self.keys.encoded(self.shape.processed(parameters))
+            return encode_values([*parameters, *self.shape.processed(parameters).values()])
         except UnsupportedValue:
             return None
 
@@ -76,7 +76,8 @@ class Question(NamedTuple):
     """A statement that may be cached: its key, what it depends on, where and how long it is kept.
 
     ``name`` is the tag of the user's name for it, one of ``tags``; None for a statement that nobody named. The last of its
-    tags is the guard of the bind's schema. ``values`` are those that the key stands for, in their canonical form.
+    tags is the guard of the bind's schema. ``called`` are values in the key, by bind name, that functions of the
+    application's gave, and will give again when the statement is sent.
     """
 
     key: bytes
@@ -86,7 +87,7 @@ class Question(NamedTuple):
     ttl_s: float
     plan: Plan
     compilation: _sqlalchemy.Compilation
-    values: bytes
+    called: Mapping[str, Any]
 
     @property
     def tables(self) -> frozenset[str]:
@@ -97,12 +98,12 @@ class Question(NamedTuple):
         """Tell whether the catalog is, by what a store said, still the one that this was asked of."""
         return self.plan.survey_stamps.get(self.store) == found.lease[-1]
 
-    def has_values(self, parameters: Mapping[str, Any]) -> bool:
-        """Tell whether the values with which a statement was sent are those that the key stands for.
-
-        They are made twice, and a bind's ``callable_`` may say something else each time.
-        """
-        return self.plan.values_of(parameters) == self.values
+    def stands_for(self, parameters: Mapping[str, Any]) -> bool:
+        """Tell whether what functions of the application's gave when the statement was sent is what they gave for the key."""
+        if not self.called:
+            return True
+        sent = {name: parameters[name] for name in self.called if name in parameters}
+        return self.plan.encoded(sent) == self.plan.encoded(self.called) is not None
 
 
 @dataclass(slots=True)
@@ -198,8 +199,7 @@ class Questions:
         assert shape.reads is not None
         try:
             values = shape.processed(parameters)
-            encoded = plan.keys.encoded(values)
-            key = plan.keys.key_of(encoded, None if request is None else request.cache_key, variation)
+            key = plan.keys.key_of(values, None if request is None else request.cache_key, variation)
         except UnsupportedValue as error:
             return Bypass(str(error))
 
@@ -209,12 +209,13 @@ class Questions:
         if shape.reads.clock_binds and reads_the_clock(shape.reads, value_of):
             return Bypass("a value may stand for the present time")
         tags = plan.dependencies.tags(value_of)
+        called = {name: parameters[name] for name in _sqlalchemy.called_names(compilation)}
         if request is None:
-            return Question(key, tags, None, plan.store, plan.ttl_s, plan, compilation, encoded)
+            return Question(key, tags, None, plan.store, plan.ttl_s, plan, compilation, called)
         ttl_s = plan.ttl_s if request.ttl_s is None else min(plan.ttl_s, request.ttl_s)
         given = request.cache_key if request.cache_key is not None else key.hex()
         name = naming.named_tag(plan.bind.id, plan.region, given)
-        return Question(key, TagSet((*tags.tags, name), tags.guards), name, plan.store, ttl_s, plan, compilation, encoded)
+        return Question(key, TagSet((*tags.tags, name), tags.guards), name, plan.store, ttl_s, plan, compilation, called)
 
     def _plan_of(
         self,

@@ -215,7 +215,7 @@ class Reader:
         capture = Capture(question.compilation.compiled)
         result = reading.orm.invoke_statement(execution_options={CAPTURE: capture, "prebuffer_rows": True})
         # The connection that it got may be set otherwise than those before it, or be on another database.
-        if capture.rows is not None and capture.bind is reading.bind and question.has_values(capture.parameters):
+        if capture.rows is not None and capture.bind is reading.bind and question.stands_for(capture.parameters):
             self.fill(reading, [(question, found, capture.rows)], capture)
         return result
 

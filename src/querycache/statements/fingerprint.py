@@ -100,22 +100,14 @@ class KeyMaker:
         self._begun.update(json.dumps([bind_id, settings, default_schema, names, region]).encode())
         self._names = sorted(set(shape.names.values()))
 
-    def encoded(self, values: Mapping[str, Any]) -> bytes:
-        """Return the values of one call in their canonical form.
-
-        Raises ``UnsupportedValue`` where one has none, ``LookupError`` where one is missing.
-        """
-        return encode_values([values[name] for name in self._names])
-
-    def key_of(self, encoded: bytes, cache_key: str | None, variation: bytes) -> bytes:
+    def key_of(self, values: Mapping[str, Any], cache_key: str | None, variation: bytes) -> bytes:
         """Return the key of one call, 16 bytes.
 
-        ``encoded``: its values. ``cache_key``: the user's name for it. ``variation``: what else decides on its rows.
+        ``cache_key``: the user's name for it. ``variation``: what else decides on its rows.
+        Raises ``UnsupportedValue`` where a value has no canonical form.
         """
         digest = self._begun.copy()
-        for part in (encoded, b"" if cache_key is None else encode_values([cache_key]), variation):
-            digest.update(len(part).to_bytes(8, "big"))
-            digest.update(part)
+        digest.update(encode_values([[values[name] for name in self._names], cache_key, variation]))
         return digest.digest()
 
 
