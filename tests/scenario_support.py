@@ -99,7 +99,8 @@ class World:
         self.sent: list[str] = []
         self.checkouts = 0
         event.listen(engine, "before_cursor_execute", self._count)
-        event.listen(engine, "checkout", self._checked_out)
+        # What is checked out goes back. Who listens to "checkout" may set connections: then a hit asks for one.
+        event.listen(engine, "checkin", self._checked_out)
         # SQLAlchemy words some errors otherwise where nobody listens.
         event.listen(outside, "before_cursor_execute", lambda *told: None)
 

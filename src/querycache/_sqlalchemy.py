@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -34,6 +34,10 @@ _RENDERED: Final = "_querycache_rendered"
 # How 2.1 lets dialects add clauses.
 _SYNTAX_EXTENSIONS: Final = ("_pre_columns_clause", "_post_select_clause", "_post_criteria_clause", "_post_body_clause")
 _CONNECT: Final = ("sqlalchemy.engine.create", "connect")
+_LOOKING_ON: Final = frozenset(
+    ("sqlalchemy.engine.events", name) for name in ("wrap_before_execute", "wrap_before_cursor_execute")
+)
+_WRAPPING: Final = ("sqlalchemy.event.", "sqlalchemy.util.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,17 @@ def parameters_of(compilation: Compilation, parameters: Mapping[str, Any] | None
             **more,
         )
     )
+
+
+def called_names(compilation: Compilation) -> list[str]:
+    """Return the names of the binds whose values functions give (``bindparam(callable_=)``), anew with each execution."""
+    given = compilation.extracted or ()
+    if not any(bind.callable for bind in given):
+        return []
+    compiled: Any = compilation.compiled
+    matches = compiled._cache_key_bind_match[0]
+    called = [original for original, bind in zip(compiled.cache_key[1], given, strict=True) if bind.callable]
+    return sorted({compiled.bind_names[bind] for one in called for bind in matches[one] if bind in compiled.bind_names})
 
 
 def bind_processors_of(compiled: SQLCompiler) -> Mapping[str, Any]:
@@ -306,8 +321,9 @@ def run_listeners_after_us(state: ORMExecuteState) -> Result[Any] | None:
     made. Afterwards ``invoke_statement`` runs none of them again.
     """
     remaining: list[Any] = list(state._remaining_events())
-    state._starting_event_idx += len(remaining)
     for listener in remaining:
+        # One by one: a listener that invokes the statement itself leaves those after it their turn.
+        state._starting_event_idx += 1
         result: Result[Any] | None = listener(state)
         if result is not None:
             return result
@@ -449,12 +465,40 @@ def connect_arguments_of(pool: Pool | None) -> tuple[Sequence[Any], Mapping[str,
     SQLAlchemy keeps them in a closure only. Anything unexpected about it counts as not known.
     """
     creator: Any = getattr(pool, "_creator", None)
-    if (getattr(creator, "__module__", ""), getattr(creator, "__name__", "")) != _CONNECT:
+    if not _is_connect_of_engine(creator):
         return None
     kept = inspect.getclosurevars(creator).nonlocals
     if "cargs_tup" not in kept or "cparams" not in kept:
         return None
     return kept["cargs_tup"], kept["cparams"]
+
+
+def creator_of(pool: Pool) -> Any | None:
+    """Return the function of the user's that makes a pool's connections; None where SQLAlchemy connects."""
+    creator: Any = getattr(pool, "_creator", None)
+    return None if _is_connect_of_engine(creator) else creator
+
+
+def _is_connect_of_engine(creator: Any) -> bool:
+    return (getattr(creator, "__module__", ""), getattr(creator, "__name__", "")) == _CONNECT
+
+
+def may_rewrite(listener: Any) -> bool:
+    """Tell whether a ``before_execute`` or ``before_cursor_execute`` listener was registered with ``retval=True``."""
+    return (getattr(listener, "__module__", ""), getattr(listener, "__name__", "")) not in _LOOKING_ON
+
+
+def registered(listener: Any) -> Any:
+    """Return a listener as it was registered, without what SQLAlchemy puts around it (``once``, ``named``, old signatures).
+
+    None where a release wraps it in another way.
+    """
+    while str(getattr(listener, "__module__", "")).startswith(_WRAPPING):
+        names = listener.__code__.co_freevars
+        if "fn" not in names:
+            return None
+        listener = listener.__closure__[names.index("fn")].cell_contents
+    return listener
 
 
 def root_engine_of(engine: Engine) -> Engine:

@@ -36,6 +36,7 @@ from querycache.session import attachment_of, register
 from querycache.statements import tags as naming
 from querycache.stores import Store, open_store
 from querycache.unattached import note_attached
+from querycache.variation import Variations, Vary
 
 DEFAULT_REGION: Final = "default"
 
@@ -77,6 +78,9 @@ class QueryCache:
     ``tag_columns``: by table name, the columns by which reads are told apart, instead of those found; a tuple is a group
     of columns, for reads that give a value to each: ``{"membership": [("org_id", "user_id"), "org_id"]}``. The first that
     fits is taken.
+    ``vary``: a function of a Session that returns what decides on the rows that it is shown beside statement, values and
+    database (the tenant, say): text, an integer, bytes, a UUID, None, or tuples of these. It is part of every key. Asked at
+    each read, before there is a connection.
     ``old_images``: ask the database for a row's old values before it is changed (one locked read by primary key); without,
     every read narrowed by something else than the primary key is dropped when any row of its table changes.
     ``views``: by name, the tables that decide what a view shows, where the catalog does not tell or the view is a
@@ -96,6 +100,7 @@ class QueryCache:
         regions: Mapping[str, Region] | None = None,
         ttl: float = DEFAULT_TTL_S,
         tag_columns: Mapping[str, naming.Named] | None = None,
+        vary: Vary | None = None,
         old_images: bool = True,
         on_mark_failure: OnMarkFailure | None = None,
         on_snapshot_moved: OnSnapshotMoved | None = None,
@@ -111,12 +116,15 @@ class QueryCache:
         self._coherence = Coherence(stores, self.events, on_mark_failure=on_mark_failure)
         declared = declared_of(views, functions)
         self._binds = Binds(_checked(tag_columns or {}), declared)
+        self._variations = Variations(vary)
         self._reader = Reader(
             Questions(
                 Policies(self.cacheable_models),
                 {name: (positions[name], region.ttl) for name, region in self.regions.items()},
                 declared,
-            )
+                varies=self._variations.are_told,
+            ),
+            self._variations,
         )
         self._attachments: list[Attachment] = []
         self.sessions: list[Callable[[], Session]] = []
@@ -160,6 +168,7 @@ class QueryCache:
                 name=name,
                 old_images=self._old_images,
                 on_snapshot_moved=self._on_snapshot_moved,
+                varies=self._variations.are_told,
             )
             attachment.install()
             register(attachment, self._reader)
@@ -224,10 +233,11 @@ class QueryCache:
     ) -> Explanation:
         """Say whether a statement is cached and why, under which key and tags, and which writes would drop it.
 
-        ``session``: whose engine and transaction to look at; without, the only engine attached.
+        ``session``: whose engine and transaction to look at; without, a new Session of the only engine attached.
         Raises ``NotAttachedError`` where it is not clear which engine is meant.
         """
-        return explain(self._reader.questions, self._attachment_for(statement, session), statement, parameters, session)
+        attachment = self._attachment_for(statement, session)
+        return explain(self._reader.questions, attachment, statement, parameters, session, self._variations)
 
     def _attachment_for(self, statement: Any, session: Session | None) -> Attachment:
         if session is not None:

@@ -90,7 +90,7 @@ def collect(reader: Reader, reading: Reading, wanted: RowsByKey) -> Result[Any] 
     )
     if isinstance(form, Bypass):
         return form
-    one = reader.questions.about(form, parameters, request)
+    one = reader.questions.about(form, parameters, request, reading.variation)
     if isinstance(one, Bypass):
         return one
     others = _other_values(form, parameters)
@@ -162,7 +162,8 @@ class _Collection:
         if seen is None or seen.question is None or not self.one.tables <= seen.question.tables:
             return None
         listed = seen.question
-        key = hashlib.blake2b(b"rows" + listed.key + self.form.plan.shape.digest + self.others, digest_size=16).digest()
+        rows = self.form.plan.shape.digest + self.others + self.reading.variation
+        key = hashlib.blake2b(b"rows" + listed.key + rows, digest_size=16).digest()
         any_row = naming.named_tag(self.reading.bind.id, self.wanted.region, self.wanted.any_name)
         own = dict.fromkeys(listed.tags.tags)
         rows = [tag for tag in dict.fromkeys(map(naming.rows_of, own)) if tag not in own]
@@ -199,12 +200,14 @@ class _Collection:
 
     def _question_rows(self) -> str | None:
         """Ask a question for each row."""
-        known = _known_of(self.form, self.wanted, self.others)
+        known = _known_of(self.form, self.wanted, self.others, self.reading.variation)
         for key in self.wanted.keys:
             about = known.get(key)
             if about is None:
                 request = CacheRequest(self.wanted.region, self.wanted.name_of(key), None)
-                question = self.reader.questions.about(self.form, parameters_of(self.mapper, [key]), request)
+                question = self.reader.questions.about(
+                    self.form, parameters_of(self.mapper, [key]), request, self.reading.variation
+                )
                 if isinstance(question, Bypass):
                     return question.reason
                 about = known[key] = (question.key, question.tags, question.name)
@@ -259,6 +262,8 @@ class _Collection:
         parameters, options = parameters_of(self.mapper, keys), {CAPTURE: capture}
         self.reading.orm.invoke_statement(params=parameters, execution_options=options).close()
         if capture.rows is None or capture.bind is not self.reading.bind or not self._is_alike(capture.description):
+            return _MIXED
+        if not self.one.stands_for(capture.parameters):
             return _MIXED
         self.may_not_keep = self.may_not_keep or capture.dirty
         found = self._by_key(capture, keys)
@@ -327,10 +332,10 @@ def _other_values(form: Form, parameters: Mapping[str, Any]) -> bytes:
     return hashlib.blake2b(encode_values(others), digest_size=16).digest()
 
 
-def _known_of(form: Form, wanted: RowsByKey, others: bytes) -> _Known:
+def _known_of(form: Form, wanted: RowsByKey, others: bytes, variation: bytes) -> _Known:
     # A plan stands for the database, its catalog, and how names are mapped.
     by_place = _KNOWN.setdefault(form.plan, {})
-    known = by_place.setdefault((wanted.region, wanted.model.__qualname__, others), {})
+    known = by_place.setdefault((wanted.region, wanted.model.__qualname__, others, variation), {})
     if sum(map(len, by_place.values())) > _MAX_KNOWN:
         by_place.clear()
     return known

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Dialect, Engine
+from sqlalchemy.orm import Session
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from querycache import _sqlalchemy
@@ -26,13 +27,16 @@ from querycache.coherence.inquiry import Inquiry
 from querycache.coherence.protocol import Coherence
 from querycache.coherence.snapshots import Freshness
 from querycache.coherence.transactions import ConnectionState, ours
+from querycache.coherence.variables import Variables
 from querycache.commits import abandon
 from querycache.databases import Profile, autocommit_of, in_transaction_of, profile_of, survey_of
 from querycache.destination import Destination
 from querycache.driver_calls import DriverCalls
 from querycache.events import logger
+from querycache.hooks import Hooks
 
 STATE: Final = "querycache"
+VARIABLES: Final = "querycache_variables"
 ASK_AGAIN_AFTER_S: Final = 60.0
 """How long a connection through a pooler is taken to be on the server that answered when it was asked."""
 
@@ -47,6 +51,7 @@ class Connections:
     """The driver connections of one engine. ``name``: the user's own name for the database, instead of asking it.
 
     ``isolation``: the level at which its last new connection began; ``met_replica``: one of them was to a replica.
+    ``was_set``: a text set one of them in a way that no key tells, and may set others so.
     """
 
     driver_calls: DriverCalls
@@ -67,6 +72,9 @@ class Connections:
         )
         self.isolation = ""
         self.met_replica = False
+        self.was_set = False
+        self.hooks: Final = Hooks(engine)
+        self._told_setter: str | None = None
         self._is_shared = isinstance(engine.pool, SingletonThreadPool | StaticPool)
 
     def listen_to_pool(self) -> None:
@@ -135,6 +143,20 @@ class Connections:
     def why_no_bind(self) -> str:
         """Why ``bind`` is not known."""
         return self._destination.why_not or self._why_no_bind
+
+    def needs_connection(self, session: Session, engine: Engine, *, is_told: bool) -> bool:
+        """Tell whether only a connection can say what it shows a Session: nothing may be served before there is one.
+
+        ``is_told``: the application says in every key what its hooks set.
+        """
+        if self.was_set or self._destination.leads_to_several:
+            return True
+        setter = None if is_told else self.hooks.setter(session, engine)
+        if setter is not None and setter != self._told_setter:
+            self._told_setter = setter
+            url = self.engine.url.render_as_string()
+            logger.info("%s: as %s may set connections, a read has one before it is served; see vary=", url, setter)
+        return setter is not None
 
     def ask(self) -> Bind | None:
         """Return the bind; where no connection was made yet, make one."""
@@ -224,6 +246,7 @@ class Connections:
             isolation_chosen=self._isolation_chosen,
             is_ours=True,
             inquiry=self._inquiry,
+            variables=record.info.setdefault(VARIABLES, Variables()),
         )
         state.asked_at = time.monotonic()
         record.info[STATE] = state

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from sqlalchemy import event
@@ -43,6 +43,7 @@ OnSnapshotMoved = Literal["raise", "continue"]
 
 _SQLITE_BEGINS: Final = re.compile(r"\s*(INSERT|UPDATE|DELETE|REPLACE)\b", re.IGNORECASE)
 _RELEASES: Final = re.compile(r"\s*RELEASE\b", re.IGNORECASE)
+_ROLLS_BACK: Final = re.compile(r"\s*ROLLBACK\b", re.IGNORECASE)
 _TEMPORARY: Final = re.compile(r"\b(TEMP|TEMPORARY)\b", re.IGNORECASE)
 _SETS_LEVEL: Final = re.compile(r"ISOLATION|SNAPSHOT|SERIALIZABLE", re.IGNORECASE)
 _ROWS_NOT_COUNTED: Final = 2**63
@@ -52,7 +53,10 @@ _TRANSACTIONAL: Final = ("read", "harmless", "savepoint", "write")
 
 @dataclass(slots=True)
 class Capture:
-    """Asks for the raw rows of one execution, and carries them back with what the snapshot rules need to know."""
+    """Asks for the raw rows of one execution, and carries them back with what the snapshot rules need to know.
+
+    ``parameters``: the values with which it was sent, by bind name, before bind processors.
+    """
 
     compiled: Any
     rows: list[Any] | None = None
@@ -62,6 +66,7 @@ class Capture:
     since: Mapping[int, Stamp] | None = None
     dirty: bool = True
     bind: Bind | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -94,8 +99,10 @@ class Attachment(Connections):
         name: str | None = None,
         old_images: bool = True,
         on_snapshot_moved: OnSnapshotMoved | None = None,
+        varies: bool = False,
     ) -> None:
         super().__init__(engine, coherence, binds, name=name)
+        self._varies = varies
         self._old_images = old_images
         self._on_snapshot_moved = on_snapshot_moved
         self.driver_calls = DriverCalls(self.dialect, Unannounced(self, self.state_of_raw))
@@ -171,18 +178,23 @@ class Attachment(Connections):
         state.statements += 1
         if effect.kind in ("session", "unknown") and _SETS_LEVEL.search(statement):
             state.isolation, state.isolation_chosen = "", True
-        if effect.kind == "session":
+        if effect.variable is not None:
+            state.variables.note(effect.variable, for_good=not effect.is_local)
+        if effect.kind == "session" and (effect.variable is None or not self._varies):
             state.tainted = "a SET or PRAGMA changed what the connection's statements mean"
             state.names_moved = state.names_moved or not effect.keeps_names
         elif effect.kind == "savepoint":
             state.images.clear()
             state.failed = False
+            if _ROLLS_BACK.match(statement):
+                state.variables.take_back()
         elif effect.kind == "unknown" and _TEMPORARY.search(statement):
             state.tainted = "the connection may have temporary tables"
             state.has_temporary_tables = True
         elif effect.kind == "unknown" and not effect.is_ddl:
             state.tainted = "a statement that is not understood may have changed what the connection's statements mean"
             state.names_moved = True
+        self.was_set = self.was_set or state.tainted is not None
         return Sent(effect, [], self._commits_itself(state, effect, statement, raw))
 
     def begin(self, state: ConnectionState, raw: Any) -> None:
@@ -266,7 +278,9 @@ class Attachment(Connections):
             and capture.rows is None
             and capture.compiled is context.compiled
             and statement == context.statement
+            and parameters is context.parameters[0]
         ):
+            capture.parameters = context.compiled_parameters[0]
             capture.description = cursor.description
             capture.rows = _sqlalchemy.buffer_cursor(context, cursor)
         elif sent.marks and cursor.description is not None:

@@ -23,7 +23,7 @@ from querycache.engine import Attachment
 from querycache.errors import ConfigurationError
 from querycache.options import CacheRequest
 from querycache.policy import Operation, Policies, Policy
-from querycache.rows.codec import UnsupportedValue
+from querycache.rows.codec import UnsupportedValue, encode_values
 from querycache.statements import tags as naming
 from querycache.statements.dependencies import Dependencies, TableRead, dependencies_of, reads_the_clock
 from querycache.statements.fingerprint import KeyMaker, Shape, declared_shape_of, shape_of
@@ -61,6 +61,13 @@ class Plan:
     ttl_s: float
     max_size_bytes: int
 
+    def encoded(self, parameters: Mapping[str, Any]) -> bytes | None:
+        """Return values by bind name in their canonical form; None where one has none."""
+        try:
+            return encode_values([*parameters, *self.shape.processed(parameters).values()])
+        except UnsupportedValue:
+            return None
+
 
 @dataclass(frozen=True, slots=True)
 class Form:
@@ -74,7 +81,8 @@ class Question(NamedTuple):
     """A statement that may be cached: its key, what it depends on, where and how long it is kept.
 
     ``name`` is the tag of the user's name for it, one of ``tags``; None for a statement that nobody named. The last of its
-    tags is the guard of the bind's schema.
+    tags is the guard of the bind's schema. ``called`` are values in the key, by bind name, that functions of the
+    application's gave, and will give again when the statement is sent.
     """
 
     key: bytes
@@ -84,6 +92,7 @@ class Question(NamedTuple):
     ttl_s: float
     plan: Plan
     compilation: _sqlalchemy.Compilation
+    called: Mapping[str, Any]
 
     @property
     def tables(self) -> frozenset[str]:
@@ -93,6 +102,13 @@ class Question(NamedTuple):
     def is_answered_by(self, found: Lookup) -> bool:
         """Tell whether the catalog is, by what a store said, still the one that this was asked of."""
         return self.plan.survey_stamps.get(self.store) == found.lease[-1]
+
+    def stands_for(self, parameters: Mapping[str, Any]) -> bool:
+        """Tell whether what functions of the application's gave when the statement was sent is what they gave for the key."""
+        if not self.called:
+            return True
+        sent = {name: parameters[name] for name in self.called if name in parameters}
+        return self.plan.encoded(sent) == self.plan.encoded(self.called) is not None
 
 
 @dataclass(slots=True)
@@ -109,14 +125,23 @@ class _Known:
 
 
 class Questions:
-    """Makes the questions of one cache. ``regions``: by name the position of its store, and seconds to live."""
+    """Makes the questions of one cache. ``regions``: by name the position of its store, and seconds to live.
+
+    ``varies``: the application says by what its rows vary beside statement, values and database.
+    """
 
     def __init__(
-        self, policies: Policies, regions: Mapping[str, tuple[int, float]], declared: Declared | None = None
+        self,
+        policies: Policies,
+        regions: Mapping[str, tuple[int, float]],
+        declared: Declared | None = None,
+        *,
+        varies: bool = False,
     ) -> None:
         self.policies = policies
         self.regions = regions
         self._declared = declared or Declared()
+        self.varies = varies
         self._known: weakref.WeakKeyDictionary[Any, _Known] = weakref.WeakKeyDictionary()
 
     def of(
@@ -128,10 +153,11 @@ class Questions:
         bind: Bind,
         engine: Engine,
         request: CacheRequest | None,
+        variation: bytes,
     ) -> Question | Bypass:
-        """Make key and tags, or say why not."""
+        """Make key and tags, or say why not. ``variation``: what else decides on the rows, as part of the key."""
         form = self.form_of(statement, parameters, options, attachment, bind, engine, request)
-        return form if isinstance(form, Bypass) else self.about(form, parameters, request)
+        return form if isinstance(form, Bypass) else self.about(form, parameters, request, variation)
 
     def form_of(
         self,
@@ -182,14 +208,14 @@ class Questions:
         return self._plan_of(known, bind, None, None)
 
     def about(
-        self, form: Form, parameters: Mapping[str, Any] | None, request: CacheRequest | None
+        self, form: Form, parameters: Mapping[str, Any] | None, request: CacheRequest | None, variation: bytes
     ) -> Question | Bypass:
         """Make key and tags of one call, or say why not."""
         try:
             given = _sqlalchemy.parameters_of(form.compilation, parameters)
         except InvalidRequestError:
             return Bypass("a parameter has no value")
-        return self.question_of(form.plan, given, request, form.compilation)
+        return self.question_of(form.plan, given, request, form.compilation, variation)
 
     def question_of(
         self,
@@ -197,13 +223,14 @@ class Questions:
         parameters: Mapping[str, Any],
         request: CacheRequest | None,
         compilation: _sqlalchemy.Compilation,
+        variation: bytes,
     ) -> Question | Bypass:
         """Make key and tags of one call from the values of all its bind names, or say why not."""
         shape = plan.shape
         assert shape.reads is not None
         try:
             values = shape.processed(parameters)
-            key = plan.keys.key_of(values, None if request is None else request.cache_key)
+            key = plan.keys.key_of(values, None if request is None else request.cache_key, variation)
         except UnsupportedValue as error:
             return Bypass(str(error))
 
@@ -213,12 +240,15 @@ class Questions:
         if shape.reads.clock_binds and reads_the_clock(shape.reads, value_of):
             return Bypass("a value may stand for the present time")
         tags = plan.dependencies.tags(value_of)
+        called = {name: parameters[name] for name in _sqlalchemy.called_names(compilation)}
         if request is None:
-            return Question(key, tags, None, plan.store, plan.ttl_s, plan, compilation)
+            return Question(key, tags, None, plan.store, plan.ttl_s, plan, compilation, called)
         ttl_s = plan.ttl_s if request.ttl_s is None else min(plan.ttl_s, request.ttl_s)
         given = request.cache_key if request.cache_key is not None else key.hex()
         name = naming.named_tag(plan.bind.id, plan.region, given)
-        return Question(key, TagSet((*tags.tags, name), tags.guards), name, plan.store, ttl_s, plan, compilation)
+        return Question(
+            key, TagSet((*tags.tags, name), tags.guards), name, plan.store, ttl_s, plan, compilation, called
+        )
 
     def _plan_of(
         self,
@@ -285,6 +315,7 @@ class Questions:
                 schema_map,
                 None if request is None else request.region,
                 bind.profile.settings,
+                bind.profile.default_schema,
                 reads or (),
             ),
             tables=frozenset(about.name for about in facts.values()) | relations,

@@ -23,11 +23,13 @@ from querycache.coherence.snapshots import Freshness, may_fill, may_serve
 from querycache.coherence.transactions import Served
 from querycache.engine import CAPTURE, Attachment, Capture
 from querycache.flights import Flights
+from querycache.hooks import rewritten_by
 from querycache.options import CacheRequest, FromCache, NoCache
 from querycache.questions import OTHER_CATALOG, Bypass, Question, Questions
 from querycache.readings import Reading, Situation, freshness_in, notes_of
 from querycache.results import Results
 from querycache.rows.codec import DecodedRows, PayloadRejected, UnsupportedValue, decode_rows, encode_rows
+from querycache.variation import Variations
 
 NO_ANSWER: Final = "the store did not answer"
 
@@ -52,8 +54,9 @@ class OwnWay(UserDefinedOption):
 class Reader:
     """Answers the reads of Sessions for one cache."""
 
-    def __init__(self, questions: Questions) -> None:
+    def __init__(self, questions: Questions, variations: Variations) -> None:
         self.questions = questions
+        self.variations = variations
         self.flights = Flights()
         self.results = Results()
 
@@ -92,17 +95,37 @@ class Reader:
         if isinstance(found, Bypass):
             return found
         return Reading(
-            found.attachment, found.engine, found.bind, found.options, found.notes, found.connection, found.state, orm
+            found.attachment,
+            found.engine,
+            found.bind,
+            found.options,
+            found.notes,
+            found.connection,
+            found.state,
+            found.variation,
+            orm,
         )
 
     def situation_of(
         self, session: Session, attachment: Attachment, engine: Engine | Connection, options: Mapping[str, Any]
     ) -> Situation | Bypass:
-        """Find out where a read with these execution options would go; it begins the Session's transaction."""
+        """Find out where a read with these execution options would go; it begins the Session's transaction.
+
+        It has a connection checked out where only the connection itself can say what it is set to.
+        """
+        variation = self.variations.of(session)
+        if isinstance(variation, Bypass):
+            return variation
         # Else a rollback after nothing but hits would expire nothing, and a second try would see what the first one saw.
         _sqlalchemy.autobegin(session)
         notes = notes_of(session)
         connection = _sqlalchemy.connection_of(session, engine)
+        is_told = self.variations.are_told
+        if connection is None and attachment.needs_connection(session, engine.engine, is_told=is_told):
+            connection = session.connection({"bind": engine})
+        rewriter = None if is_told else attachment.hooks.rewriter(engine if connection is None else connection)
+        if rewriter is not None:
+            return Bypass(rewritten_by(rewriter))
         state = None if connection is None else attachment.state_of(connection)
         if connection is not None and state is None:
             return Bypass(f"it is not known which database this is: {attachment.why_no_bind}")
@@ -111,7 +134,7 @@ class Reader:
             return Bypass(f"it is not known which database this is: {attachment.why_no_bind}")
         owner = engine if connection is None else connection
         options = {**owner.get_execution_options(), **options}
-        return Situation(attachment, engine.engine, bind, options, notes, connection, state)
+        return Situation(attachment, engine.engine, bind, options, notes, connection, state, variation)
 
     def question_in(self, reading: Reading, request: CacheRequest | None) -> Question | Bypass:
         """Make key and tags of a read, or say why not."""
@@ -123,6 +146,7 @@ class Reader:
             reading.bind,
             reading.engine,
             request,
+            reading.variation,
         )
         if isinstance(question, Bypass):
             return question
@@ -190,13 +214,17 @@ class Reader:
         capture = Capture(question.compilation.compiled)
         result = reading.orm.invoke_statement(execution_options={CAPTURE: capture, "prebuffer_rows": True})
         # The connection that it got may be set otherwise than those before it, or be on another database.
-        if capture.rows is not None and capture.bind is reading.bind:
+        if capture.rows is not None and capture.bind is reading.bind and question.stands_for(capture.parameters):
             self.fill(reading, [(question, found, capture.rows)], capture)
         return result
 
     def fill(self, reading: Reading, answers: Sequence[Answer], capture: Capture) -> None:
         """Store what was captured after it was looked up, where the snapshot allows; all in one store."""
         coherence = reading.attachment.coherence
+        if self.variations.of(reading.orm.session) != reading.variation:
+            # What ran in between (a hook of its transaction's beginning, say) gave the Session to somebody else.
+            coherence.events.emit("bypass", reason="vary said something else once the rows were read")
+            return
         entries = [entry for answer in answers if (entry := self._entry_of(coherence, answer, capture)) is not None]
         if entries and coherence.fill_many(answers[0][0].store, entries) == len(entries):
             for entry in entries:

@@ -48,7 +48,10 @@ def notes_of(session: Session) -> SessionNotes:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """Where a read of a Session would go, and in which transaction."""
+    """Where a read of a Session would go, and in which transaction.
+
+    ``variation``: what decides on its rows beside all that, as part of a key.
+    """
 
     attachment: Attachment
     engine: Engine
@@ -57,6 +60,7 @@ class Situation:
     notes: SessionNotes
     connection: Connection | None
     state: ConnectionState | None
+    variation: bytes
 
     def why_not_cached(self, tables: frozenset[str]) -> str | None:
         """Say what in its transaction so far sends a read of these tables past the cache."""
@@ -88,6 +92,6 @@ def freshness_in(reading: Situation) -> Freshness | Bypass:
     if freshness is Freshness.SNAPSHOT and on_replica:
         return Bypass("a replica's snapshot may be older than the store's clock can tell")
     if freshness is Freshness.UNKNOWN:
-        tainted = None if state is None else state.tainted
-        return Bypass(tainted or "it is not known what this connection's statements see")
+        set_to = None if state is None else state.why_not_known
+        return Bypass(set_to or "it is not known what this connection's statements see")
     return freshness

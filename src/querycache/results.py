@@ -81,7 +81,8 @@ class Results:
             recipe = _loading.recipe_of(orm, cursor, description, rows[0], load_ordinarily)
             self._recipes[compilation.compiled] = _Tried(recipe)
             names = None if recipe is None else _loading.names_of_get(orm.statement, recipe.mapper)
-            if recipe is not None and names is not None:
+            # A column property may have a value of its own in it, which is made anew for each call.
+            if recipe is not None and names is not None and set(compilation.compiled.bind_names.values()) == set(names):
                 setattr(recipe.mapper.class_, GET_STATEMENT, select(recipe.mapper.class_))
                 by_dialect = self._gets.setdefault(recipe.mapper.class_, weakref.WeakKeyDictionary())
                 by_dialect[reading.attachment.dialect] = KnownGet(

@@ -68,6 +68,12 @@ def _do_orm_execute(orm: ORMExecuteState) -> Result[Any] | None:
         answered = _sqlalchemy.run_listeners_after_us(orm)
         if answered is not None:
             return answered
+        # One of them may have chosen another engine, too.
+        bind = orm.session.get_bind(**orm.bind_arguments)
+        found = _READERS.get(bind.engine.dialect)
+        if found is None:
+            return orm.invoke_statement()
+        reader, attachment = found
     outcome = reader.read(orm, attachment, bind)
     if not isinstance(outcome, Bypass):
         return outcome

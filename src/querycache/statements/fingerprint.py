@@ -2,7 +2,7 @@
 
 The rows that a driver returns are decided by the SQL text, the bound values and the database. So is the key: a digest of
 the text as compiled, the result columns' types, the processed values, the bind, and what does not show in the text
-(schema map, a user's variations). Loader options that leave the text alone leave the key alone, as the ORM's own loader
+(schema map, a user's name for the entry, what the application says that rows vary by). Loader options that leave the text alone leave the key alone, as the ORM's own loader
 runs on every hit. Values stand in the key as a digest only.
 """
 
@@ -152,23 +152,23 @@ class KeyMaker:
         schema_map: Mapping[str | None, str | None] | None,
         region: str | None,
         settings: str,
+        default_schema: str,
         declared: Iterable[WrittenName] = (),
     ) -> None:
         self._begun = hashlib.blake2b(shape.digest, digest_size=16)
-        self._begun.update(f"{bind_id}/{settings}\0".encode())
-        named = sorted((schema or "", target or "") for schema, target in (schema_map or {}).items())
+        names = sorted((schema_map or {}).items(), key=repr)
         reads = sorted([schema or "", name] for schema, name in declared)
-        self._begun.update(json.dumps([named, region, reads] if reads else [named, region]).encode())
+        self._begun.update(json.dumps([bind_id, settings, default_schema, names, region, reads]).encode())
         self._names = sorted(set(shape.names.values()))
 
-    def key_of(self, values: Mapping[str, Any], variation: str | None = None) -> bytes:
-        """Return the key of one call, 16 bytes. ``variation``: what else tells it from others, in a user's words.
+    def key_of(self, values: Mapping[str, Any], cache_key: str | None, variation: bytes) -> bytes:
+        """Return the key of one call, 16 bytes.
 
+        ``cache_key``: the user's name for it. ``variation``: what else decides on its rows.
         Raises ``UnsupportedValue`` where a value has no canonical form.
         """
         digest = self._begun.copy()
-        given = [values[name] for name in self._names]
-        digest.update(encode_values(given if variation is None else [*given, variation]))
+        digest.update(encode_values([[values[name] for name in self._names], cache_key, variation]))
         return digest.digest()
 
 

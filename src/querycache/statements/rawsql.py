@@ -18,7 +18,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from querycache.statements.rawcommands import command_kind_of, explained_statement_of, keeps_names
+from querycache.statements.rawcommands import command_kind_of, explained_statement_of, keeps_names, variable_set_by
 from querycache.statements.rawtext import LITERAL, CleanText, clean_text
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class TextEffect:
     ``column_lists``: those of them that are no functions, but names of CTEs and aliases with the names of their columns.
     ``deletes``: rows may be deleted (or replaced). ``locks``: rows are locked by a read. ``is_plain``: a SELECT that has rows
     only where the tables that it reads have some. ``keeps_names``: the names of tables mean the same after a setting.
+    ``variable``: what is set is this variable of the application's own; ``is_local``: until the transaction ends.
     """
 
     kind: Kind
@@ -64,6 +65,8 @@ class TextEffect:
     locks: bool = False
     is_plain: bool = False
     keeps_names: bool = True
+    variable: str | None = None
+    is_local: bool = False
 
 
 _UNKNOWN: Final = TextEffect("unknown")
@@ -110,7 +113,12 @@ def effect_of_text(sql: str, dialect: str) -> TextEffect:
     if dialect not in _SQLGLOT_DIALECTS or len(sql) > MAX_LENGTH:
         return _UNKNOWN
     cleaned = clean_text(sql, dialect)
-    return _UNKNOWN if cleaned is None else _effect_of(cleaned, cleaned.text, dialect)
+    if cleaned is None:
+        return _UNKNOWN
+    variable = variable_set_by(sql, cleaned.text, dialect)
+    if variable is not None:
+        return TextEffect("session", functions=cleaned.functions, variable=variable.name, is_local=variable.is_local)
+    return _effect_of(cleaned, cleaned.text, dialect)
 
 
 def _effect_of(cleaned: CleanText, text: str, dialect: str) -> TextEffect:

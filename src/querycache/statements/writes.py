@@ -87,7 +87,8 @@ class Effect:
     ``sources``: the tables of a SELECT each of whose rows was surely made of a row of one of them; empty where it is not.
     ``named_sources`` are those of a text. ``keeps_names``: the names of tables mean the same after it as before.
     ``is_declared``: it writes nothing but what ``named_writes`` and ``writes`` say and cascades reach, by a user's word.
-    ``may_commit``: it may commit by itself.
+    ``may_commit``: it may commit by itself. ``variable``: it does nothing but to set this one, which the database itself has
+    no use for; ``is_local``: until the transaction ends.
     """
 
     kind: str
@@ -103,6 +104,8 @@ class Effect:
     keeps_names: bool = True
     is_declared: bool = False
     may_commit: bool = False
+    variable: str | None = None
+    is_local: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +231,8 @@ def _of_text(effect: TextEffect) -> Effect:
         locks_rows=effect.locks,
         deletes=effect.deletes,
         keeps_names=effect.keeps_names,
+        variable=effect.variable,
+        is_local=effect.is_local,
     )
 
 
