@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from sqlalchemy import Engine, Table, inspect
 from sqlalchemy.engine import Connection
@@ -82,6 +82,9 @@ class QueryCache:
     Raises ``ConfigurationError`` for a store or a setting that cannot be used.
     """
 
+    _reader_type: ClassVar[type[Reader]] = Reader
+    _policy_of_others: ClassVar[Policy | None] = None
+
     def __init__(
         self,
         store: str | Store = "lmdb://",
@@ -102,13 +105,14 @@ class QueryCache:
         stores, positions = _open_stores(self.regions)
         self._coherence = Coherence(stores, self.events, on_mark_failure=on_mark_failure)
         self._binds = Binds(dict(tag_columns or {}))
-        self._reader = Reader(
+        self._reader = self._reader_type(
             Questions(
-                Policies(self.cacheable_models),
+                Policies(self.cacheable_models, of_others=self._policy_of_others),
                 {name: (positions[name], region.ttl) for name, region in self.regions.items()},
             )
         )
-        self._attachments: list[Attachment] = []
+        # In order. Engines are not kept alive by their cache; an attachment lives as long as its engine.
+        self._attached: weakref.WeakKeyDictionary[Attachment, None] = weakref.WeakKeyDictionary()
         self.sessions: list[Callable[[], Session]] = []
         self._lock = threading.Lock()
 
@@ -154,7 +158,7 @@ class QueryCache:
             attachment.install()
             register(attachment, self._reader)
             note_attached(engine)
-            self._attachments.append(attachment)
+            self._attached[attachment] = None
 
     def add_models(self, *models: type[Any], policy: Policy | None = None) -> None:
         """Make models cacheable."""
@@ -166,6 +170,10 @@ class QueryCache:
         yield from self.models.items()
         for source in _SELF_DECLARED:
             yield from source()
+
+    @property
+    def _attachments(self) -> list[Attachment]:
+        return list(self._attached)
 
     @property
     def engines(self) -> list[Engine]:
