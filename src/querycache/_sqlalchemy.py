@@ -223,7 +223,7 @@ def invoke(state: ORMExecuteState, options: Mapping[str, Any] | None = None) -> 
     As ``invoke_statement`` does, which has a Session's ``get_bind`` called with one more argument: an application's own
     ``get_bind`` may not take it.
     """
-    internal: Any = state.session._execute_internal  # type: ignore[attr-defined]
+    internal: Any = state.session._execute_internal
     result: Result[Any] = internal(
         state.statement,
         state.parameters,
@@ -397,6 +397,6 @@ def send_without_loading(state: ORMExecuteState, options: Mapping[str, Any]) -> 
     """Send a Session's statement on the Session's connection, as the Session would, and make no objects of its rows."""
     connection = state.session.connection(bind_arguments=dict(state.bind_arguments))
     sent = connection.execute(
-        state.statement, dict(state.parameters or {}), execution_options={**state.execution_options, **options}
+        state.statement, state.parameters or {}, execution_options={**state.execution_options, **options}
     )
     sent.close()

@@ -111,8 +111,8 @@ class QueryCache:
                 {name: (positions[name], region.ttl) for name, region in self.regions.items()},
             )
         )
-        # In order. Engines are not kept alive by their cache; an attachment lives as long as its engine.
-        self._attached: weakref.WeakKeyDictionary[Attachment, None] = weakref.WeakKeyDictionary()
+        # In order. An engine is not kept alive by its cache.
+        self._attached: weakref.WeakKeyDictionary[Engine, Attachment] = weakref.WeakKeyDictionary()
         self.sessions: list[Callable[[], Session]] = []
         self._lock = threading.Lock()
 
@@ -158,7 +158,7 @@ class QueryCache:
             attachment.install()
             register(attachment, self._reader)
             note_attached(engine)
-            self._attached[attachment] = None
+            self._attached[engine] = attachment
 
     def add_models(self, *models: type[Any], policy: Policy | None = None) -> None:
         """Make models cacheable."""
@@ -173,12 +173,12 @@ class QueryCache:
 
     @property
     def _attachments(self) -> list[Attachment]:
-        return list(self._attached)
+        return list(self._attached.values())
 
     @property
     def engines(self) -> list[Engine]:
         """The engines attached."""
-        return [attachment.engine for attachment in self._attachments]
+        return list(self._attached)
 
     # -- dropping ----------------------------------------------------------------------------------------------------
 

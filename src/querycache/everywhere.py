@@ -57,7 +57,7 @@ class CacheOfEverything(QueryCache):
     @property
     def verdicts(self) -> Counter[str]:
         """How often hits were compared with the database, and what came of it; empty where they are not."""
-        return getattr(self._reader, "verdicts", Counter())
+        return self._reader.verdicts if isinstance(self._reader, VerifyingReader) else Counter()
 
 
 class VerifiedCacheOfEverything(CacheOfEverything):
@@ -87,8 +87,8 @@ def _why_left_alone(engine: Engine) -> str | None:
     if attachment_of(engine) is not None:
         return "a QueryCache has it already"
     with suppress(Exception):  # the driver of a dialect that a test made up
-        own = type(engine.dialect).import_dbapi()
+        used, own = engine.dialect.dbapi, type(engine.dialect).import_dbapi()
         # The adapter of an asynchronous driver is another one each time.
-        if engine.dialect.dbapi is own or type(engine.dialect.dbapi) is type(own) is not type(weakref):
+        if used is own or (engine.dialect.is_async and type(used) is type(own)):
             return None
     return "its driver is not its dialect's own: a fake, perhaps"

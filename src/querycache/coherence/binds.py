@@ -357,7 +357,7 @@ class SurveyCost:
 class Binds:
     """The binds of one cache, by identity: two engines of one database are one bind.
 
-    Known is what an engine or a connection leads to: databases in memory come and go by the thousand in tests.
+    Known are those that an engine led to, while it lives; a database in memory, while its connection does.
     """
 
     tag_columns: TagColumns = field(default_factory=dict)

@@ -107,7 +107,19 @@ def tag_columns_of(table: Table, dialect: Dialect, override: Sequence[str] | Non
     Primary key, foreign keys, unique, indexed, others; each class in the table's order; at most 16. ``override`` names
     them instead, and the primary key stays in front. ConfigurationError for a name that the table does not have.
     """
-    return _tag_columns(table, dialect, None if override is None else tuple(override))
+    unique, indexed = _uniquely_held(table), _indexed(table)
+    if override is None:
+        classes: list[Callable[[Column[Any]], bool]] = [
+            lambda column: bool(column.foreign_keys),
+            lambda column: column in unique,
+            lambda column: column in indexed,
+            lambda column: True,
+        ]
+        ordered = [column for belongs in classes for column in table.columns if belongs(column)]
+    else:
+        ordered = _named(table, override)
+    safe = (column for column in (*table.primary_key.columns, *ordered) if kind_of(column.type, dialect))
+    return tuple(dict.fromkeys(safe))[:MAX_TAG_COLUMNS]
 
 
 def key_columns_of(table: Table, dialect: Dialect) -> tuple[Column[Any], ...]:
@@ -125,7 +137,12 @@ def value_columns_of(table: Table, dialect: Dialect, override: Sequence[str] | N
 
 def fingerprint_of(table: Table, dialect: Dialect, override: Sequence[str] | None = None) -> bytes:
     """Return 8 bytes that differ where two processes know different tag columns for a table."""
-    return _fingerprint(table, dialect, None if override is None else tuple(override))
+    key = [_encode(column.name) for column in key_columns_of(table, dialect)]
+    values = [
+        f"{_encode(column.name)}={kind_of(column.type, dialect)}"
+        for column in (*key_columns_of(table, dialect), *value_columns_of(table, dialect, override))
+    ]
+    return hashlib.blake2b(f"{','.join(key)}|{','.join(values)}".encode(), digest_size=8).digest()
 
 
 def bind_tag(bind: str) -> Tag:
@@ -267,23 +284,6 @@ def _text_canonical(variant: Any, dialect: Dialect) -> Canonical:
     return canonical
 
 
-@lru_cache(maxsize=1024)
-def _tag_columns(table: Table, dialect: Dialect, override: tuple[str, ...] | None) -> tuple[Column[Any], ...]:
-    unique, indexed = _uniquely_held(table), _indexed(table)
-    if override is None:
-        classes: list[Callable[[Column[Any]], bool]] = [
-            lambda column: bool(column.foreign_keys),
-            lambda column: column in unique,
-            lambda column: column in indexed,
-            lambda column: True,
-        ]
-        ordered = [column for belongs in classes for column in table.columns if belongs(column)]
-    else:
-        ordered = _named(table, override)
-    safe = (column for column in (*table.primary_key.columns, *ordered) if kind_of(column.type, dialect))
-    return tuple(dict.fromkeys(safe))[:MAX_TAG_COLUMNS]
-
-
 def _named(table: Table, names: Sequence[str]) -> list[Column[Any]]:
     by_name = {column.name: column for column in table.columns}
     unknown = [name for name in names if name not in by_name]
@@ -311,13 +311,3 @@ def _indexed(table: Table) -> set[Column[Any]]:
     for index in table.indexes:
         held.update(index.columns)
     return held
-
-
-@lru_cache(maxsize=1024)
-def _fingerprint(table: Table, dialect: Dialect, override: tuple[str, ...] | None) -> bytes:
-    key = [_encode(column.name) for column in key_columns_of(table, dialect)]
-    values = [
-        f"{_encode(column.name)}={kind_of(column.type, dialect)}"
-        for column in (*key_columns_of(table, dialect), *value_columns_of(table, dialect, override))
-    ]
-    return hashlib.blake2b(f"{','.join(key)}|{','.join(values)}".encode(), digest_size=8).digest()
