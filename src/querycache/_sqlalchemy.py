@@ -330,6 +330,23 @@ def run_listeners_after_us(state: ORMExecuteState) -> Result[Any] | None:
     return None
 
 
+def invoke(state: ORMExecuteState, options: Mapping[str, Any] | None = None) -> Result[Any]:
+    """Run the statement that a listener was told of, past the listeners that were told already.
+
+    As ``invoke_statement`` does, which has a Session's ``get_bind`` called with one more argument: an application's own
+    ``get_bind`` may not take it.
+    """
+    internal: Any = state.session._execute_internal
+    result: Result[Any] = internal(
+        state.statement,
+        state.parameters,
+        execution_options=state.local_execution_options.union(options or {}),
+        bind_arguments=dict(state.bind_arguments),
+        _parent_execute_state=state,
+    )
+    return result
+
+
 def autoflush(session: Session) -> None:
     """Flush as the session does before a query; errors say that a query caused it."""
     session._autoflush()
@@ -529,3 +546,12 @@ def connection_of(session: Session, bind: Engine | Connection) -> Connection | N
             return found[0]
         transaction = transaction._parent
     return None
+
+
+def send_without_loading(state: ORMExecuteState, options: Mapping[str, Any]) -> None:
+    """Send a Session's statement on the Session's connection, as the Session would, and make no objects of its rows."""
+    connection = state.session.connection(bind_arguments=dict(state.bind_arguments))
+    sent = connection.execute(
+        state.statement, state.parameters or {}, execution_options={**state.execution_options, **options}
+    )
+    sent.close()

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from sqlalchemy import Engine, Table, inspect
 from sqlalchemy.engine import Connection
@@ -92,6 +92,9 @@ class QueryCache:
     Raises ``ConfigurationError`` for a store or a setting that cannot be used.
     """
 
+    _reader_type: ClassVar[type[Reader]] = Reader
+    _policy_of_others: ClassVar[Policy | None] = None
+
     def __init__(
         self,
         store: str | Store = "lmdb://",
@@ -117,16 +120,17 @@ class QueryCache:
         declared = declared_of(views, functions)
         self._binds = Binds(_checked(tag_columns or {}), declared)
         self._variations = Variations(vary)
-        self._reader = Reader(
+        self._reader = self._reader_type(
             Questions(
-                Policies(self.cacheable_models),
+                Policies(self.cacheable_models, of_others=self._policy_of_others),
                 {name: (positions[name], region.ttl) for name, region in self.regions.items()},
                 declared,
                 varies=self._variations.are_told,
             ),
             self._variations,
         )
-        self._attachments: list[Attachment] = []
+        # In order. An engine is not kept alive by its cache.
+        self._attached: weakref.WeakKeyDictionary[Engine, Attachment] = weakref.WeakKeyDictionary()
         self.sessions: list[Callable[[], Session]] = []
         self._lock = threading.Lock()
 
@@ -173,7 +177,7 @@ class QueryCache:
             attachment.install()
             register(attachment, self._reader)
             note_attached(engine)
-            self._attachments.append(attachment)
+            self._attached[engine] = attachment
 
     def add_models(self, *models: type[Any], policy: Policy | None = None) -> None:
         """Make models cacheable."""
@@ -187,9 +191,13 @@ class QueryCache:
             yield from source()
 
     @property
+    def _attachments(self) -> list[Attachment]:
+        return list(self._attached.values())
+
+    @property
     def engines(self) -> list[Engine]:
         """The engines attached."""
-        return [attachment.engine for attachment in self._attachments]
+        return list(self._attached)
 
     # -- dropping ----------------------------------------------------------------------------------------------------
 

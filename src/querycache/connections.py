@@ -57,12 +57,15 @@ class Connections:
     driver_calls: DriverCalls
 
     def __init__(self, engine: Engine, coherence: Coherence, binds: Binds, *, name: str | None = None) -> None:
-        self.engine = engine
+        # Weakly: SQLAlchemy's mappers remember dialects, which the attachment hangs on, and no pool should live for that.
+        self._engine = weakref.ref(engine)
         self.dialect: Dialect = engine.dialect
         self.coherence = coherence
         self.binds = binds
         self._why_no_bind = "no connection was made yet"
         self.name: Final = name
+        # Whatever it led to once may have entries in a store, which others can read and whoever invalidates must reach.
+        self._led_to: set[Bind] = set()
         self._destination = Destination(engine, is_named=name is not None)
         self._inquiry = Inquiry(engine.dialect, self._connect_aside)
         self._states: weakref.WeakValueDictionary[int, ConnectionState] = weakref.WeakValueDictionary()
@@ -76,6 +79,13 @@ class Connections:
         self.hooks: Final = Hooks(engine)
         self._told_setter: str | None = None
         self._is_shared = isinstance(engine.pool, SingletonThreadPool | StaticPool)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine itself: alive for whoever reads or writes through it."""
+        engine = self._engine()
+        assert engine is not None, "whoever asks has a Session or a connection of it"
+        return engine
 
     def listen_to_pool(self) -> None:
         """Begin to hear of the engine's connections."""
@@ -238,6 +248,8 @@ class Connections:
                 logger.warning("%s is not cached: %s", self.engine.url.render_as_string(), profile.why_not)
             return None
         bind = self.binds.bind_of(identity, profile, self.dialect)
+        if profile.scope == "shared":
+            self._led_to.add(bind)
         state = ConnectionState(
             self.dialect.name,
             profile,
@@ -306,14 +318,19 @@ class Connections:
         if state is not None:
             self._doubt_unanswered(state)
             abandon(state, self.coherence)
-            state.bind.is_gone = state.profile.scope == "connection"
+            self._leave_if_gone(state)
 
     def _lost_detached(self, dbapi_connection: Any) -> None:
         state = self._states.get(id(dbapi_connection))
         if state is not None:
             self._doubt_unanswered(state)
             abandon(state, self.coherence)
-            state.bind.is_gone = state.profile.scope == "connection"
+            self._leave_if_gone(state)
+
+    def _leave_if_gone(self, state: ConnectionState) -> None:
+        state.bind.is_gone = state.profile.scope == "connection"
+        if state.bind.is_gone:
+            self._destination.leave(state.bind)
 
     def _doubt_unanswered(self, state: ConnectionState) -> None:
         """Keep what was marked for a statement of which neither answer nor error was heard."""

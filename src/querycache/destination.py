@@ -72,5 +72,12 @@ class Destination:
             return None
         return None if before.id == bind.id else before
 
+    def leave(self, bind: Bind) -> None:
+        """Hear that a database is no more."""
+        if self._by_thread is not None and getattr(self._by_thread, "bind", None) is bind:
+            self._by_thread.bind = None
+        if self._bind is bind:
+            self._bind = None
+
     def _is_replaced(self, bind: Bind) -> bool:
         return self._file is not None and self._file.identity() != bind.profile.identity

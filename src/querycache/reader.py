@@ -174,12 +174,12 @@ class Reader:
                 on_lookup(reading, question, found)
             entry = self.take(reading, question, found, freshness)
             if entry is not None:
-                return self.results.of(reading, question.compilation, entry.description, entry.rows)
+                return self.serve(reading, question, entry)
             if not found.storable or (state is not None and state.dirty):
                 coherence.events.emit(
                     "miss", key=question.key, reason=None if found.storable else "a commit is under way"
                 )
-                return reading.orm.invoke_statement()
+                return _sqlalchemy.invoke(reading.orm)
             if not waited and not self.flights.begin(question.key):
                 waited = True
                 continue
@@ -188,6 +188,10 @@ class Reader:
             finally:
                 if not waited:
                     self.flights.end(question.key)
+
+    def serve(self, reading: Reading, question: Question, entry: DecodedRows) -> Result[Any]:
+        """Return what the Session would have returned for the rows of an entry."""
+        return self.results.of(reading, question.compilation, entry.description, entry.rows)
 
     def take(self, reading: Situation, question: Question, found: Lookup, freshness: Freshness) -> DecodedRows | None:
         """Return the rows of an entry that this transaction may be served, and remember them where the snapshot asks."""
@@ -212,7 +216,7 @@ class Reader:
     def _run_and_fill(self, reading: Reading, question: Question, found: Lookup) -> Result[Any]:
         reading.attachment.coherence.events.emit("miss", key=question.key)
         capture = Capture(question.compilation.compiled)
-        result = reading.orm.invoke_statement(execution_options={CAPTURE: capture, "prebuffer_rows": True})
+        result = _sqlalchemy.invoke(reading.orm, {CAPTURE: capture, "prebuffer_rows": True})
         # The connection that it got may be set otherwise than those before it, or be on another database.
         if capture.rows is not None and capture.bind is reading.bind and question.stands_for(capture.parameters):
             self.fill(reading, [(question, found, capture.rows)], capture)

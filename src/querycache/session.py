@@ -6,7 +6,6 @@ answers it or says why not. The other listeners carry what was served before the
 
 from __future__ import annotations
 
-import weakref
 from functools import wraps
 from typing import Any, Final
 
@@ -25,12 +24,13 @@ from querycache.results import GET_STATEMENT
 from querycache.statements.reads import NotCacheable
 from querycache.statements.textreads import text_reads_of, why_not_declared
 
-_READERS: weakref.WeakKeyDictionary[Dialect, tuple[Reader, Attachment]] = weakref.WeakKeyDictionary()
+_READER: Final = "_querycache_reader"
 
 
 def register(attachment: Attachment, reader: Reader) -> None:
     """Have the reads on an attached engine answered by ``reader``."""
-    _READERS[attachment.dialect] = (reader, attachment)
+    # With the engine, not in a table of this module's: the attachment refers to the engine, which would never be freed.
+    attachment.dialect.__dict__[_READER] = (reader, attachment)
     listen_to_sessions()
 
 
@@ -45,7 +45,11 @@ def listen_to_sessions() -> None:
 
 def attachment_of(engine: Engine) -> tuple[Reader, Attachment] | None:
     """Return who caches an engine, None where nobody does."""
-    return _READERS.get(engine.dialect)
+    return _reader_of(engine.dialect)
+
+
+def _reader_of(dialect: Dialect) -> tuple[Reader, Attachment] | None:
+    return dialect.__dict__.get(_READER)
 
 
 def _do_orm_execute(orm: ORMExecuteState) -> Result[Any] | None:
@@ -56,7 +60,7 @@ def _do_orm_execute(orm: ORMExecuteState) -> Result[Any] | None:
         bind = orm.session.get_bind(**orm.bind_arguments)
     except Exception:  # the application's code, perhaps; a sharded session has no bind before its own listener ran
         return None
-    found = _READERS.get(bind.engine.dialect)
+    found = _reader_of(bind.engine.dialect)
     if found is None:
         return None
     reader, attachment = found
@@ -78,7 +82,7 @@ def _do_orm_execute(orm: ORMExecuteState) -> Result[Any] | None:
     if not isinstance(outcome, Bypass):
         return outcome
     attachment.coherence.events.emit("defect" if outcome.defect else "bypass", reason=outcome.reason)
-    return orm.invoke_statement() if listeners else None
+    return _sqlalchemy.invoke(orm) if listeners else None
 
 
 def _why_no_read(text: str, orm: ORMExecuteState, attachment: Attachment) -> str | None:
@@ -112,7 +116,7 @@ def _get_from_cache(session: Session, entity: Any, ident: Any) -> Any:
     except Exception:  # the ordinary way asks again, and lets it raise
         return NOT_ANSWERED
     dialect = target.engine.dialect
-    found = _READERS.get(dialect)
+    found = _reader_of(dialect)
     if found is None:
         return NOT_ANSWERED
     known = found[0].results.known_get(entity, dialect)
@@ -124,7 +128,7 @@ def _get_from_cache(session: Session, entity: Any, ident: Any) -> Any:
 
 
 def _after_begin(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
-    found = _READERS.get(connection.dialect)
+    found = _reader_of(connection.dialect)
     if found is None:
         return
     notes = notes_of(session)

@@ -219,7 +219,7 @@ class Bind:
         profile: Profile,
         dialect: Dialect,
         tag_columns: TagColumns,
-        siblings: list[Bind] | None = None,
+        siblings: weakref.WeakSet[Bind] | None = None,
         declared: Declared | None = None,
     ) -> None:
         self.id: Final = hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()
@@ -234,8 +234,8 @@ class Bind:
         self.survey_version = 0
         self.tag_columns = tag_columns
         self.declared: Final = declared or Declared()
-        self._siblings = [] if siblings is None else siblings
-        self._siblings.append(self)
+        self._siblings: weakref.WeakSet[Bind] = weakref.WeakSet() if siblings is None else siblings
+        self._siblings.add(self)
         self._picture = _Picture()
         self._lock = threading.Lock()
 
@@ -459,12 +459,19 @@ class SurveyCost:
 
 @dataclass(slots=True)
 class Binds:
-    """The binds of one cache, by identity: two engines of one database are one bind."""
+    """The binds of one cache, by identity: two engines of one database are one bind.
+
+    Known are those that an engine led to, while it lives; a database in memory, while its connection does.
+    """
 
     tag_columns: TagColumns = field(default_factory=dict)
     declared: Declared = field(default_factory=Declared)
-    _by_identity: dict[tuple[str, str, str], Bind] = field(default_factory=dict)
-    _siblings: dict[str, list[Bind]] = field(default_factory=dict)
+    _by_identity: weakref.WeakValueDictionary[tuple[str, str, str], Bind] = field(
+        default_factory=weakref.WeakValueDictionary
+    )
+    _siblings: weakref.WeakValueDictionary[str, weakref.WeakSet[Bind]] = field(
+        default_factory=weakref.WeakValueDictionary
+    )
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def bind_of(self, identity: str, profile: Profile, dialect: Dialect) -> Bind:
@@ -477,7 +484,7 @@ class Binds:
         with self._lock:
             bind = self._by_identity.get(key)
             if bind is None:
-                siblings = self._siblings.setdefault(identity, [])
+                siblings = self._siblings.setdefault(identity, weakref.WeakSet())
                 bind = self._by_identity[key] = Bind(
                     identity, profile, dialect, self.tag_columns, siblings, self.declared
                 )
