@@ -183,6 +183,8 @@ class Attachment(Connections):
         if effect.kind == "session" and (effect.variable is None or not self._varies):
             state.tainted = "a SET or PRAGMA changed what the connection's statements mean"
             state.names_moved = state.names_moved or not effect.keeps_names
+            # SQLite knows no users: what a PRAGMA sets is the same for all.
+            self.was_set = self.was_set or state.dialect_name != "sqlite"
         elif effect.kind == "savepoint":
             state.images.clear()
             state.failed = False
@@ -194,7 +196,6 @@ class Attachment(Connections):
         elif effect.kind == "unknown" and not effect.is_ddl:
             state.tainted = "a statement that is not understood may have changed what the connection's statements mean"
             state.names_moved = True
-        self.was_set = self.was_set or state.tainted is not None
         return Sent(effect, [], self._commits_itself(state, effect, statement, raw))
 
     def begin(self, state: ConnectionState, raw: Any) -> None:

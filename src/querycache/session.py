@@ -74,7 +74,7 @@ def _do_orm_execute(orm: ORMExecuteState) -> Result[Any] | None:
             return answered
         # One of them may have chosen another engine, too.
         bind = orm.session.get_bind(**orm.bind_arguments)
-        found = _READERS.get(bind.engine.dialect)
+        found = _reader_of(bind.engine.dialect)
         if found is None:
             return orm.invoke_statement()
         reader, attachment = found

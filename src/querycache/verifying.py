@@ -24,6 +24,7 @@ from querycache.reader import Reader
 from querycache.readings import Reading
 from querycache.results import KnownGet, Results
 from querycache.rows.codec import DecodedRows, UnsupportedValue, encode_values
+from querycache.variation import Variations
 
 VERIFIED: Final = "verified"
 IN_OTHER_ORDER: Final = "verified, in another order"
@@ -39,8 +40,8 @@ class StaleReadError(QueryCacheError):
 class VerifyingReader(Reader):
     """Answers reads from the cache, and sees that the database says the same. ``verdicts`` counts how that went."""
 
-    def __init__(self, questions: Questions) -> None:
-        super().__init__(questions)
+    def __init__(self, questions: Questions, variations: Variations) -> None:
+        super().__init__(questions, variations)
         self.results = _WithoutShortCuts()
         self.verdicts: Counter[str] = Counter()
 

@@ -2,8 +2,8 @@
 
 The rows that a driver returns are decided by the SQL text, the bound values and the database. So is the key: a digest of
 the text as compiled, the result columns' types, the processed values, the bind, and what does not show in the text
-(schema map, a user's name for the entry, what the application says that rows vary by). Loader options that leave the text alone leave the key alone, as the ORM's own loader
-runs on every hit. Values stand in the key as a digest only.
+(schema map, a user's name for the entry, what the application says that rows vary by). Loader options that leave the text
+alone leave the key alone, as the ORM's own loader runs on every hit. Values stand in the key as a digest only.
 """
 
 from __future__ import annotations
