@@ -87,7 +87,9 @@ def dependencies_of(
         guards[naming.table_tag(bind, table.name), fingerprint] = None
         narrowed = _narrowed_element(element, bind, table_read, dialect)
         rows = naming.rows_tag(bind, table.name)
-        any_row.setdefault(table.name, {}).update((rows + suffix, None) for suffix in _suffixes(element, table, dialect, ()))
+        any_row.setdefault(table.name, {}).update(
+            (rows + suffix, None) for suffix in _suffixes(element, table, dialect, ())
+        )
         known = by_name.setdefault(table.name, [])
         if narrowed is None:
             by_name[table.name] = None
