@@ -287,7 +287,7 @@ def draw_statement(random: Random) -> Any:
     shown, one = list(block.selected_columns), draw_column(random, elements)
     kind = random.choice(SHAPES)
     if kind == "count":
-        return block.with_only_columns(func.count(), func.sum(one), maintain_column_froms=True)
+        return block.with_only_columns(func.count(one), func.sum(one), maintain_column_froms=True)
     if kind == "count of rows":
         return block.with_only_columns(func.count(), maintain_column_froms=True)
     if kind == "number of rows":
