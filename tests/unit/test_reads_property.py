@@ -338,16 +338,7 @@ def rendered_by(statement: Any) -> tuple[str, _sqlalchemy.Rendered]:
 
 
 def read_tags(statement: Any, rendered: _sqlalchemy.Rendered | None) -> set[bytes]:
-    if rendered is None:
-        found = reads_of(statement, DIALECT)
-    else:
-        found = reads_of(
-            statement,
-            DIALECT,
-            rendered.selects,
-            originals=rendered.originals,
-            rendered_columns=rendered.columns,
-        )
+    found = reads_of(statement, DIALECT, rendered)
     assert isinstance(found, SelectReads), found
     assert not found.missed_columns
     made = dependencies_of(found, "x", table_read, DIALECT).tags(lambda bind: bind.effective_value)
