@@ -7,7 +7,7 @@ Tried on 2.0.41 to 2.0.58 and 2.1.0 to 2.1.9.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
