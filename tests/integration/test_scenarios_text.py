@@ -114,7 +114,7 @@ def test_s30_a_textual_select_that_returns_the_same_on_a_hit_as_from_the_databas
             ask().scalars(1).all(),
             ask().columns("twice", 1).all(),
             [list(map(tuple, part)) for part in ask().partitions(1)],
-            (ask().fetchmany(1), ask().one_or_none) and None,
+            ask().fetchmany(1),
             session.scalar(statement, {"c": 1}),
             session.scalars(statement, {"c": 2}).all(),
         ]
@@ -451,7 +451,8 @@ def test_s40_a_function_that_writes_touches_what_it_is_declared_to_write(worlds:
             "CREATE FUNCTION sc_rename() RETURNS integer LANGUAGE sql AS "
             "'UPDATE sc_product SET name = ''x'' WHERE id = 1 RETURNING id'"
         )
-    for number, statement in enumerate((select(func.sc_rename()), text("SELECT sc_rename()"))):
+    statements: list[Any] = [select(func.sc_rename()), text("SELECT sc_rename()")]
+    for number, statement in enumerate(statements):
         with shop.outside.connect() as connection:
             connection.exec_driver_sql(f"UPDATE sc_product SET name = '{number}' WHERE id = 1")
         shop.cache.invalidate_all()

@@ -197,9 +197,12 @@ def test_s29_a_view_that_is_not_understood_is_cached_as_declared(worlds: Any) ->
     strange = (
         f"CREATE VIEW sc_active AS SELECT id, name FROM sc_product WHERE category_id = 1 AND {clock} > '2000-01-01'"
     )
-    with viewing(worlds, strange, views={"sc_active": [Product]}) as shop:
-        with shop.expecting(changed=[SHOWN], kept=[count_of(Tag)]), shop.write() as session:
-            session.get_one(Product, 1).name = "quince"
+    with (
+        viewing(worlds, strange, views={"sc_active": [Product]}) as shop,
+        shop.expecting(changed=[SHOWN], kept=[count_of(Tag)]),
+        shop.write() as session,
+    ):
+        session.get_one(Product, 1).name = "quince"
 
 
 @pytest.mark.parametrize("worlds", ONE_EACH, indirect=True)
