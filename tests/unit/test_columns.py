@@ -84,7 +84,7 @@ def reads(statement: Any, dialect: Dialect = SQLITE) -> SelectReads:
     rendered = _sqlalchemy.rendered_by(compiled)
     assert rendered is not None
     core = _sqlalchemy.core_statement_of(compiled)
-    found = reads_of(core, dialect, rendered.selects, originals=rendered.originals, rendered_columns=rendered.columns)
+    found = reads_of(core, dialect, rendered)
     assert isinstance(found, SelectReads), found
     return found
 
@@ -274,7 +274,9 @@ def test_columns_of_a_lateral_subquery_count() -> None:
 
 
 def test_a_column_that_was_rendered_and_not_found_makes_all_of_its_table_count() -> None:
-    found = reads_of(select(p.c.cat, u.c.id), SQLITE, rendered_columns=[p.c.cat, p2.c.x1, u.c.id])
+    found = reads_of(
+        select(p.c.cat, u.c.id), SQLITE, _sqlalchemy.Rendered(columns=dict.fromkeys([p.c.cat, p2.c.x1, u.c.id]))
+    )
     assert isinstance(found, SelectReads)
     assert {element.table.name: element.columns for element in found.elements} == {"p": None, "u": {"id"}}
     assert found.missed_columns == ("p.x1",)

@@ -143,7 +143,9 @@ def test_without_the_final_check_it_would_have_been_cached(
     assert querycache.stats()["counts"].get("defect", 0) == 0
 
 
-def test_a_place_of_a_table_that_was_lost_widens_the_table(monkeypatch: pytest.MonkeyPatch, connection: Connection) -> None:
+def test_a_place_of_a_table_that_was_lost_widens_the_table(
+    monkeypatch: pytest.MonkeyPatch, connection: Connection
+) -> None:
     narrowed = reads.narrowings_of
     statement = select(Book.id).where(Book.id == 1, Book.author_id.in_(select(Author.id).where(Author.boss_id == 2)))
     twice = statement.where(Book.author_id.in_(select(Author.id).where(Author.id == 3)))
