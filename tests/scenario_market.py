@@ -272,4 +272,5 @@ def change_all(world: World, matrix: Matrix, table: str, kept: Collection[str] =
             change(session)
         reached: set[str] = _REACHED.get(table, set()) if change is CHANGES[table][-1] else set()
         followed |= matrix.changed_by({table} | reached, () if reached else kept)
+    matrix.assert_all_stored()
     return followed

@@ -211,9 +211,10 @@ class World:
 
 
 class Matrix:
-    """Many reads of one world: all are looked at after each change, and none may be anything but true.
+    """Many reads of one world: after each change those of the tables that were written are looked at, at the end all.
 
-    What reads no table that was written must still be a hit. ``uncached``: names of reads of which a part always asks.
+    None may be anything but true, and what reads no table that was written must still be a hit. ``uncached``: names of
+    reads of which a part always asks the database.
     """
 
     def __init__(self, world: World, reads: Mapping[str, Read], uncached: Collection[str] = ()) -> None:
@@ -225,43 +226,41 @@ class Matrix:
         for name, read in reads.items():
             self._said[name], self._tables[name] = world.truth_and_tables(read)
             world.read(read)
-        found = [self._look_at_stored(name) for name in reads]
-        assert not any(found), [problem for problem in found if problem]
+        self.assert_all_stored()
 
     def reading(self, *tables: str) -> set[str]:
         """Return the names of the reads of which one of these tables is a part."""
         return {name for name, read in self._tables.items() if not read.isdisjoint(tables)}
 
     def changed_by(self, written: Collection[str], kept: Collection[str] = ()) -> set[str]:
-        """Check everything after ``written`` tables were changed; return the names of the reads that say something new.
+        """Check the reads of ``written`` tables, which were just changed; return the names of those that say something new.
 
         ``kept``: names of reads that are hits although they read such a table.
         """
-        before = dict(self._said)
-        found = [
-            self._look_again(name, is_read=not self._tables[name].isdisjoint(written), is_kept=name in kept)
-            for name in self._reads
-        ]
-        assert not any(found), [problem for problem in found if problem]
-        return {name for name, said in self._said.items() if said != before[name]}
+        changed, problems = set(), []
+        for name in sorted(self.reading(*written)):
+            said, is_hit = self._world.look(self._reads[name])
+            truth = self._world.truth(self._reads[name])
+            if said != truth:
+                problems.append(f"{name} is stale: {said} for {truth}")
+            if name in kept and not is_hit:
+                problems.append(f"{name} was dropped needlessly")
+            if truth != self._said[name]:
+                changed.add(name)
+            self._said[name] = truth
+        assert not problems, problems
+        return changed
 
-    def _look_at_stored(self, name: str) -> str:
-        said, is_hit = self._world.look(self._reads[name])
-        if said != self._said[name]:
-            return f"{name} is not what the database says: {said} for {self._said[name]}"
-        return (
-            "" if is_hit or name in self._uncached else f"{name} is not cached: {self._world.cache.stats()['reasons']}"
-        )
-
-    def _look_again(self, name: str, *, is_read: bool, is_kept: bool) -> str:
-        said, is_hit = self._world.look(self._reads[name])
-        if is_read:
-            self._said[name] = self._world.truth(self._reads[name])
-        if said != self._said[name]:
-            return f"{name} is stale: {said} for {self._said[name]}"
-        if is_kept or not is_read:
-            return "" if is_hit or name in self._uncached else f"{name} was dropped needlessly"
-        return "" if is_hit else self._look_at_stored(name)
+    def assert_all_stored(self) -> None:
+        """Check that every read is a hit, and says what the database said when it was asked last."""
+        problems = []
+        for name, read in self._reads.items():
+            said, is_hit = self._world.look(read)
+            if said != self._said[name]:
+                problems.append(f"{name} is not what the database said: {said} for {self._said[name]}")
+            elif not is_hit and name not in self._uncached:
+                problems.append(f"{name} is not stored: {self._world.cache.stats()['reasons']}")
+        assert not problems, problems
 
 
 @contextmanager
