@@ -38,6 +38,7 @@ from sqlalchemy.orm import (
     relationship,
     with_loader_criteria,
 )
+from sqlalchemy.sql import visitors
 
 from querycache import _sqlalchemy as seams
 
@@ -172,6 +173,29 @@ def test_the_select_that_is_recorded_has_the_froms_that_are_shown(engine: Engine
     assert rendered is not None
     (only,) = rendered.selects
     assert [str(each) for each in only.froms] == ["owner JOIN pet ON owner.id = pet.owner_id"]
+
+
+def test_every_column_that_is_rendered_is_recorded(engine: Engine) -> None:
+    seams.record_rendering(engine.dialect)
+    engine.clear_compiled_cache()
+    statement = select(Owner.name).join(Owner.pets).order_by("owner_id")
+    rendered = seams.rendered_by(compiled_of(engine, statement).compiled)
+    assert rendered is not None
+    assert {str(column) for column in rendered.columns} == {"owner.name", "owner.id", "pet.owner_id"}
+
+
+def test_a_select_that_the_orm_made_is_recorded_with_the_one_that_stands_in_the_statement(engine: Engine) -> None:
+    seams.record_rendering(engine.dialect)
+    engine.clear_compiled_cache()
+    statement = select(Owner).where(Owner.id.in_(select(Pet.owner_id)), Owner.id.in_(select(Owner.__table__.c.id)))
+    rendered = seams.rendered_by(compiled_of(engine, statement).compiled)
+    assert rendered is not None
+    (whole, *_), *nested = sorted(rendered.selects, key=lambda made: len(str(made[0])), reverse=True)
+    standing = {id(element) for element in visitors.iterate(whole)}
+    assert rendered.originals[id(whole)] is not whole
+    assert len(nested) == 2
+    assert all(id(rendered.originals[id(made)]) in standing for made, _ in nested)
+    assert sorted(id(made) in standing for made, _ in nested) == [False, True]
 
 
 def test_a_statement_compiled_before_recording_has_no_record(engine: Engine) -> None:

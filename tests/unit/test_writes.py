@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -268,3 +269,70 @@ def test_a_second_value_for_the_primary_key_is_a_condition() -> None:
 )
 def test_a_condition_that_is_no_comparison_with_a_value_is_not_known(condition: Any) -> None:
     assert write_of(delete(item).where(item.c.id == 1, condition)).conditions is None
+
+
+# -- what an update sets: nothing else may change --------------------------------------------------------------------
+
+swapped = Table(
+    "swapped",
+    MetaData(),
+    Column("id", Integer, primary_key=True),
+    Column("name", String, key="title"),
+    Column("title", String, key="name"),
+    Column("At", DateTime, onupdate=func.now()),
+    Column("hits", Integer, onupdate=lambda: 3),
+    Column("views", Integer),
+    Column("swapped_id", Integer),
+)
+THIS = swapped.c.id == bindparam("b_id", 1)
+
+UPDATES: dict[str, tuple[Any, list[str] | None]] = {
+    "values by name": (update(swapped).where(THIS).values(views=1), None),
+    "keys that are names of others": (update(swapped).where(THIS).values(title="t"), None),
+    "values by column": (update(swapped).where(THIS).values({swapped.c.name: "n", swapped.c.views: 2}), None),
+    "values twice": (update(swapped).where(THIS).values(views=1).values(name="n"), None),
+    "ordered values": (update(swapped).where(THIS).ordered_values((swapped.c.name, "n"), (swapped.c.title, "t")), None),
+    "expression": (
+        update(swapped).where(THIS).values(views=swapped.c.views + 1, title=func.lower(swapped.c.name)),
+        None,
+    ),
+    "subquery": (update(swapped).where(THIS).values(views=select(func.max(item.c.id)).scalar_subquery()), None),
+    "bind of another name": (update(swapped).where(THIS).values(views=bindparam("title")), None),
+    "bind of its own name": (update(swapped).where(THIS).values(views=bindparam("views")), None),
+    "names of parameters": (update(swapped).where(THIS), ["views", "name", "b_id"]),
+    "names of parameters and values": (update(swapped).where(THIS).values(title="t"), ["views", "b_id"]),
+    "NULL": (update(swapped).where(THIS).values(views=None), None),
+    "what changes with it, set": (update(swapped).where(THIS).values(hits=1, At=None), None),
+    "a label that is a column's name": (update(swapped).where(swapped.c.id == bindparam("swapped_id_1", 1)), ["views"]),
+    "RETURNING": (update(swapped).where(THIS).values(views=1).returning(swapped.c.title), None),
+}
+
+
+@pytest.mark.parametrize("dialect", [sqlite.dialect(), POSTGRESQL, mysql.dialect()], ids=lambda dialect: dialect.name)
+@pytest.mark.parametrize("case_name", UPDATES)
+def test_every_column_in_the_set_of_an_update_is_known(case_name: str, dialect: Any) -> None:
+    statement, names = UPDATES[case_name]
+    if case_name == "RETURNING" and dialect.name == "mysql":
+        statement = update(swapped).where(THIS).values(views=1)
+    compiled = statement.compile(dialect=dialect, column_keys=names)
+    effect = effect_of_compiled(compiled)
+    assert effect is not None
+    (write,) = effect.writes
+    assert write.row_by_row
+    rendered = re.search(r"SET (.*) WHERE", str(compiled), re.DOTALL)
+    assert rendered is not None
+    in_sql = set(re.findall(r'[`"]?(\w+)[`"]?=', rendered[1]))
+    assert {swapped.c[key].name for key in write.set_by_value | write.set_by_database} == in_sql
+
+
+def test_a_part_of_a_column_that_is_set_leaves_it_unknown_what_changes() -> None:
+    lists = Table(
+        "lists", MetaData(), Column("id", Integer, primary_key=True), Column("all", postgresql.ARRAY(Integer))
+    )
+    assert write_of(update(lists).where(lists.c.id == 1).values({lists.c["all"][2]: 5})).how == "any"
+
+
+@pytest.mark.parametrize("prefix", ["OR REPLACE", "IGNORE"])
+def test_an_update_with_a_prefix_may_change_any_row(prefix: str) -> None:
+    for statement in (update(item).where(item.c.id == 1).values(name="n"), delete(item).where(item.c.id == 1)):
+        assert write_of(statement.prefix_with(prefix)).how == "any"
