@@ -88,6 +88,9 @@ def filled(worlds: Worlds, **options: Any) -> World:
     return world
 
 
+POSTS: Any = Post.__table__
+
+
 def posts_of(board: int) -> Any:
     return select(Post).where(Post.board_id == board)
 
@@ -147,7 +150,7 @@ def _by_flush(session: Session) -> None:
 
 
 def _by_core(session: Session) -> None:
-    session.connection().execute(update(Post.__table__).where(Post.__table__.c.id == 3).values(Views=7))
+    session.connection().execute(update(POSTS).where(POSTS.c.id == 3).values(Views=7))
 
 
 def _by_expression(session: Session) -> None:
@@ -155,7 +158,7 @@ def _by_expression(session: Session) -> None:
 
 
 def _by_expression_on_an_instance(session: Session) -> None:
-    session.get_one(Post, 3).views = Post.views + 7  # type: ignore[assignment]
+    session.get_one(Post, 3).views = Post.views + 7
 
 
 def _by_many_sets(session: Session) -> None:
@@ -502,7 +505,7 @@ def test_a_column_that_a_cascade_of_the_database_sets_is_heard(worlds: Worlds) -
         session.add_all([Book(id=1, author_id=1, code=1), Book(id=2, author_id=2, code=2)])
     orphans = rows(select(func.count()).where(Book.author_id.is_(None)))
     with world.expecting(changed=[orphans]), world.write() as session:
-        session.connection().execute(delete(Author.__table__).where(Author.__table__.c.id == 1))
+        session.execute(delete(Author).where(Author.id == 1), execution_options={"synchronize_session": False})
 
 
 @pytest.mark.parametrize("worlds", ["sqlite-memory"], indirect=True)

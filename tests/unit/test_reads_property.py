@@ -301,7 +301,7 @@ def draw_statement(random: Random) -> Any:
         number = func.row_number().over(partition_by=one, order_by=[draw_column(random, elements), *shown])
         return block.add_columns(number, func.sum(draw_column(random, elements)).over(partition_by=one))
     if kind == "ordered by a text":
-        return block.order_by(one.key, *shown).limit(2)  # type: ignore[arg-type]
+        return block.order_by(one.key, *shown).limit(2)
     if kind == "distinct":
         return block.with_only_columns(one, maintain_column_froms=True).distinct()
     if kind == "page":

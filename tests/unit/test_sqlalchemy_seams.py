@@ -190,12 +190,12 @@ def test_a_select_that_the_orm_made_is_recorded_with_the_one_that_stands_in_the_
     statement = select(Owner).where(Owner.id.in_(select(Pet.owner_id)), Owner.id.in_(select(Owner.__table__.c.id)))
     rendered = seams.rendered_by(compiled_of(engine, statement).compiled)
     assert rendered is not None
-    (whole, *_), *nested = sorted(rendered.selects, key=lambda made: len(str(made[0])), reverse=True)
-    standing = {id(element) for element in visitors.iterate(whole)}
-    assert rendered.originals[id(whole)] is not whole
+    whole, *nested = rendered.selects
+    standing = {id(element) for element in visitors.iterate(whole.statement)}
+    assert whole.written is not whole.statement
     assert len(nested) == 2
-    assert all(id(rendered.originals[id(made)]) in standing for made, _ in nested)
-    assert sorted(id(made) in standing for made, _ in nested) == [False, True]
+    assert all(id(each.written) in standing for each in nested)
+    assert sorted(id(each.statement) in standing for each in nested) == [False, True]
 
 
 def test_a_statement_compiled_before_recording_has_no_record(engine: Engine) -> None:

@@ -20,6 +20,7 @@ from sqlalchemy.sql import elements, functions, selectable
 from querycache._sqlalchemy import plain_table
 from querycache.statements.elements import class_of
 
+_OPAQUE: Final = (elements.TextClause, selectable.TextualSelect)
 _COLUMNS: Final = frozenset({Column, elements.ColumnClause})
 _PLAIN: Final = _COLUMNS | {elements.BindParameter, elements.Null, elements.True_, elements.False_}
 _WRAPPERS: Final = frozenset({selectable.ScalarSelect, selectable.SelectStatementGrouping})
@@ -76,6 +77,7 @@ class ColumnWatch:
     def see(self, element: Any, children: Sequence[Any]) -> None:
         """Note what one element is made of. Called once for each, in the order of the walk."""
         cls = class_of(element)
+        self._is_known = self._is_known and not isinstance(element, _OPAQUE)
         if cls is functions.count:
             self._counting.add(id(element.clauses))
         elif cls is elements._textual_label_reference:
