@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import Numeric, String, bindparam, func, insert, select, text, update
+from sqlalchemy import Numeric, String, bindparam, func, insert, literal_column, select, text, update
 from sqlalchemy.orm import Session
 
 from querycache import ConfigurationError, FromCache, NoCache
@@ -61,6 +61,14 @@ READS: dict[str, Read] = {
         tuple(row)
         for row in session.query(Product.id, Product.name).from_statement(text(FRUIT)).all()  # the legacy way
     ],
+    "a condition in text": rows(select(Product.name).where(text("category_id = 1")).order_by(text("id DESC"))),
+    "entities with a condition in text": entities(
+        select(Product).where(text("sc_product.category_id IN (1, 7)"), Product.id.in_([1, 2])).order_by(Product.id)
+    ),
+    "a column in text": rows(select(Product.id, literal_column("upper(name)")).order_by(Product.id)),
+    "a text in a subquery's place": rows(
+        select(text(FRUIT).columns(Product.id, Product.name).subquery("fruit")).order_by(text("1"))
+    ),
     "a join in text": rows(
         text(
             "SELECT p.name, c.name AS category FROM sc_product p JOIN sc_category c ON c.id = p.category_id ORDER BY p.id"
