@@ -169,9 +169,7 @@ class KeyMaker:
     ) -> None:
         self._begun = hashlib.blake2b(shape.digest, digest_size=16)
         names = sorted((schema_map or {}).items(), key=repr)
-        self._begun.update(
-            json.dumps([bind_id, settings, default_schema, names, region, sorted(relations)]).encode()
-        )
+        self._begun.update(json.dumps([bind_id, settings, default_schema, names, region, sorted(relations)]).encode())
         self._names = sorted(set(shape.names.values()))
 
     def key_of(self, values: Mapping[str, Any], cache_key: str | None, variation: bytes) -> bytes:
