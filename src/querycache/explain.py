@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from querycache import _sqlalchemy
 from querycache._types import TagSet
 from querycache.coherence.binds import Bind
 from querycache.engine import Attachment
@@ -74,10 +75,10 @@ def explain(
     variations: Variations,
 ) -> Explanation:
     """Explain one call of a statement."""
-    if not getattr(statement, "is_select", False):
+    if not _may_read(statement):
         statement = getattr(statement, "statement", statement)
-    if not getattr(statement, "is_select", False):
-        raise ConfigurationError(f"explain() takes a select() or a Query, not {type(statement).__name__}")
+    if not _may_read(statement):
+        raise ConfigurationError(f"explain() takes a select(), a Query or text(), not {type(statement).__name__}")
     bind = attachment.ask()
     if bind is None:
         return Explanation(False, f"it is not known which database this is: {attachment.why_no_bind}")
@@ -108,6 +109,10 @@ def explain(
         store=attachment.coherence.journals[question.store].store.url,
         present=None if found is None else found.payload is not None,
     )
+
+
+def _may_read(statement: Any) -> bool:
+    return getattr(statement, "is_select", False) or _sqlalchemy.written_select_of(statement) is not None
 
 
 def _by_table(bind: Bind, tags: TagSet, tables: frozenset[str]) -> tuple[tuple[TableExplanation, ...], tuple[str, ...]]:

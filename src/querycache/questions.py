@@ -316,7 +316,7 @@ class Questions:
                 None if request is None else request.region,
                 bind.profile.settings,
                 bind.profile.default_schema,
-                reads or (),
+                relations,
             ),
             tables=frozenset(about.name for about in facts.values()) | relations,
             survey_stamps=survey_stamps,

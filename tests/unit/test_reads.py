@@ -417,7 +417,7 @@ REFUSED = {
     "text condition": (select(p).where(text("1=1")), "text()"),
     "text column": (select(text("now()")).select_from(p), "text()"),
     "textual select": (text("SELECT 1").columns(p.c.id), "TextualSelect is not a SELECT"),
-    "textual subquery": (select(text("SELECT 1").columns(p.c.id).subquery()), "textual SQL"),
+    "textual subquery": (select(text("SELECT 1").columns(p.c.id).subquery()), "text()"),
     "literal column": (select(literal_column("random()")), "literal_column()"),
     "column without a table": (select(column("x")), "'x'"),
     "table without metadata": (select(table("x", column("y"))), "no Table"),

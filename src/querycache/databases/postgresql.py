@@ -146,7 +146,8 @@ WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
 """
 
 # A view's query as the server keeps it: a tree whose nodes are labelled. One that is not on this list (CURRENT_DATE, a
-# sample, a lock, what a later release brings) makes the view one of which it is not known what it shows.
+# sample, a lock, what a later release brings) makes the view one of which it is not known what it shows; so does a column
+# of the system's, such as ctid.
 _NODES: Final = (
     "AGGREF ALIAS ARRAY ARRAYCOERCEEXPR ARRAYEXPR BOOLEANTEST BOOLEXPR CASE CASEEXPR CASETESTEXPR CASEWHEN COALESCE "
     "COALESCEEXPR COERCEVIAIO COLLATE COLLATEEXPR COMMONTABLEEXPR CONST CTECYCLECLAUSE CTESEARCHCLAUSE DISTINCTEXPR "
@@ -169,7 +170,7 @@ WITH parts AS (
     JOIN pg_catalog.pg_rewrite r ON r.ev_class = v.oid AND r.rulename = '_RETURN'
     CROSS JOIN LATERAL pg_catalog.regexp_matches(
         CAST(r.ev_action AS text),
-        '\\{{([A-Z_]+)|:(relid|funcid|opfuncid|aggfnoid|winfnoid|resulttype) ([0-9]+)', 'g') AS m(found)
+        '[{{:]([A-Z_]+|varattno -)|:(relid|funcid|opfuncid|aggfnoid|winfnoid|resulttype) ([0-9]+)', 'g') AS m(found)
     WHERE v.relkind = 'v')
 SELECT n.nspname, v.relname, p.field, fn.nspname, f.relname
 FROM parts p JOIN pg_catalog.pg_class v ON v.oid = p.view JOIN pg_catalog.pg_namespace n ON n.oid = v.relnamespace

@@ -30,6 +30,10 @@ class Refused(Exception):
     """The statement cannot be cached; the message says why."""
 
 
+class RefusedText(Refused):
+    """It cannot as far as constructs tell: a part of it is text."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Inventory:
     """What was found. ``sources`` are the FROM elements over one table each: tables and aliases of tables."""
@@ -98,8 +102,6 @@ _KNOWN: Final = (
 )
 
 _WHY_NOT: Final[tuple[tuple[type[Any], str], ...]] = (
-    (elements.TextClause, "it contains text(): what that reads is not known"),
-    (selectable.TextualSelect, "it is textual SQL: what that reads is not known"),
     (UpdateBase, "it contains INSERT, UPDATE or DELETE"),
     (schema.Sequence, "it draws from a sequence"),
     (selectable.TableSample, "it reads a random sample of a table"),
@@ -162,6 +164,8 @@ class _Walk:
             raise Refused(f"{cls.__qualname__} is compiled by a function of the application's (@compiles)")
         if isinstance(element, functions.FunctionElement):
             self._check_function(element, cls)
+        elif isinstance(element, elements.TextClause | selectable.TextualSelect):
+            raise RefusedText("text()")
         elif cls not in _KNOWN:
             raise Refused(_why_unknown(element, cls))
         self._check_type(element)
@@ -249,7 +253,7 @@ class _Walk:
         if not column.is_literal:
             raise Refused(f"column({column.name!r}) belongs to no table")
         if _LITERAL.fullmatch(column.name) is None or names_the_clock(column.name):
-            raise Refused("it contains literal_column(): what that text reads is not known")
+            raise RefusedText("literal_column()")
         return ()
 
     def _visit_bindparameter(self, bind: elements.BindParameter[Any]) -> Iterable[Any]:

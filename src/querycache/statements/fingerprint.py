@@ -29,10 +29,10 @@ from querycache._sqlalchemy import (
     result_types_of,
 )
 from querycache.rows.codec import MAGIC, UnsupportedValue, encode_values
-from querycache.statements.rawsql import TableName as WrittenName
 from querycache.statements.reads import ElementRead, NotCacheable, SelectReads, reads_of
 from querycache.statements.textreads import text_reads_of, why_not_declared
 
+_POSTCOMPILED: Final = re.compile(r"__\[POSTCOMPILE_[^\]]*\]")
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
 
 FORMAT: Final = b"3"
@@ -76,6 +76,8 @@ def shape_of(
         answer = _reads_of_written(written, compiled, dialect)
     else:
         answer = reads_of(statement, dialect, rendered, declared_functions)
+        if isinstance(answer, NotCacheable) and answer.holds_text:
+            answer = _reads_of_rendered(compiled, dialect)
     if isinstance(answer, NotCacheable):
         return _refused(answer.reason)
     missed = [] if written is not None else _missed_tables(rendered, answer)
@@ -123,6 +125,15 @@ def _reads_of_written(written: TextClause, compiled: SQLCompiler, dialect: Diale
     return replace(answer, clock_binds=binds)
 
 
+def _reads_of_rendered(compiled: SQLCompiler, dialect: Dialect) -> SelectReads | NotCacheable:
+    """Read a construct with text in it by what was rendered, as if all of it was text."""
+    rendered = _POSTCOMPILED.sub("1", compiled.string)
+    answer = NotCacheable("its schemas are translated") if "__[" in rendered else text_reads_of(rendered, dialect.name)
+    if isinstance(answer, NotCacheable):
+        return NotCacheable(f"it contains text(), and {answer.reason}")
+    return replace(answer, clock_binds=tuple(compiled.bind_names) if dialect.name == "postgresql" else ())
+
+
 def _shape(compiled: SQLCompiler, dialect: Dialect, answer: SelectReads) -> Shape:
     return Shape(
         digest=_digest_of(compiled, dialect),
@@ -142,7 +153,8 @@ def _refused(why_not: str, *, defect: bool = False) -> Shape:
 class KeyMaker:
     """Makes the keys of one statement on one database. ``settings`` are those of the connection.
 
-    ``region`` is that of a statement for which a user chose one, ``declared`` what it is declared to read.
+    ``region`` is that of a statement for which a user chose one, ``relations`` are the tables that
+    it reads by their names alone: as declared, or as the catalog says.
     """
 
     def __init__(
@@ -153,12 +165,11 @@ class KeyMaker:
         region: str | None,
         settings: str,
         default_schema: str,
-        declared: Iterable[WrittenName] = (),
+        relations: Iterable[str] = (),
     ) -> None:
         self._begun = hashlib.blake2b(shape.digest, digest_size=16)
         names = sorted((schema_map or {}).items(), key=repr)
-        reads = sorted([schema or "", name] for schema, name in declared)
-        self._begun.update(json.dumps([bind_id, settings, default_schema, names, region, reads]).encode())
+        self._begun.update(json.dumps([bind_id, settings, default_schema, names, region, sorted(relations)]).encode())
         self._names = sorted(set(shape.names.values()))
 
     def key_of(self, values: Mapping[str, Any], cache_key: str | None, variation: bytes) -> bytes:
@@ -185,6 +196,10 @@ def _digest_of(compiled: SQLCompiler, dialect: Dialect) -> bytes:
 
 
 def _missed_tables(rendered: Rendered, reads: SelectReads) -> list[str]:
+    if reads.named:
+        # As the text spells them, the schema perhaps left out or translated.
+        named = {name for _, name in reads.named}
+        return sorted({str(table.name) for table in rendered.tables if str(table.name).lower() not in named})
     named = {element.table.fullname for element in reads.elements}
     names = {str(getattr(table, "fullname", table)) for table in rendered.tables}
     return sorted(names - named)

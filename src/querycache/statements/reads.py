@@ -19,16 +19,17 @@ from sqlalchemy.sql.selectable import CompoundSelect, Select
 from querycache._sqlalchemy import Rendered, RenderedSelect, plain_table
 from querycache.statements import tags as naming
 from querycache.statements.columns import ColumnWatch
-from querycache.statements.elements import Refused, inventory_of
+from querycache.statements.elements import Refused, RefusedText, inventory_of
 from querycache.statements.narrowing import Narrowed, Through, narrowings_of
 from querycache.statements.rawsql import TableName as WrittenName
 
 
 @dataclass(frozen=True, slots=True)
 class NotCacheable:
-    """Why a statement cannot be cached, for its author to read."""
+    """Why a statement cannot be cached, for its author to read. ``holds_text``: as far as constructs tell."""
 
     reason: str
+    holds_text: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,6 +99,8 @@ def reads_of(
             watch=watch.see,
         )
         narrowed = list(narrowings_of(_with_unrendered(known, inventory.selects), dialect))
+    except RefusedText as refusal:
+        return NotCacheable(f"it contains {refusal}: what that reads is not known", holds_text=True)
     except Refused as refusal:
         return NotCacheable(str(refusal))
     except SQLAlchemyError as error:

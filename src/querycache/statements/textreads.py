@@ -79,12 +79,14 @@ _DATES: Final = re.compile(
 _SEQUENCES: Final = re.compile(r"\b(?:NEXT|PREVIOUS) VALUE FOR\b", re.IGNORECASE)
 _SELECTS: Final = re.compile(r"(?:\s|\(|--[^\n]*\n|/\*(?s:.*?)\*/)*(?:SELECT|WITH|VALUES|TABLE)\b", re.IGNORECASE)
 _LOCKS: Final = re.compile(r"\bFOR\s+(?:NO\s+KEY\s+|KEY\s+)?(?:UPDATE|SHARE)\b|\bLOCK\s+IN\s+SHARE\b", re.IGNORECASE)
+_NAME: Final = r'("(?:[^"]|"")*"|`(?:[^`]|``)*`|[\w$]+)'
+_QUALIFIED: Final = re.compile(rf"{_NAME} ?\. ?{_NAME} ?\(")
 _ATTRIBUTE: Final = re.compile(r"\. ?(?:\"((?:[^\"]|\"\")*)\"|([\w$]+))")
 
 
 @lru_cache(512)
 def text_reads_of(sql: str, dialect_name: str) -> SelectReads | NotCacheable:
-    """Tell what a text reads. ``functions`` holds what PostgreSQL could take for a call of one, too."""
+    """Tell what a text reads. ``attributes`` holds the keywords that could be functions of users, too."""
     effect = effect_of_text(sql, dialect_name)
     cleaned = clean_text(sql, dialect_name)
     if effect.kind == "unknown" or cleaned is None:
@@ -100,9 +102,12 @@ def text_reads_of(sql: str, dialect_name: str) -> SelectReads | NotCacheable:
         return NotCacheable("the text reads no table")
     if dialect_name == "postgresql" and any(schema is None and name.startswith("pg_") for schema, name in effect.reads):
         return NotCacheable("the text reads a table of the system's")
-    functions = effect.functions - effect.column_lists - _KEYWORDS - _TYPES[_family_of(dialect_name)]
+    called = effect.functions - effect.column_lists
+    keywords = called & (_KEYWORDS | _TYPES[_family_of(dialect_name)])
     attributes = _attributes_in(cleaned.text) if dialect_name == "postgresql" else frozenset()
-    return SelectReads((), functions, named=effect.reads, attributes=attributes)
+    return SelectReads(
+        (), (called - keywords) | _of_schemas(cleaned.text), named=effect.reads, attributes=attributes | keywords
+    )
 
 
 def why_not_declared(sql: str, dialect_name: str) -> str | None:
@@ -137,6 +142,12 @@ def _why_restless(sql: str, cleaned: CleanText, dialect_name: str) -> str | None
 
 def _attributes_in(text: str) -> frozenset[str]:
     return frozenset((quoted or plain).lower() for quoted, plain in _ATTRIBUTE.findall(text))
+
+
+def _of_schemas(text: str) -> frozenset[str]:
+    """Name the functions that a text calls by their schemas, but for PostgreSQL's own."""
+    called = (tuple(part.strip('"`').lower() for part in call) for call in _QUALIFIED.findall(text))
+    return frozenset(f"{schema}.{name}" for schema, name in called if schema != "pg_catalog")
 
 
 def _family_of(dialect_name: str) -> str:
