@@ -7,7 +7,7 @@ Tried on 2.0.41 to 2.0.58 and 2.1.0 to 2.1.9.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -20,7 +20,9 @@ from sqlalchemy.engine.cursor import (
     FullyBufferedCursorFetchStrategy,
 )
 from sqlalchemy.engine.util import TransactionalContext
-from sqlalchemy.orm import ORMExecuteState, Session
+from sqlalchemy.orm import Load, ORMExecuteState, Session
+from sqlalchemy.orm.strategy_options import _WildcardLoad
+from sqlalchemy.orm.util import LoaderCriteriaOption
 from sqlalchemy.pool import Pool
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import BindParameter
@@ -248,6 +250,61 @@ def populates_existing(state: ORMExecuteState) -> bool:
 def connection_info_of(connection: Connection) -> dict[Any, Any]:
     """Return the mutable notes that live as long as the driver connection."""
     return connection.connection.info
+
+
+_ROW_STRATEGIES: Final = frozenset({"lazy", "deferred", "instrument", "raiseload", "selectinload_polymorphic"})
+
+
+def peculiarities_of(select: Any) -> Iterator[str]:
+    """Yield what makes a SELECT return something else than rows of its FROM, one by one, in words."""
+    if select._distinct:
+        yield "it has DISTINCT"
+    if select._group_by_clauses or select._having_criteria:
+        yield "it has GROUP BY or HAVING"
+    if select._prefixes or select._suffixes or select._hints or select._statement_hints:
+        yield "it has prefixes or hints"
+    if select._independent_ctes:
+        yield "it has a CTE of its own"
+
+
+def looks_at_the_row_alone(option: Any) -> bool:
+    """Tell whether an ORM option means the same for a row in whichever SELECT it is read: it names no FROM of one."""
+    if isinstance(option, LoaderCriteriaOption):
+        return True
+    elements = option.context if type(option) is Load else [option] if type(option) is _WildcardLoad else None
+    return elements is not None and all(
+        "eager_from_alias" not in element.local_opts
+        and _ROW_STRATEGIES.issuperset(name for name, _ in element.strategy or ())
+        for element in elements
+    )
+
+
+def criteria_in(options: Sequence[Any]) -> tuple[Any, ...]:
+    """Return those ORM options that limit which rows are read."""
+    return tuple(option for option in options if isinstance(option, LoaderCriteriaOption))
+
+
+def with_options_alone(select: Any, options: Sequence[Any]) -> Any:
+    """Return a SELECT with these ORM options and no others."""
+    select = select._generate()
+    select._with_options = tuple(options)
+    return select
+
+
+def reads_more_than_one_from(select: Any) -> bool:
+    """Tell whether a SELECT of an entity names more to read from than that."""
+    return bool(select._setup_joins or select._from_obj) or len(select.get_final_froms()) > 1
+
+
+def places_of(cursor: CursorResult[Any], columns: Sequence[Any]) -> list[tuple[int, Any]]:
+    """Return where in a raw row some columns stand, each with what makes the driver's value the application's, or None.
+
+    Raises ``NoSuchColumnError`` for one that is not there.
+    """
+    metadata: Any = cursor._metadata
+    positions = metadata._indexes_for_keys(columns)
+    processors = metadata._processors or ()
+    return [(position, processors[position] if processors else None) for position in positions]
 
 
 class OpenCursor:

@@ -73,6 +73,12 @@ class Reading(Situation):
 
     orm: ORMExecuteState
 
+    @property
+    def parameters(self) -> Mapping[str, Any] | None:
+        """The parameters given with the statement, where it is one set."""
+        given = self.orm.parameters
+        return given if isinstance(given, Mapping) else None
+
 
 def freshness_in(reading: Situation) -> Freshness | Bypass:
     """Tell what a statement would see now, or say why that is not known."""

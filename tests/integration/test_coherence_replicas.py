@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from querycache.lists import read_list
 from sqlalchemy import URL, Engine, create_engine, event, make_url, select
 from sqlalchemy.orm import Session
 
@@ -33,7 +34,6 @@ from coherence_world import (
 from commit_support import wait_until
 from own_servers import start_postgresql, start_standby
 from querycache import SnapshotMovedError
-from querycache.lists import read_list
 from querycache.options import CacheRequest
 from servers import POSTGRESQL, database, why_not
 

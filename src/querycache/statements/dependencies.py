@@ -53,6 +53,10 @@ class Dependencies:
     tables: tuple[tuple[Tag, tuple[_NarrowedElement, ...] | None], ...]
     guards: tuple[Guard, ...]
 
+    def narrows(self, any_row: Tag) -> bool:
+        """Tell whether the rows that matter of a table, by the tag of any of its rows, are told by values."""
+        return any(tag == any_row and elements is not None for tag, elements in self.tables)
+
     def tags(self, values: Values, limit: int = VALUES_LIMIT) -> TagSet:
         """Return the tags that one call depends on. Where ``values`` raises LookupError, any row is meant."""
         tags = [self.bind_tag]
