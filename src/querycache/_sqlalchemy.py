@@ -90,10 +90,16 @@ def result_types_of(compiled: SQLCompiler) -> list[tuple[str, Any]]:
 
 @dataclass(slots=True)
 class Rendered:
-    """What a compiler rendered: every table, and every SELECT as the ORM made it, with the FROM elements shown there."""
+    """What a compiler rendered: every table and column, and every SELECT with the FROM elements shown there.
+
+    ``originals``: by the id of a SELECT as it was rendered, the one that stands in the statement, of which the ORM made it.
+    """
 
     tables: dict[Any, None] = field(default_factory=dict)
+    columns: dict[Any, None] = field(default_factory=dict)
     selects: list[tuple[Any, tuple[Any, ...]]] = field(default_factory=list)
+    originals: dict[int, Any] = field(default_factory=dict)
+    visited: Any = None
 
 
 def record_rendering(dialect: Dialect) -> None:
@@ -106,24 +112,41 @@ def record_rendering(dialect: Dialect) -> None:
         querycache_records = True
 
         def visit_table(self, table: Any, *arguments: Any, **options: Any) -> Any:
-            self.__dict__.setdefault(_RENDERED, Rendered()).tables[table] = None
+            _record_of(self).tables[table] = None
             return super().visit_table(table, *arguments, **options)
+
+        def visit_column(self, column: Any, *arguments: Any, **options: Any) -> Any:
+            _record_of(self).columns[column] = None
+            return super().visit_column(column, *arguments, **options)
+
+        def visit_select(self, select: Any, *arguments: Any, **options: Any) -> Any:
+            _record_of(self).visited = select
+            return super().visit_select(select, *arguments, **options)
 
         def _setup_select_stack(self, select: Any, *arguments: Any, **options: Any) -> Any:
             froms = super()._setup_select_stack(select, *arguments, **options)
-            self.__dict__.setdefault(_RENDERED, Rendered()).selects.append((select, tuple(froms)))
+            record = _record_of(self)
+            record.selects.append((select, tuple(froms)))
+            # Nothing else was visited since the SELECT that this one was made of.
+            record.originals[id(select)] = record.visited
             return froms
 
     RecordingCompiler.__name__ = RecordingCompiler.__qualname__ = base.__name__
     dialect.statement_compiler = RecordingCompiler
 
 
+def _record_of(compiler: SQLCompiler) -> Rendered:
+    record: Rendered | None = compiler.__dict__.get(_RENDERED)
+    if record is None:
+        record = compiler.__dict__[_RENDERED] = Rendered()
+    return record
+
+
 def rendered_by(compiled: SQLCompiler) -> Rendered | None:
     """Return what a compiler rendered; None where nobody recorded it."""
     if not getattr(type(compiled), "querycache_records", False):
         return None
-    found: Rendered = compiled.__dict__.get(_RENDERED) or Rendered()
-    return found
+    return _record_of(compiled)
 
 
 class _NoConnection:

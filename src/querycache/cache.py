@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final
@@ -21,7 +21,7 @@ from sqlalchemy.orm.exc import UnmappedClassError
 
 from querycache import _sqlalchemy
 from querycache._types import DEFAULT_TTL_S, Tag
-from querycache.coherence.binds import Bind, Binds
+from querycache.coherence.binds import Bind, Binds, TagColumns
 from querycache.coherence.promises import promise_of, promise_of_names
 from querycache.coherence.protocol import Coherence, OnMarkFailure
 from querycache.engine import Attachment, OnSnapshotMoved
@@ -73,7 +73,9 @@ class QueryCache:
     ``models``: classes to cache, or a mapping of classes to ``Policy``, beside those with ``CacheableMixin``.
     ``regions``: further stores and times to live, by name; ``FromCache("name")`` and ``cache_label`` choose one.
     ``ttl``: seconds an entry of the default region lives at most.
-    ``tag_columns``: by table name, the columns by which reads are told apart, instead of those found.
+    ``tag_columns``: by table name, the columns by which reads are told apart, instead of those found; a tuple is a group
+    of columns, for reads that give a value to each: ``{"membership": [("org_id", "user_id"), "org_id"]}``. The first that
+    fits is taken.
     ``old_images``: ask the database for a row's old values before it is changed (one locked read by primary key); without,
     every read narrowed by something else than the primary key is dropped when any row of its table changes.
     ``on_mark_failure``: "raise" aborts a commit that the store cannot be told of, "continue" lets it go on; None: as the
@@ -89,7 +91,7 @@ class QueryCache:
         models: Iterable[type[Any]] | Mapping[type[Any], Policy] = (),
         regions: Mapping[str, Region] | None = None,
         ttl: float = DEFAULT_TTL_S,
-        tag_columns: Mapping[str, Sequence[str]] | None = None,
+        tag_columns: Mapping[str, naming.Named] | None = None,
         old_images: bool = True,
         on_mark_failure: OnMarkFailure | None = None,
         on_snapshot_moved: OnSnapshotMoved | None = None,
@@ -101,7 +103,7 @@ class QueryCache:
         self._on_snapshot_moved = on_snapshot_moved
         stores, positions = _open_stores(self.regions)
         self._coherence = Coherence(stores, self.events, on_mark_failure=on_mark_failure)
-        self._binds = Binds(dict(tag_columns or {}))
+        self._binds = Binds(_checked(tag_columns or {}))
         self._reader = Reader(
             Questions(
                 Policies(self.cacheable_models),
@@ -337,6 +339,17 @@ def _open_stores(regions: Mapping[str, Region]) -> tuple[list[Store], dict[str, 
             stores.append(open_store(given) if isinstance(given, str) else given)
         positions[name] = opened[identity]
     return stores, positions
+
+
+def _checked(tag_columns: Mapping[str, naming.Named]) -> TagColumns:
+    for table, named in tag_columns.items():
+        why_not = naming.why_not_named(named)
+        if why_not is not None:
+            example = '{"product": ["category_id", ("brand", "year")]}'
+            raise ConfigurationError(
+                f"tag_columns of table {table!r}: {why_not}; give names and groups, as in {example}"
+            )
+    return dict(tag_columns)
 
 
 def _policies_of(models: Iterable[type[Any]] | Mapping[type[Any], Policy], ttl: float) -> dict[type[Any], Policy]:

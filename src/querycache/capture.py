@@ -49,7 +49,7 @@ def note_inserted_keys(state: ConnectionState, facts: TableFacts, context: Any) 
     """Note the primary keys that the database gave to rows just inserted; where it did not say, the table."""
     keys = _inserted_keys(context)
     for key in [None] if keys is None else keys:
-        state.pending.add(facts.key_tags(None if key is None else tuple(key)))
+        state.pending.add_rows(facts.guard, facts.name, facts.key_tags(None if key is None else tuple(key)))
 
 
 def inserts_unknown_keys(write: TableWrite, context: Any) -> bool:
@@ -80,7 +80,7 @@ def _note_row(state: ConnectionState, facts: TableFacts, row: RowChange) -> None
     """Note the tags of one row's old and new image."""
     key = facts.image_key(row.key)
     old = None if key is None else state.images.get(key)
-    state.pending.add(facts.change_tags(row, old), [facts.guard], [facts.name])
+    state.pending.add_rows(facts.guard, facts.name, facts.change_tags(row, old))
     if key is None:
         return
     if row.how == "delete":

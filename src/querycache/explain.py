@@ -17,6 +17,7 @@ from querycache.engine import Attachment
 from querycache.errors import ConfigurationError
 from querycache.options import CacheRequest, FromCache, NoCache
 from querycache.questions import Bypass, Questions
+from querycache.statements import tags as naming
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +112,22 @@ def _by_table(bind: Bind, tags: TagSet, tables: frozenset[str]) -> tuple[tuple[T
 
 
 def _explain_table(table: str, names: tuple[str, ...]) -> TableExplanation:
-    if f"{table}*" in names:
-        return TableExplanation(table, names, None, "any row inserted, updated or deleted")
-    values = [name.partition("|")[2] for name in names if "|" in name]
-    columns = sorted({value.partition("=")[0] for value in values})
-    by = ", ".join("its primary key" if column == "pk" else column for column in columns)
-    rows = " or ".join(value for value in values if not value.endswith("=?"))
-    return TableExplanation(table, names, by, f"changes of rows with {rows}, and changes not known row by row")
+    rows = list(dict.fromkeys(naming.rows_of(name.encode()).decode().removeprefix(table) for name in names))
+    columns = sorted({column for name in names if (column := _column_in(name))})
+    updates = f", updates of {', '.join(columns)}" if columns else ""
+    is_narrow = any(name.endswith("#") for name in names)
+    if "*" in rows:
+        changes = f"any row inserted or deleted{updates}" if is_narrow else "any row inserted, updated or deleted"
+        return TableExplanation(table, names, None, changes)
+    values = [name.removeprefix("|") for name in rows if name.startswith("|")]
+    groups = sorted({value.partition("=")[0] for value in values})
+    by = ", ".join("its primary key" if group == "pk" else group.replace(",", " and ") for group in groups)
+    known = " or ".join(value for value in values if not value.endswith("=?"))
+    changes = f"rows with {known} that come or go{updates and f'{updates} in them'}"
+    changes = changes if is_narrow else f"changes of rows with {known}"
+    return TableExplanation(table, names, by, f"{changes}, and changes not known row by row")
+
+
+def _column_in(name: str) -> str:
+    rest = name.removeprefix(naming.rows_of(name.encode()).decode())
+    return rest[1:] if rest.startswith(".") else ""

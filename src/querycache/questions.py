@@ -147,6 +147,9 @@ class Questions:
             shape = shape_of(compilation.compiled, attachment.dialect)
             known = _Known(shape, _operation_of(statement, shape), _entity_table_of(statement))
             self._known[compilation.compiled] = known
+            if shape.reads is not None and shape.reads.missed_columns:
+                missed = ", ".join(shape.reads.missed_columns)
+                attachment.coherence.events.emit("defect", reason=f"the compiler rendered columns not found: {missed}")
         if known.shape.reads is None:
             return Bypass(known.shape.why_not or "not cacheable", known.shape.defect)
         plan = self._plan_of(known, bind, options.get("schema_translate_map"), request)
@@ -247,7 +250,7 @@ class Questions:
 
         def table_read(table: Table) -> TableRead:
             about = facts.get(table) or bind.facts(table, schema_map)
-            return TableRead(about.name, about.value_columns, about.distrusted)
+            return TableRead(about.name, about.value_columns, about.distrusted, about.untold)
 
         dependencies = dependencies_of(shape.reads, bind.id, table_read, bind.dialect)
         return Plan(

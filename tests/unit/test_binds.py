@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, ForeignKey, Integer, MetaData, Numeric, Table
+from sqlalchemy import Column, Computed, FetchedValue, ForeignKey, Integer, MetaData, Numeric, Table
 from sqlalchemy.dialects import postgresql
 
-from querycache.coherence.binds import Bind, Binds, TableFacts
+from querycache.coherence.binds import MAX_COLUMN_TAGS, Bind, Binds, TableFacts
 from querycache.coherence.transactions import Pending
 from querycache.databases import Column as Said
 from querycache.databases import ForeignKey as Reference
 from querycache.databases import Profile, Survey, build_survey
 from querycache.databases import Table as Relation
+from querycache.statements import tags as naming
 from querycache.statements.writes import UNKNOWN, RowChange, TableWrite
 
 POSTGRESQL: Any = postgresql.dialect()  # type: ignore[no-untyped-call]
@@ -44,6 +45,10 @@ def bind_of(survey: Survey | None = CATALOG, **tag_columns: Any) -> Bind:
     return bind
 
 
+def rows_of(name: str) -> str:
+    return naming.rows_of(name.encode()).decode()
+
+
 def names(facts: TableFacts, row: RowChange, old: dict[str, Any] | None = None) -> set[str]:
     return {tag.decode().split("/", 1)[1] for tag in facts.change_tags(row, old)}
 
@@ -55,13 +60,14 @@ def facts() -> TableFacts:
 
 def test_a_row_inserted_has_a_tag_for_each_safe_column(facts: TableFacts) -> None:
     row = RowChange(item, "insert", (1,), {"id": 1, "shelf_id": 3, "price": 5})
-    assert names(facts, row) == {"public.item*", "public.item|pk=1", "public.item|shelf_id=3"}
+    rows = {"public.item*", "public.item|pk=1", "public.item|shelf_id=3"}
+    assert names(facts, row) == rows | {f"{name}#" for name in rows}
 
 
 def test_a_row_updated_goes_by_its_old_and_new_value_where_the_database_said_the_old(facts: TableFacts) -> None:
     row = RowChange(item, "update", (1,), {"shelf_id": 7})
     expected = {"public.item*", "public.item|pk=1", "public.item|shelf_id=3", "public.item|shelf_id=7"}
-    assert names(facts, row, {"shelf_id": 3}) == expected
+    assert set(map(rows_of, names(facts, row, {"shelf_id": 3}))) == expected
 
 
 @pytest.mark.parametrize("how", ["update", "delete"])
@@ -103,6 +109,163 @@ def test_an_instance_of_unknown_values_drops_every_list(facts: TableFacts) -> No
 def test_columns_of_unsafe_types_have_no_tags_and_need_no_images() -> None:
     assert bind_of().facts(item).tag_keys == ("shelf_id",)
     assert bind_of().facts(shelf).needs_images is False
+
+
+# -- columns: which of them a change is told by ----------------------------------------------------------------------
+
+
+def narrow(found: set[str]) -> set[str]:
+    """Return the tags of memberships and columns, without the name of the table."""
+    return {name.removeprefix("public.item") for name in found if rows_of(name) != name}
+
+
+MEMBERS = {"*#", "|pk=1#", "|shelf_id=3#"}
+
+
+@pytest.mark.parametrize(
+    ("how", "new", "expected"),
+    [
+        ("insert", {"id": 1, "shelf_id": 3, "price": 5}, MEMBERS),
+        ("delete", {}, MEMBERS),
+        ("update", {"price": 5}, {"*.price", "|pk=1.price", "|shelf_id=3.price"}),
+        ("update", {"price": UNKNOWN}, {"*.price", "|pk=1.price", "|shelf_id=3.price"}),
+        # A column that narrows moves the row; among all rows, and under its key, it is a column like others.
+        ("update", {"shelf_id": 7}, {"*.shelf_id", "|pk=1.shelf_id", "|shelf_id=3#", "|shelf_id=7#"}),
+        # A primary key that changes is another row.
+        ("update", {"id": 8}, {"*#", "|pk=1#", "|pk=8#", "|shelf_id=3#"}),
+        # An update of which nobody said what it sets.
+        ("update", {}, MEMBERS),
+    ],
+)
+def test_a_change_is_told_by_the_columns_that_it_sets(
+    facts: TableFacts, how: Any, new: dict[str, Any], expected: set[str]
+) -> None:
+    assert narrow(names(facts, RowChange(item, how, (1,), new), {"shelf_id": 3})) == expected
+
+
+def test_a_row_whose_old_value_is_not_known_ends_every_read_that_is_narrowed_by_it(facts: TableFacts) -> None:
+    found = names(facts, RowChange(item, "update", (1,), {"price": 5}))
+    assert "public.item|shelf_id=?" in found
+    assert narrow(found) == {"*.price", "|pk=1.price"}
+
+
+def test_many_columns_are_not_told_one_by_one_among_narrowed_rows() -> None:
+    columns = [f"c{number}" for number in range(MAX_COLUMN_TAGS // 2 + 1)]
+    wide = Table("wide", MetaData(), Column("id", Integer, primary_key=True), Column("shelf_id", Integer))
+    for name in columns:
+        wide.append_column(Column(name, Numeric(5, 2)))
+    known = [Said(("public", "wide"), "id", "int"), Said(("public", "wide"), "shelf_id", "int")]
+    facts = bind_of(build_survey([Relation(("public", "wide"))], columns=known)).facts(wide)
+    few = names(facts, RowChange(wide, "update", (1,), dict.fromkeys(columns[:-1], 0)), {"shelf_id": 3})
+    many = names(facts, RowChange(wide, "update", (1,), dict.fromkeys(columns, 0)), {"shelf_id": 3})
+    assert {"public.wide|shelf_id=3.c0", "public.wide*.c0"} <= few
+    assert {"public.wide|shelf_id=3#", "public.wide|pk=1#", "public.wide*.c0"} <= many
+    assert "public.wide|shelf_id=3.c0" not in many
+    assert "public.wide*#" not in many
+    assert len(few) <= 1 + 2 + len(columns) + MAX_COLUMN_TAGS
+
+
+def test_more_columns_than_are_told_at_all_may_be_any() -> None:
+    columns = [f"c{number}" for number in range(MAX_COLUMN_TAGS + 1)]
+    wide = Table("wide", MetaData(), Column("id", Integer, primary_key=True), *(Column(c, Numeric) for c in columns))
+    facts = bind_of(build_survey([Relation(("public", "wide"))])).facts(wide)
+    assert "public.wide*#" in names(facts, RowChange(wide, "update", (1,), dict.fromkeys(columns, 0)))
+
+
+def test_an_instance_that_changed_unseen_ends_all_that_is_known_of_its_row(facts: TableFacts) -> None:
+    found = {tag.decode().split("/", 1)[1] for tag in facts.any_row_tags((1,))}
+    assert {"public.item*", "public.item*#", "public.item|pk=1", "public.item|pk=1#", "public.item|shelf_id=?"} == found
+
+
+def test_keys_that_the_database_gave_are_rows_that_came(facts: TableFacts) -> None:
+    assert {tag.decode().split("/", 1)[1] for tag in facts.key_tags((1,))} == {"public.item|pk=1", "public.item|pk=1#"}
+
+
+def said_of_item(**computed: bool) -> Survey:
+    columns = [
+        Said(("public", "item"), name, "int", is_computed=computed.get(name, False)) for name in ("id", "shelf_id")
+    ]
+    return build_survey([Relation(("public", "item"))], columns=columns)
+
+
+def test_columns_that_the_catalog_does_not_list_or_computes_may_change_unsaid() -> None:
+    # price: not in the catalog, as xmin and rowid are not.
+    assert bind_of(said_of_item()).facts(item).untold == {"price"}
+    assert bind_of(said_of_item(shelf_id=True)).facts(item).untold == {"price", "shelf_id"}
+    assert bind_of(None).facts(item).untold == {"id", "shelf_id", "price"}
+
+
+def test_columns_of_which_the_mapping_says_that_the_database_changes_them_may_change_unsaid() -> None:
+    other = Table(
+        "item",
+        MetaData(),
+        Column("id", Integer, primary_key=True),
+        Column("shelf_id", Integer, server_onupdate=FetchedValue()),
+    )
+    double = Table(
+        "item",
+        MetaData(),
+        Column("id", Integer, primary_key=True),
+        Column("shelf_id", Integer, Computed("id * 2")),
+    )
+    row_version = Table("item", MetaData(), Column("id", Integer, primary_key=True), Column("shelf_id", system=True))
+    for table in (other, double, row_version):
+        assert bind_of(said_of_item()).facts(table).untold == {"shelf_id"}
+
+
+# -- groups of columns -----------------------------------------------------------------------------------------------
+
+membership = Table(
+    "membership",
+    MetaData(),
+    Column("id", Integer, primary_key=True),
+    Column("org", Integer, key="organisation"),
+    Column("user", Integer),
+    Column("role", Integer),
+)
+
+
+def group_facts() -> TableFacts:
+    columns = [Said(("public", "membership"), name, "int") for name in ("id", "org", "user", "role")]
+    survey = build_survey([Relation(("public", "membership"))], columns=columns)
+    return bind_of(survey, membership=[("org", "user"), "org"]).facts(membership)
+
+
+def test_a_group_is_asked_for_whole() -> None:
+    facts = group_facts()
+    assert (facts.value_columns, facts.tag_keys) == ((("org", "user"), ("org",)), ("organisation", "user"))
+
+
+@pytest.mark.parametrize(
+    ("how", "new", "old", "expected"),
+    [
+        ("insert", {"organisation": 1, "user": 2}, None, {"org,user=1,2", "org=1"}),
+        ("delete", {}, {"organisation": 1, "user": 2}, {"org,user=1,2", "org=1"}),
+        ("update", {"user": 3}, {"organisation": 1, "user": 2}, {"org,user=1,2", "org,user=1,3", "org=1"}),
+        ("update", {"user": None}, {"organisation": 1, "user": 2}, {"org,user=1,2", "org,user=1,!", "org=1"}),
+        ("update", {"role": 3}, {"organisation": 1, "user": 2}, {"org,user=1,2", "org=1"}),
+        # A group of which one value is not known may be any.
+        ("update", {"user": 3}, None, {"org,user=?", "org=?"}),
+        ("update", {"user": UNKNOWN}, {"organisation": 1, "user": 2}, {"org,user=1,2", "org,user=?", "org=1"}),
+        ("insert", {"organisation": 1}, None, {"org,user=?", "org=1"}),
+    ],
+)
+def test_a_group_goes_by_its_old_and_new_values(how: Any, new: Any, old: Any, expected: set[str]) -> None:
+    found = names(group_facts(), RowChange(membership, how, (7,), new), old)
+    assert {rows_of(name).partition("|")[2] for name in found} - {"", "pk=7"} == expected
+
+
+def test_a_row_that_joins_or_leaves_a_group_of_values_does_so_for_each_of_its_columns() -> None:
+    row = RowChange(membership, "update", (7,), {"user": 3})
+    found = {name.partition("|")[2] for name in names(group_facts(), row, {"organisation": 1, "user": 2})}
+    assert {"org,user=1,2#", "org,user=1,3#", "org=1.user"} <= found
+
+
+def test_a_group_with_a_column_that_the_database_compares_otherwise_is_left_out() -> None:
+    columns = [Said(("public", "membership"), name, "int") for name in ("id", "org", "role")]
+    survey = build_survey([Relation(("public", "membership"))], columns=columns)
+    facts = bind_of(survey, membership=[("org", "user"), ("org", "role")]).facts(membership)
+    assert facts.value_columns == (("org", "role"),)
 
 
 def test_a_picture_of_the_catalog_taken_before_ddl_is_not_believed_after_it() -> None:

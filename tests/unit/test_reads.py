@@ -66,7 +66,7 @@ from sqlalchemy.types import UserDefinedType
 
 from querycache.statements.dependencies import TableRead, dependencies_of, reads_the_clock
 from querycache.statements.reads import NotCacheable, SelectReads, reads_of
-from querycache.statements.tags import table_name_of
+from querycache.statements.tags import rows_of, table_name_of
 
 SQLITE: Dialect = sqlite.dialect()
 POSTGRESQL: Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
@@ -135,7 +135,8 @@ def _tags(found: SelectReads, value: Callable[[Any], object], dialect: Dialect, 
         found, "x", lambda table: TableRead(table_name_of(table, "main"), overrides.get(table.fullname)), dialect
     ).tags(value)
     assert made.tags[0] == b"x/"
-    return {tag.decode().removeprefix("x/main.") for tag in made.tags[1:]}
+    # Which of their columns count is told in test_columns.
+    return {rows_of(tag).decode().removeprefix("x/main.") for tag in made.tags[1:]}
 
 
 def why_not(statement: Any, dialect: Dialect = SQLITE) -> str:

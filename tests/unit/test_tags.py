@@ -37,21 +37,28 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeEngine
 
 from querycache.errors import ConfigurationError
+from querycache.statements import tags
 from querycache.statements.tags import (
     NULL_CANONICAL,
     bind_tag,
     canonical_value_of,
+    column_tag,
     fingerprint_of,
     key_columns_of,
     key_tag,
     kind_of,
+    members_tag,
+    named_tag,
+    rows_of,
     rows_tag,
+    schema_tag,
     table_name_of,
     table_tag,
     tag_columns_of,
     unknown_tag,
-    value_columns_of,
+    value_groups_of,
     value_tag,
+    why_not_named,
 )
 
 SQLITE: Dialect = sqlite.dialect()
@@ -119,11 +126,13 @@ def meanings(draw: st.DrawFn) -> tuple[object, ...]:
     if kind != "bind":
         meaning.append((draw(words).casefold() or "main", draw(words).casefold()))
     if kind in ("value", "unknown"):
-        meaning.append(draw(words))
+        meaning.append(tuple(draw(st.lists(words, min_size=1, max_size=2))))
     if kind == "key":
         meaning.append(tuple(draw(st.lists(canonicals, min_size=1, max_size=3))))
     if kind == "value":
-        meaning.append(draw(canonicals))
+        meaning.append(tuple(draw(canonicals) for _ in range(len(meaning[-1]))))  # type: ignore[arg-type]
+    if kind in ("rows", "key", "value"):
+        meaning.append(draw(st.one_of(st.none(), st.just("#"), words.map(lambda name: (name.lower(),)))))
     return tuple(meaning)
 
 
@@ -135,13 +144,18 @@ def tag_meaning(meaning: tuple[Any, ...]) -> bytes:
     table = table_name_of(Table(name, MetaData(), schema=schema), None)
     if kind == "table":
         return table_tag(bind, table)
-    if kind == "rows":
-        return rows_tag(bind, table)
-    if kind == "key":
-        return key_tag(bind, table, rest[1])
     if kind == "unknown":
         return unknown_tag(bind, table, rest[1])
-    return value_tag(bind, table, rest[1], rest[2])
+    if kind == "rows":
+        rows = rows_tag(bind, table)
+    else:
+        rows = key_tag(bind, table, rest[1]) if kind == "key" else value_tag(bind, table, rest[1], rest[2])
+    of_them = rest[-1]
+    if of_them is None:
+        return rows
+    narrow = members_tag(rows) if of_them == "#" else column_tag(rows, of_them[0])
+    assert (rows_of(narrow), rows_of(rows)) == (rows, rows)
+    return narrow
 
 
 @given(meanings(), meanings())
@@ -158,9 +172,21 @@ def test_tags_look_as_the_design_writes_them() -> None:
         table_tag("b", "main.t"),
         rows_tag("b", "main.t"),
         key_tag("b", "main.t", ["1", "2"]),
-        value_tag("b", "main.t", "c", "-3"),
-        unknown_tag("b", "main.t", "c"),
-    ] == [b"b/main.t!", b"b/main.t*", b"b/main.t|pk=1,2", b"b/main.t|c=-3", b"b/main.t|c=?"]
+        value_tag("b", "main.t", ["c"], ["-3"]),
+        unknown_tag("b", "main.t", ["c"]),
+        value_tag("b", "main.t", ["c", "d"], ["1", NULL_CANONICAL]),
+        members_tag(rows_tag("b", "main.t")),
+        column_tag(value_tag("b", "main.t", ["c"], ["-3"]), "D"),
+    ] == [
+        b"b/main.t!",
+        b"b/main.t*",
+        b"b/main.t|pk=1,2",
+        b"b/main.t|c=-3",
+        b"b/main.t|c=?",
+        b"b/main.t|c,d=1,!",
+        b"b/main.t*#",
+        b"b/main.t|c=-3.d",
+    ]
 
 
 # -- types -----------------------------------------------------------------------------------------------------------
@@ -321,6 +347,10 @@ def names_of(columns: tuple[Column[Any], ...]) -> list[str]:
     return [column.name for column in columns]
 
 
+def groups_of(table: Table, named: Any = None) -> list[tuple[str, ...]]:
+    return [tuple(column.name for column in group) for group in value_groups_of(table, SQLITE, named)]
+
+
 def test_tag_columns_stand_in_order_of_their_use_and_leave_out_unsafe_types() -> None:
     ordered = ["id", "category_id", "sku", "ean", "brand", "shelf", "views"]
     assert names_of(tag_columns_of(shop(), SQLITE)) == ordered
@@ -333,28 +363,75 @@ def test_at_most_sixteen_columns_have_tags() -> None:
     assert names_of(tag_columns_of(table, SQLITE)) == ["id", *(f"c{i}" for i in range(15))]
 
 
-def test_named_tag_columns_replace_all_but_the_primary_key() -> None:
-    assert names_of(tag_columns_of(shop(), SQLITE, ["views", "price"])) == ["id", "views"]
+def test_named_tag_columns_replace_those_found() -> None:
+    assert groups_of(shop(), ["views", "price"]) == [("views",)]
 
 
-def test_a_tag_column_that_does_not_exist_is_an_error_that_names_it() -> None:
+def test_a_group_stands_where_it_was_named() -> None:
+    named = [("brand", "shelf"), "brand", ["shelf", "views"]]
+    assert groups_of(shop(), named) == [("brand", "shelf"), ("brand",), ("shelf", "views")]
+
+
+def test_a_group_with_a_column_of_an_unsafe_type_is_left_out() -> None:
+    assert groups_of(shop(), [("brand", "price"), "brand"]) == [("brand",)]
+
+
+def test_what_was_named_comes_before_the_columns_of_a_composite_key_and_its_own_columns_are_no_group() -> None:
+    table = Table(
+        "t",
+        MetaData(),
+        Column("a", Integer, primary_key=True),
+        Column("b", Integer, primary_key=True),
+        Column("n", Integer),
+    )
+    assert groups_of(table, [("a", "n"), ("b", "a"), "n"]) == [("a", "n"), ("n",), ("a",), ("b",)]
+
+
+@pytest.mark.parametrize("named", [["colour"], [("brand", "colour")]])
+def test_a_tag_column_that_does_not_exist_is_an_error_that_names_table_and_column(named: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"'product'.*'colour'"):
-        tag_columns_of(shop(), SQLITE, ["colour"])
+        value_groups_of(shop(), SQLITE, named)
+
+
+@pytest.mark.parametrize(
+    ("named", "why_not"),
+    [
+        ("brand", "no list"),
+        (3, "no list"),
+        ([3], "3 is neither"),
+        ([()], "() is neither"),
+        ([("brand", 3)], "('brand', 3) is neither"),
+        ([("brand", "brand")], "names a column twice"),
+    ],
+)
+def test_what_names_no_columns_is_told_from_what_does(named: Any, why_not: str) -> None:
+    assert why_not in (why_not_named(named) or "")
+    assert why_not_named(["brand", ("brand", "year"), ["year", "brand"]]) is None
+
+
+def test_tags_that_are_of_no_rows_are_left_as_they_are() -> None:
+    others = [bind_tag("b"), schema_tag("b"), table_tag("b", "s.t"), named_tag("b", "r.1#", "x"), b"plain"]
+    assert [rows_of(tag) for tag in others] == others
+
+
+def test_a_column_has_one_tag_in_upper_and_lower_case() -> None:
+    assert column_tag(b"t*", "Views") == column_tag(b"t*", "views")
 
 
 def test_a_primary_key_of_an_unsafe_type_has_no_tag() -> None:
     table = Table("t", MetaData(), Column("at", DateTime, primary_key=True), Column("n", Integer, primary_key=True))
     assert key_columns_of(table, SQLITE) == ()
-    assert names_of(value_columns_of(table, SQLITE)) == ["n"]
+    assert groups_of(table) == [("n",)]
 
 
 def test_a_key_of_one_column_has_no_value_tag_beside_its_own() -> None:
-    assert "id" not in names_of(value_columns_of(shop(), SQLITE))
+    assert ("id",) not in groups_of(shop())
 
 
 def test_the_columns_of_a_composite_key_have_value_tags_too() -> None:
     table = Table("t", MetaData(), Column("a", Integer, primary_key=True), Column("b", Integer, primary_key=True))
-    assert names_of(key_columns_of(table, SQLITE)) == names_of(value_columns_of(table, SQLITE)) == ["a", "b"]
+    assert names_of(key_columns_of(table, SQLITE)) == ["a", "b"]
+    assert groups_of(table) == [("a",), ("b",)]
 
 
 def test_the_fingerprint_is_that_of_names_and_kinds() -> None:
@@ -377,4 +454,11 @@ def test_the_fingerprint_differs_with_what_is_tagged(other: Table) -> None:
 
 
 def test_the_fingerprint_differs_with_the_named_columns() -> None:
-    assert fingerprint_of(shop(), SQLITE, ["views"]) != fingerprint_of(shop(), SQLITE, ("brand",))
+    named = [["views"], ("brand",), ["views", "brand"], [("views", "brand")], [("brand", "views")]]
+    assert len({fingerprint_of(shop(), SQLITE, names) for names in named}) == len(named)
+
+
+def test_the_fingerprint_differs_with_the_way_in_which_tags_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = fingerprint_of(shop(), SQLITE)
+    monkeypatch.setattr(tags, "FORMAT", "of another release")
+    assert fingerprint_of(shop(), SQLITE) != ours

@@ -9,10 +9,18 @@ import pytest
 from querycache._sqlalchemy import OpenCursor
 from querycache._types import TagSet
 from querycache.coherence.snapshots import Freshness
-from querycache.coherence.transactions import MAX_PENDING_TAGS, MAX_REMEMBERED, ConnectionState, Pending, Served
+from querycache.coherence.transactions import (
+    MAX_PENDING_TAGS,
+    MAX_REMEMBERED,
+    MAX_ROW_TAGS,
+    ConnectionState,
+    Pending,
+    Served,
+)
 from querycache.databases import Profile
 
 BIND = b"bind/"
+T = (b"t!", b"f")
 
 
 def state_of(dialect: str = "postgresql", isolation: str = "READ COMMITTED") -> ConnectionState:
@@ -26,17 +34,43 @@ def test_nothing_is_pending_at_first() -> None:
 
 def test_pending_tags_are_marked_once_each_with_their_guards() -> None:
     pending = Pending()
-    pending.add([b"a", b"b"], [(b"t!", b"f")], ["t"])
-    pending.add([b"a"], [(b"t!", b"f")], ["t"])
-    assert pending.tag_set(BIND) == TagSet((b"a", b"b"), ((b"t!", b"f"),))
+    pending.add_rows(T, "t", [b"a", b"b"])
+    pending.add_rows(T, "t", [b"a"])
+    assert pending.tag_set(BIND) == TagSet((b"a", b"b"), (T,))
 
 
 def test_a_change_of_anything_stands_for_all_others() -> None:
     pending = Pending()
-    pending.add([b"a"], [(b"t!", b"f")])
+    pending.add_rows(T, "t", [b"a"])
     pending.add_bind(BIND)
     pending.add([b"b"])
+    pending.add_rows(T, "t", [b"c"])
     assert pending.tag_set(BIND) == TagSet((BIND,))
+
+
+def test_a_change_of_a_whole_table_stands_for_those_of_its_rows() -> None:
+    pending = Pending()
+    pending.add_rows(T, "t", [b"a"])
+    pending.add([b"t!"], ["t"])
+    pending.add_rows(T, "t", [b"b"])
+    assert pending.tag_set(BIND).tags == (b"t!",)
+
+
+def test_more_rows_of_a_table_than_are_followed_become_that_table() -> None:
+    pending = Pending()
+    pending.add_rows((b"u!", b"f"), "u", [b"u*"])
+    for number in range(MAX_ROW_TAGS + 2):
+        pending.add_rows(T, "t", [f"t{number}".encode()])
+    assert pending.tag_set(BIND).tags == (b"t!", b"u*")
+    assert pending.tables == {"t", "u"}
+
+
+def test_more_rows_of_several_tables_than_are_followed_become_those_tables() -> None:
+    pending = Pending()
+    for table in ("t", "u", "v"):
+        rows = (f"{table}{number}".encode() for number in range(MAX_ROW_TAGS))
+        pending.add_rows((f"{table}!".encode(), b"f"), table, rows)
+    assert pending.tag_set(BIND).tags == (b"t!", b"u!", b"v!")
 
 
 def test_more_tags_than_are_followed_become_the_whole_bind() -> None:

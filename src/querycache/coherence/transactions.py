@@ -24,38 +24,60 @@ from querycache.coherence.snapshots import Freshness, freshness_of
 from querycache.databases import Profile
 
 MAX_PENDING_TAGS: Final = 10_000
+MAX_ROW_TAGS: Final = 5_000
 MAX_REMEMBERED: Final = 1000
 
 
 @dataclass(slots=True)
 class Pending:
-    """The tags that a transaction will have changed when it commits."""
+    """The tags that a transaction will have changed when it commits.
+
+    ``rows``: those of rows known one by one, by the tag of their table; none of them where that is among ``tags``.
+    """
 
     tags: dict[Tag, None] = field(default_factory=dict)
+    rows: dict[Tag, dict[Tag, None]] = field(default_factory=dict)
     guards: dict[Tag, bytes] = field(default_factory=dict)
     tables: set[str] = field(default_factory=set)
     whole_bind: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.tags)
+        return bool(self.tags or self.rows)
 
-    def add(self, tags: Iterable[Tag], guards: Iterable[Guard] = (), tables: Iterable[str] = ()) -> None:
-        """Note tags, the guards of row by row changes, and the tables that the change can reach."""
-        self.tags.update(dict.fromkeys(tags))
-        self.guards.update(guards)
+    def add(self, tags: Iterable[Tag], tables: Iterable[str] = ()) -> None:
+        """Note tags, and the tables that the change can reach."""
+        for tag in tags:
+            self.tags[tag] = None
+            self.rows.pop(tag, None)
         self.tables.update(tables)
+
+    def add_rows(self, guard: Guard, table: str, tags: Iterable[Tag]) -> None:
+        """Note the tags of rows of one table; of more than ``MAX_ROW_TAGS`` the table's, on which all its reads depend."""
+        self.tables.add(table)
+        if self.whole_bind or guard[0] in self.tags:
+            return
+        self.guards.update([guard])
+        rows = self.rows.setdefault(guard[0], {})
+        rows.update(dict.fromkeys(tags))
+        if len(rows) > MAX_ROW_TAGS or guard[0] in rows:
+            self.add([guard[0]])
 
     def add_bind(self, tag: Tag) -> None:
         """Note that anything in the database may have changed."""
         self.tags = {tag: None}
+        self.rows = {}
         self.guards = {}
         self.whole_bind = True
 
     def tag_set(self, bind_tag: Tag) -> TagSet:
-        """Return what to mark; past ``MAX_PENDING_TAGS`` names, the whole bind."""
-        if self.whole_bind or len(self.tags) > MAX_PENDING_TAGS:
+        """Return what to mark; past ``MAX_PENDING_TAGS`` names, whole tables, then the whole bind."""
+        rows: Iterable[Tag] = (tag for of_table in self.rows.values() for tag in of_table)
+        if sum(map(len, self.rows.values())) > MAX_PENDING_TAGS:
+            rows = self.rows
+        tags = tuple(dict.fromkeys((*self.tags, *rows)))
+        if self.whole_bind or len(tags) > MAX_PENDING_TAGS:
             return TagSet((bind_tag,))
-        return TagSet(tuple(self.tags), tuple(self.guards.items()))
+        return TagSet(tags, tuple(self.guards.items()))
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ the value and what to write instead. Never does: take a misspelt key for a wish 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Final, TypedDict, cast
@@ -17,6 +17,7 @@ from querycache.coherence.protocol import OnMarkFailure
 from querycache.engine import OnSnapshotMoved
 from querycache.errors import ConfigurationError
 from querycache.policy import Policy
+from querycache.statements.tags import Named, why_not_named
 from querycache.stores import Store
 
 PREFIX: Final = "QUERYCACHE_"
@@ -30,7 +31,7 @@ class CacheSettings(TypedDict, total=False):
     models: Iterable[type[Any]] | Mapping[type[Any], Policy]
     regions: Mapping[str, Region] | None
     ttl: float
-    tag_columns: Mapping[str, Sequence[str]] | None
+    tag_columns: Mapping[str, Named] | None
     old_images: bool
     on_mark_failure: OnMarkFailure | None
     on_snapshot_moved: OnSnapshotMoved | None
@@ -62,11 +63,7 @@ def _is_reaction(value: Any) -> bool:
 
 
 def _is_tag_columns(value: Any) -> bool:
-    return value is None or (isinstance(value, Mapping) and all(map(_is_names, value.values())))
-
-
-def _is_names(value: Any) -> bool:
-    return isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+    return value is None or (isinstance(value, Mapping) and not any(map(why_not_named, value.values())))
 
 
 _BOOL_EXPECTED: Final = "True or False; in an environment variable that Flask reads, true or false"
@@ -82,7 +79,10 @@ KEYS: Final[Mapping[str, _Key]] = {
         '"raise", "continue", or None: raise where the application chose the isolation level',
     ),
     "QUERYCACHE_TAG_COLUMNS": _Key(
-        "tag_columns", _is_tag_columns, 'lists of column names by table name, such as {"product": ["category_id"]}'
+        "tag_columns",
+        _is_tag_columns,
+        'lists of column names by table name, such as {"product": ["category_id", ("brand", "year")]}: a group of columns '
+        "is a tuple or list of their names",
     ),
     "QUERYCACHE_TTL": _Key("ttl", _is_ttl, f"a number of seconds, more than 0 and at most {MAX_TTL_S:.0f} (a day)"),
     "QUERYCACHE_URL": _Key("store", _is_url, 'the URL of a store, such as "lmdb:///var/cache/shop" or "memory://"'),

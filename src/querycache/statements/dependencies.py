@@ -25,6 +25,12 @@ from querycache.statements.reads import ElementRead, SelectReads
 VALUES_LIMIT: Final = 100
 """More values than this are not named one by one: the element reads any row."""
 
+MAX_COLUMNS: Final = 4
+"""A read that uses more columns of a table, beside those that narrow it, depends on all of them."""
+
+MAX_NARROW_TAGS: Final = 24
+"""Where an element's rows and columns, told one by one, come to more tags than this, it depends on its rows' alone."""
+
 Values: TypeAlias = Callable[[BindParameter[Any]], object]
 """Gives a bind's value of this call after its bind processor, a sequence of them for an expanding one."""
 
@@ -33,29 +39,31 @@ Values: TypeAlias = Callable[[BindParameter[Any]], object]
 class TableRead:
     """One table as a database knows it, for the tags of those who read it.
 
-    ``value_columns``: the names of its tag columns, but for a primary key of one column; None: those found by themselves.
-    ``distrusted``: the names of columns that the database compares in another way than the mapping says.
+    ``value_columns``: its tag columns and groups of them, but for the primary key; None: those found by themselves.
+    ``distrusted``: the names of columns that the database compares in another way than the mapping says. ``untold``: of
+    those that may change without a writer's knowing.
     """
 
     name: str
-    value_columns: Sequence[str] | None = None
+    value_columns: naming.Named | None = None
     distrusted: Set[str] = frozenset()
+    untold: Set[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dependencies:
     """What a statement depends on, on one database.
 
-    ``tables``: in the order of their names, the tag of any row, and how each element is narrowed; None: not at all.
+    ``tables``: in the order of their names, the tags of any row, and how each element is narrowed; None: not at all.
     """
 
     bind_tag: Tag
-    tables: tuple[tuple[Tag, tuple[_NarrowedElement, ...] | None], ...]
+    tables: tuple[tuple[tuple[Tag, ...], tuple[_NarrowedElement, ...] | None], ...]
     guards: tuple[Guard, ...]
 
     def narrows(self, any_row: Tag) -> bool:
         """Tell whether the rows that matter of a table, by the tag of any of its rows, are told by values."""
-        return any(tag == any_row and elements is not None for tag, elements in self.tables)
+        return any(tags[0].startswith(any_row) and elements is not None for tags, elements in self.tables)
 
     def tags(self, values: Values, limit: int = VALUES_LIMIT) -> TagSet:
         """Return the tags that one call depends on. Where ``values`` raises LookupError, any row is meant."""
@@ -64,7 +72,7 @@ class Dependencies:
             narrowed = None if elements is None else _tags_of_elements(elements, values, limit)
             if narrowed is None:
                 # Every change of a known row changes T*, too.
-                tags.append(any_row)
+                tags.extend(any_row)
             else:
                 tags.extend(narrowed)
         return TagSet(tuple(tags), self.guards)
@@ -76,18 +84,23 @@ def dependencies_of(
     """Resolve what a statement reads on one database. ``bind``: the name that begins its tags."""
     guards: dict[Guard, None] = {}
     by_name: dict[str, list[_NarrowedElement] | None] = {}
+    any_row: dict[str, dict[Tag, None]] = {}
     for element in reads.elements:
         table = table_read(element.table)
         fingerprint = naming.fingerprint_of(element.table, dialect, table.value_columns)
         guards[naming.table_tag(bind, table.name), fingerprint] = None
         narrowed = _narrowed_element(element, bind, table_read, dialect)
+        rows = naming.rows_tag(bind, table.name)
+        any_row.setdefault(table.name, {}).update(
+            (rows + suffix, None) for suffix in _suffixes(element, table, dialect, ())
+        )
         known = by_name.setdefault(table.name, [])
         if narrowed is None:
             by_name[table.name] = None
         elif known is not None:
             known.append(narrowed)
     tables = [
-        (naming.rows_tag(bind, name), None if elements is None else tuple(elements))
+        (tuple(any_row[name]), None if elements is None else tuple(elements))
         for name, elements in sorted(by_name.items(), key=lambda item: item[0])
     ]
     return Dependencies(naming.bind_tag(bind), tuple(tables), tuple(guards))
@@ -99,17 +112,33 @@ def reads_the_clock(reads: SelectReads, values: Values) -> bool:
 
 
 def narrowing_columns_of(
-    element: ElementRead, dialect: Dialect, override: Sequence[str] | None = None
+    element: ElementRead, dialect: Dialect, named: naming.Named | None = None
 ) -> tuple[Column[Any], ...]:
-    """Return the columns by whose values an element's tags are narrowed: the primary key, one column, or none."""
+    """Return the columns by whose values an element's tags are narrowed: the primary key, one group, or none."""
     if element.narrowing is None:
         return ()
     if element.narrowing.by_primary_key:
         return naming.key_columns_of(element.table, dialect)
-    for column in naming.value_columns_of(element.table, dialect, override):
-        if column.name in element.narrowing.columns:
-            return (column,)
+    for group in naming.value_groups_of(element.table, dialect, named):
+        if all(column.name in element.narrowing.columns for column in group):
+            return group
     return ()
+
+
+def _suffixes(
+    element: ElementRead, table: TableRead, dialect: Dialect, narrowing: Sequence[Column[Any]]
+) -> tuple[bytes, ...]:
+    """Return what makes tags of rows those of what an element uses of them; nothing is added where that is all.
+
+    To change a column that narrows it is to move the row among others, and so it is taken of the primary key.
+    """
+    if element.columns is None or not table.untold.isdisjoint(element.columns):
+        return (b"",)
+    moving = (*narrowing, *naming.key_columns_of(element.table, dialect))
+    others = element.columns - {column.name for column in moving}
+    if len(others) > MAX_COLUMNS:
+        return (b"",)
+    return (naming.MEMBERS_SUFFIX, *sorted(set(map(naming.column_suffix_of, others))))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,11 +146,13 @@ class _NarrowedElement:
     """How the tags of one element follow from values: of each column what makes them canonical, and its operands.
 
     ``unknown``: the tag of values that a writer does not know; None for a primary key, which writers always know.
+    ``suffixes``: what makes the tags of rows those of what is used of them.
     """
 
     columns: tuple[tuple[naming.Canonical, tuple[Operand, ...]], ...]
     tag_of: Callable[[Sequence[str]], Tag]
     unknown: Tag | None
+    suffixes: tuple[bytes, ...] = (b"",)
 
     def tags(self, values: Values, limit: int) -> list[Tag] | None:
         """Return the tags of one call; None where any row is meant."""
@@ -133,8 +164,12 @@ class _NarrowedElement:
             known.append(canonicals)
         if prod(map(len, known)) > limit:
             return None
-        tags = [self.tag_of(canonicals) for canonicals in product(*known)]
-        return tags if self.unknown is None else [self.unknown, *tags]
+        return self._with_unknown([self.tag_of(canonicals) for canonicals in product(*known)])
+
+    def _with_unknown(self, rows: list[Tag]) -> list[Tag]:
+        if len(rows) * len(self.suffixes) <= MAX_NARROW_TAGS:
+            rows = [tag + suffix for tag in rows for suffix in self.suffixes]
+        return rows if self.unknown is None else [self.unknown, *rows]
 
 
 def _narrowed_element(
@@ -151,11 +186,12 @@ def _narrowed_element(
         if canonical_of is None:
             return None
         parts.append((canonical_of, narrowing.columns[column.name]))
+    suffixes = _suffixes(element, table, dialect, columns)
     if narrowing.by_primary_key:
-        return _NarrowedElement(tuple(parts), naming.key_tag_maker(bind, table.name), None)
-    name = columns[0].name
-    make_tag, unknown = naming.value_tag_maker(bind, table.name, name), naming.unknown_tag(bind, table.name, name)
-    return _NarrowedElement(tuple(parts), make_tag, unknown)
+        return _NarrowedElement(tuple(parts), naming.key_tag_maker(bind, table.name), None, suffixes)
+    names = [column.name for column in columns]
+    make_tag, unknown = naming.value_tag_maker(bind, table.name, names), naming.unknown_tag(bind, table.name, names)
+    return _NarrowedElement(tuple(parts), make_tag, unknown, suffixes)
 
 
 def _tags_of_elements(elements: Sequence[_NarrowedElement], values: Values, limit: int) -> list[Tag] | None:

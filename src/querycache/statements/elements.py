@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from sqlalchemy import schema, types
 from sqlalchemy.dialects import postgresql
@@ -40,13 +40,19 @@ class Inventory:
     clock_binds: tuple[elements.BindParameter[Any], ...]
 
 
-def inventory_of(roots: Iterable[Any], dialect: Dialect, *, orm_selects_are_given: bool) -> Inventory:
+Watch: TypeAlias = Callable[[Any, Sequence[Any]], None]
+"""Is told of each element that is walked over, and what it is made of."""
+
+
+def inventory_of(
+    roots: Iterable[Any], dialect: Dialect, *, orm_selects_are_given: bool, watch: Watch | None = None
+) -> Inventory:
     """Walk everything that ``roots`` hold; raise ``Refused``.
 
     A nested SELECT of ORM entities shows only what the user wrote, not what the mappers add when it is rendered. It is
     left out where the caller says that its rendered form is among the roots, else refused.
     """
-    walk = _Walk(dialect, orm_selects_are_given)
+    walk = _Walk(dialect, orm_selects_are_given, watch)
     walk.visit_all(roots)
     return Inventory(tuple(walk.selects), tuple(walk.sources.values()), frozenset(walk.functions), tuple(walk.clocks))
 
@@ -114,9 +120,10 @@ def names_the_clock(value: object) -> bool:
 class _Walk:
     """One walk over one statement; each element once."""
 
-    def __init__(self, dialect: Dialect, orm_selects_are_given: bool) -> None:
+    def __init__(self, dialect: Dialect, orm_selects_are_given: bool, watch: Watch | None) -> None:
         self.dialect = dialect
         self.orm_selects_are_given = orm_selects_are_given
+        self.watch = watch
         self.selects: list[selectable.Select[Any]] = []
         self.sources: dict[int, Any] = {}
         self.functions: set[str] = set()
@@ -132,7 +139,10 @@ class _Walk:
             if id(element) in seen:
                 continue
             seen[id(element)] = element
-            queue.extend(self._visit(element, is_root=id(element) in top))
+            children = list(self._visit(element, is_root=id(element) in top))
+            if self.watch is not None:
+                self.watch(element, children)
+            queue.extend(children)
 
     def _visit(self, element: Any, *, is_root: bool) -> Iterable[Any]:
         cls = class_of(element)
@@ -162,7 +172,9 @@ class _Walk:
         # A table stands for its columns in the list without their being children.
         for column in select.selected_columns:
             self._check_type(column)
-        return select.get_children()
+        # The ON of a join() that names none is made when it is rendered.
+        joined = select.get_final_froms() if select._setup_joins else ()
+        return (*select.get_children(), *joined)
 
     def _visit_compoundselect(self, compound: selectable.CompoundSelect[Any]) -> Iterable[Any]:
         self._check_select(compound)

@@ -25,7 +25,7 @@ from querycache.statements.reads import NotCacheable, SelectReads, reads_of
 
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
 
-FORMAT: Final = b"2"
+FORMAT: Final = b"3"
 """Changes when the meaning of a key changes: older entries become misses. The payload's format is part of the key, too,
 so that two versions of the library side by side keep entries of their own."""
 
@@ -58,7 +58,13 @@ def shape_of(compiled: SQLCompiler, dialect: Dialect) -> Shape:
     rendered = rendered_by(compiled)
     if rendered is None:
         return _refused("it was compiled before the cache was attached")
-    answer = reads_of(core_statement_of(compiled), dialect, rendered.selects)
+    answer = reads_of(
+        core_statement_of(compiled),
+        dialect,
+        rendered.selects,
+        originals=rendered.originals,
+        rendered_columns=rendered.columns,
+    )
     if isinstance(answer, NotCacheable):
         return _refused(answer.reason)
     missed = _missed_tables(rendered, answer)

@@ -8,7 +8,7 @@ Never shows a text value in the clear, never asks a database.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final, Literal, TypeAlias
@@ -29,7 +29,13 @@ TableName: TypeAlias = str
 Canonical: TypeAlias = Callable[[object], str | None]
 Kind: TypeAlias = Literal["int", "uuid", "text"]
 
+Named: TypeAlias = Sequence[str | Sequence[str]]
+"""Tag columns as a user names them: a column by its name in the database, a group of columns by a sequence of names."""
+
 MAX_TAG_COLUMNS: Final = 16
+FORMAT: Final = "2"
+"""Changes with the meaning of tags: who makes others than we do is of another mind about every table."""
+
 NULL_CANONICAL: Final = "!"
 """Stands for NULL among the canonical texts; no value has it."""
 
@@ -101,13 +107,12 @@ def canonical_value_of(column_type: TypeEngine[Any], dialect: Dialect) -> Canoni
     return _integer_canonical(variant, dialect) if kind == "int" else _text_canonical(variant, dialect)
 
 
-def tag_columns_of(table: Table, dialect: Dialect, override: Sequence[str] | None = None) -> tuple[Column[Any], ...]:
-    """Return the columns of a table whose values have tags.
+def tag_columns_of(table: Table, dialect: Dialect) -> tuple[Column[Any], ...]:
+    """Return the columns of a table whose values have tags where a user names none.
 
-    Primary key, foreign keys, unique, indexed, others; each class in the table's order; at most 16. ``override`` names
-    them instead, and the primary key stays in front. ConfigurationError for a name that the table does not have.
+    Primary key, foreign keys, unique, indexed, others; each class in the table's order; at most 16.
     """
-    return _tag_columns(table, dialect, None if override is None else tuple(override))
+    return _tag_columns(table, dialect)
 
 
 def key_columns_of(table: Table, dialect: Dialect) -> tuple[Column[Any], ...]:
@@ -116,16 +121,32 @@ def key_columns_of(table: Table, dialect: Dialect) -> tuple[Column[Any], ...]:
     return columns if all(kind_of(column.type, dialect) for column in columns) else ()
 
 
-def value_columns_of(table: Table, dialect: Dialect, override: Sequence[str] | None = None) -> tuple[Column[Any], ...]:
-    """Return the columns with a ``T|c=`` tag: the tag columns, but for a key of one column, which ``T|pk=`` covers."""
-    key = key_columns_of(table, dialect)
-    columns = tag_columns_of(table, dialect, override)
-    return tuple(column for column in columns if column is not key[0]) if len(key) == 1 else columns
+def value_groups_of(table: Table, dialect: Dialect, named: Named | None = None) -> tuple[tuple[Column[Any], ...], ...]:
+    """Return the groups of columns with a ``T|c=`` tag, in order of preference; one column alone is a group, too.
+
+    ``named`` are a user's, instead of the tag columns; the columns of a composite primary key come after them. A group
+    with a column of an unsafe type is left out, and the primary key, which ``T|pk=`` covers.
+    ConfigurationError for a name that the table does not have.
+    """
+    return _value_groups(table, dialect, None if named is None else _frozen(named))
 
 
-def fingerprint_of(table: Table, dialect: Dialect, override: Sequence[str] | None = None) -> bytes:
-    """Return 8 bytes that differ where two processes know different tag columns for a table."""
-    return _fingerprint(table, dialect, None if override is None else tuple(override))
+def fingerprint_of(table: Table, dialect: Dialect, named: Named | None = None) -> bytes:
+    """Return 8 bytes that differ where two processes know different tag columns for a table, or make tags differently."""
+    return _fingerprint(table, dialect, None if named is None else _frozen(named))
+
+
+def why_not_named(named: object) -> str | None:
+    """Say why something does not name tag columns; None where it does, as far as that shows without the table."""
+    if isinstance(named, str) or not isinstance(named, Sequence):
+        return "is no list of columns"
+    for group in named:
+        names = (group,) if isinstance(group, str) else group
+        if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
+            return f"{group!r} is neither the name of a column nor a group of such names"
+        if len(set(names)) < len(names):
+            return f"the group {tuple(names)!r} names a column twice"
+    return None
 
 
 def bind_tag(bind: str) -> Tag:
@@ -164,20 +185,49 @@ def key_tag_maker(bind: str, table: TableName) -> Callable[[Sequence[str]], Tag]
     return lambda canonicals: (prefix + ",".join(map(_encode_canonical, canonicals))).encode()
 
 
-def value_tag(bind: str, table: TableName, column_name: str, canonical: str) -> Tag:
-    """Name the rows with one value in a column, ``T|c=v``."""
-    return value_tag_maker(bind, table, column_name)((canonical,))
+def value_tag(bind: str, table: TableName, column_names: Sequence[str], canonicals: Sequence[str]) -> Tag:
+    """Name the rows with one value in each column of a group, ``T|c=v`` or ``T|c,d=v,w``."""
+    return value_tag_maker(bind, table, column_names)(canonicals)
 
 
-def value_tag_maker(bind: str, table: TableName, column_name: str) -> Callable[[Sequence[str]], Tag]:
-    """Return ``value_tag`` for one column, of a value that stands alone in a sequence."""
-    prefix = f"{_encode(bind)}/{table}|{_encode_column(column_name)}="
-    return lambda canonicals: (prefix + _encode_canonical(canonicals[0])).encode()
+def value_tag_maker(bind: str, table: TableName, column_names: Sequence[str]) -> Callable[[Sequence[str]], Tag]:
+    """Return ``value_tag`` for one group."""
+    prefix = f"{_encode(bind)}/{table}|{_encode_group(column_names)}="
+    return lambda canonicals: (prefix + ",".join(map(_encode_canonical, canonicals))).encode()
 
 
-def unknown_tag(bind: str, table: TableName, column_name: str) -> Tag:
-    """Name the rows whose value in a column is not known to the writer, ``T|c=?``."""
-    return f"{_encode(bind)}/{table}|{_encode_column(column_name)}=?".encode()
+def unknown_tag(bind: str, table: TableName, column_names: Sequence[str]) -> Tag:
+    """Name the rows whose values in a group are not known to the writer, ``T|c=?``."""
+    return f"{_encode(bind)}/{table}|{_encode_group(column_names)}=?".encode()
+
+
+MEMBERS_SUFFIX: Final = b"#"
+
+
+def members_tag(rows: Tag) -> Tag:
+    """Name which rows another tag names, whatever they hold: ``T*#``, ``T|c=v#``.
+
+    For reads that name, beside it, each column which they use (``column_tag``).
+    """
+    return rows + MEMBERS_SUFFIX
+
+
+def column_tag(rows: Tag, column_name: str) -> Tag:
+    """Name one column of the rows that another tag names: ``T*.d``, ``T|c=v.d``."""
+    return rows + column_suffix_of(column_name)
+
+
+def rows_of(tag: Tag) -> Tag:
+    """Return the tag of rows of which another names the membership or a column; a tag of another kind as it is."""
+    start = max(tag.find(b"*"), tag.find(b"="))
+    ends = [end for end in (tag.find(b"#", start), tag.find(b".", start)) if end >= 0]
+    return tag[: min(ends)] if start >= 0 and ends else tag
+
+
+@lru_cache(maxsize=4096)
+def column_suffix_of(column_name: str) -> bytes:
+    """Return what ``column_tag`` adds; one for names that differ in case, as a database may not tell them apart."""
+    return f".{_encode(column_name.lower())}".encode()
 
 
 def named_tag(bind: str, region: str, name: str) -> Tag:
@@ -192,15 +242,15 @@ def _encode(text: str) -> str:
     return quote(text, safe="", errors="surrogatepass").replace(".", "%2E").replace("~", "%7E")
 
 
-def _encode_column(name: str) -> str:
+def _encode_group(names: Sequence[str]) -> str:
     # A column that is called "pk" is not the primary key.
-    return "%70k" if name == "pk" else _encode(name)
+    return "%70k" if tuple(names) == ("pk",) else ",".join(map(_encode, names))
 
 
 def _encode_canonical(canonical: str) -> str:
     if canonical == NULL_CANONICAL or (canonical.isalnum() and canonical.isascii()):
         return canonical
-    return quote(canonical, safe="~", errors="surrogatepass")
+    return quote(canonical, safe="~", errors="surrogatepass").replace(".", "%2E")
 
 
 def _variant_of(column_type: TypeEngine[Any], dialect: Dialect) -> Any:
@@ -268,31 +318,50 @@ def _text_canonical(variant: Any, dialect: Dialect) -> Canonical:
 
 
 @lru_cache(maxsize=1024)
-def _tag_columns(table: Table, dialect: Dialect, override: tuple[str, ...] | None) -> tuple[Column[Any], ...]:
+def _tag_columns(table: Table, dialect: Dialect) -> tuple[Column[Any], ...]:
     unique, indexed = _uniquely_held(table), _indexed(table)
-    if override is None:
-        classes: list[Callable[[Column[Any]], bool]] = [
-            lambda column: bool(column.foreign_keys),
-            lambda column: column in unique,
-            lambda column: column in indexed,
-            lambda column: True,
-        ]
-        ordered = [column for belongs in classes for column in table.columns if belongs(column)]
-    else:
-        ordered = _named(table, override)
+    classes: list[Callable[[Column[Any]], bool]] = [
+        lambda column: bool(column.foreign_keys),
+        lambda column: column in unique,
+        lambda column: column in indexed,
+        lambda column: True,
+    ]
+    ordered = [column for belongs in classes for column in table.columns if belongs(column)]
     safe = (column for column in (*table.primary_key.columns, *ordered) if kind_of(column.type, dialect))
     return tuple(dict.fromkeys(safe))[:MAX_TAG_COLUMNS]
 
 
-def _named(table: Table, names: Sequence[str]) -> list[Column[Any]]:
+def _frozen(named: Named) -> tuple[tuple[str, ...], ...]:
+    return tuple((group,) if isinstance(group, str) else tuple(group) for group in named)
+
+
+@lru_cache(maxsize=1024)
+def _value_groups(
+    table: Table, dialect: Dialect, named: tuple[tuple[str, ...], ...] | None
+) -> tuple[tuple[Column[Any], ...], ...]:
+    groups: list[tuple[Column[Any], ...]]
+    if named is None:
+        groups = [(column,) for column in tag_columns_of(table, dialect)]
+    else:
+        groups = [*_named(table, named), *((column,) for column in table.primary_key.columns)]
+    key = frozenset(key_columns_of(table, dialect))
+    safe = (group for group in groups if all(kind_of(column.type, dialect) for column in group))
+    return tuple(dict.fromkeys(group for group in safe if frozenset(group) != key))[:MAX_TAG_COLUMNS]
+
+
+def _named(table: Table, named: tuple[tuple[str, ...], ...]) -> Iterator[tuple[Column[Any], ...]]:
+    why_not = why_not_named(named)
+    if why_not is not None:
+        raise ConfigurationError(f"tag columns of table {table.fullname!r}: {why_not}")
     by_name = {column.name: column for column in table.columns}
-    unknown = [name for name in names if name not in by_name]
-    if unknown:
-        raise ConfigurationError(
-            f"tag columns of table {table.fullname!r}: it has no column {unknown[0]!r}; give names of columns in the "
-            f"database, of {', '.join(sorted(by_name))}"
-        )
-    return [by_name[name] for name in names]
+    for group in named:
+        unknown = [name for name in group if name not in by_name]
+        if unknown:
+            raise ConfigurationError(
+                f"tag columns of table {table.fullname!r}: it has no column {unknown[0]!r}; give names of columns in the "
+                f"database, of {', '.join(sorted(by_name))}"
+            )
+        yield tuple(by_name[name] for name in group)
 
 
 def _uniquely_held(table: Table) -> set[Column[Any]]:
@@ -314,10 +383,11 @@ def _indexed(table: Table) -> set[Column[Any]]:
 
 
 @lru_cache(maxsize=1024)
-def _fingerprint(table: Table, dialect: Dialect, override: tuple[str, ...] | None) -> bytes:
-    key = [_encode(column.name) for column in key_columns_of(table, dialect)]
-    values = [
-        f"{_encode(column.name)}={kind_of(column.type, dialect)}"
-        for column in (*key_columns_of(table, dialect), *value_columns_of(table, dialect, override))
+def _fingerprint(table: Table, dialect: Dialect, named: tuple[tuple[str, ...], ...] | None) -> bytes:
+    key = key_columns_of(table, dialect)
+    groups = [(column,) for column in key] + list(_value_groups(table, dialect, named))
+    texts = [
+        ",".join(f"{_encode(column.name)}={kind_of(column.type, dialect)}" for column in group) for group in groups
     ]
-    return hashlib.blake2b(f"{','.join(key)}|{','.join(values)}".encode(), digest_size=8).digest()
+    names = ",".join(_encode(column.name) for column in key)
+    return hashlib.blake2b(f"{FORMAT}|{names}|{';'.join(texts)}".encode(), digest_size=8).digest()

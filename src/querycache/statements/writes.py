@@ -250,10 +250,14 @@ def _writes_of_dml(compiled: SQLCompiler, core: Any) -> tuple[TableWrite, ...]:
     if isinstance(core, Insert):
         return (_insert_of(compiled, core, target),)
     others = [table for table in _tables_written(core) if table is not target]
-    if getattr(compiled.compile_state, "is_multitable", False):
+    # UPDATE OR REPLACE deletes the rows that are in its way.
+    if getattr(compiled.compile_state, "is_multitable", False) or core._prefixes:
         return (TableWrite(target, "any"), *(TableWrite(table, "any") for table in others))
     if isinstance(core, Update):
         by_value, by_database = _assignments_of(compiled, target, onupdate=True)
+        if not all(key in target.columns for key in (*by_value, *by_database)):
+            # A part of a column, such as an array's element.
+            return (TableWrite(target, "any"),)
         names = _key_names_of(compiled, core._where_criteria, target)
         conditions = _conditions_of(compiled, core._where_criteria, target, names)
         return (TableWrite(target, "update", names, by_value, by_database, bool(names), conditions),)
@@ -281,7 +285,7 @@ def _assignments_of(compiled: SQLCompiler, table: Table, *, onupdate: bool) -> t
     by_database: set[str] = set()
     by_value.update(key for key in compiled.column_keys or () if key in table.columns)
     for name, value in (getattr(compiled.compile_state, "_dict_parameters", None) or {}).items():
-        key = name if isinstance(name, str) else name.key
+        key = name if isinstance(name, str) else (name.key or "")
         plain = isinstance(value, BindParameter) and value.callable is None and (value.unique or value.key == key)
         is_expression = hasattr(value, "__clause_element__") or isinstance(value, visitors.Visitable)
         (by_value if plain or not is_expression else by_database).add(key)
