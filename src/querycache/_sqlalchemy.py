@@ -21,6 +21,7 @@ from sqlalchemy.engine.cursor import (
 )
 from sqlalchemy.engine.util import TransactionalContext
 from sqlalchemy.orm import Load, ORMExecuteState, Session
+from sqlalchemy.orm.context import LABEL_STYLE_LEGACY_ORM
 from sqlalchemy.orm.strategy_options import _WildcardLoad
 from sqlalchemy.orm.util import LoaderCriteriaOption
 from sqlalchemy.pool import Pool
@@ -274,6 +275,9 @@ def connection_info_of(connection: Connection) -> dict[Any, Any]:
     """Return the mutable notes that live as long as the driver connection."""
     return connection.connection.info
 
+
+STYLE_OF_QUERY: Final = LABEL_STYLE_LEGACY_ORM
+"""How a legacy ``Query`` has its columns labelled."""
 
 _ROW_STRATEGIES: Final = frozenset({"lazy", "deferred", "instrument", "raiseload", "selectinload_polymorphic"})
 

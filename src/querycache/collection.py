@@ -117,7 +117,7 @@ class Collection:
     ) -> DecodedRows | None:
         """Return the rows of given keys, which are those of another listing; None where they cannot be had."""
         parts = self._parts_of(keys, listing, listed, freshness)
-        return None if parts is None else self._complete(parts, None, freshness)
+        return None if parts is None else self._complete(parts, self.rowwise.undescribed(), freshness)
 
     def _parts_of(self, keys: Sequence[Key], listing: Question, listed: Lookup, freshness: Freshness) -> _Parts | None:
         """Take what is stored of the rows of some keys."""
@@ -134,9 +134,12 @@ class Collection:
         return parts
 
     def _complete(
-        self, parts: _Parts, description: Sequence[Sequence[Any]] | None, freshness: Freshness
+        self, parts: _Parts, description: Sequence[Sequence[Any]], freshness: Freshness
     ) -> DecodedRows | None:
-        """Run for the rows that are missing, look at everything again, and store what is new."""
+        """Run for the rows that are missing, look at everything again, and store what is new.
+
+        ``description``: of the columns, where there is no row.
+        """
         missing = parts.missing
         if len(missing) > MAX_MISSING or (missing and not parts.run_for(missing)):
             return None
@@ -147,10 +150,8 @@ class Collection:
             entries.remember(self.reading, self.whole, tags, lease, freshness)
         else:
             entries.fill(self.reading, parts.new, parts.capture)
-        description = parts.description or description
-        if description is None:
-            return None
-        return DecodedRows(tuple((name, code) for name, code, *_ in description), parts.in_order())
+        described = tuple((name, code) for name, code, *_ in parts.description or description)
+        return DecodedRows(described, parts.in_order())
 
     def _nothing_run(self) -> Capture:
         """Return what is known of rows that the store alone gave: they are as the database had them when it was asked."""

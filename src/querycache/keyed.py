@@ -69,6 +69,9 @@ def keys_of(statement: Select[Any]) -> Select[Any]:
 def rows_of(statement: Select[Any], mapper: Mapper[Any]) -> Select[Any]:
     """Return the statement for the rows of a SELECT's keys, loaded as that loads them."""
     rows, options, style = rows_by_key(mapper), _load_options_of(statement), statement.get_label_style()
+    if style is _sqlalchemy.STYLE_OF_QUERY:
+        # As the ORM takes it where it runs for a ``Query``.
+        style = SelectLabelStyle.LABEL_STYLE_TABLENAME_PLUS_COL
     if style is not SelectLabelStyle.LABEL_STYLE_DEFAULT:
         rows = rows.set_label_style(style)
     return rows.options(*options) if options else rows

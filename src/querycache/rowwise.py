@@ -121,6 +121,10 @@ class Rowwise:
         """Whether one row of the class may come as several, joined with others."""
         return _is_joined(self.form, self.mapper)
 
+    def undescribed(self) -> list[tuple[str, None]]:
+        """Return how columns are described of which the driver has said nothing."""
+        return [(name, None) for name, _ in _sqlalchemy.result_types_of(self.form.compilation.compiled)]
+
     def keys_alone(self, description: Description, rows: Sequence[RawRow]) -> list[RawRow]:
         """Return rows with nothing in them but the primary key."""
         kept = {at for at, _ in self._places(description) or ()}
