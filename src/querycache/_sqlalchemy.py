@@ -442,6 +442,19 @@ def plain_table(table: Any) -> Any:
     return table._deannotate()
 
 
+def invoke_another(
+    state: ORMExecuteState, statement: Any, parameters: Mapping[str, Any], options: Mapping[str, Any]
+) -> Result[Any]:
+    """Run another statement in a statement's place, with parameters beside those that are given with it."""
+    given = state.parameters
+    # To add parameters to none at all is an error there.
+    state.parameters = {} if given is None else given
+    try:
+        return state.invoke_statement(statement=statement, params=dict(parameters), execution_options=dict(options))
+    finally:
+        state.parameters = given
+
+
 def has_listeners_after_us(state: ORMExecuteState) -> bool:
     """Tell whether ``do_orm_execute`` listeners were registered after the one now running."""
     return bool(state._remaining_events())

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from querycache import entries
+from querycache import _sqlalchemy, entries
 from querycache._types import Guard, Lookup, Stamp, Tag, TagSet
 from querycache.coherence.protocol import Coherence
 from querycache.coherence.snapshots import Freshness, may_fill
@@ -263,9 +263,9 @@ class _Parts:
         for position in missing:
             reading.attachment.coherence.events.emit("miss", key=self.rows[position].key)
         capture = Capture(rowwise.form.compilation.compiled)
-        reading.orm.invoke_statement(
-            statement=rowwise.statement, params=rowwise.parameters_of(keys), execution_options={CAPTURE: capture}
-        ).close()
+        # Rows that are not asked for load no instance.
+        parameters, options = rowwise.parameters_of(keys), {CAPTURE: capture, "prebuffer_rows": False}
+        _sqlalchemy.invoke_another(reading.orm, rowwise.statement, parameters, options).close()
         if capture.rows is None or capture.bind is not reading.bind or not self._is_alike(capture.description):
             return False
         by_key = rowwise.by_key(capture.description, capture.rows)
