@@ -82,8 +82,9 @@ class MemoryStore(Store):
             return self._lookup(key, tags)
 
     def lookup_many(self, questions: Iterable[tuple[bytes | None, TagSet]]) -> list[Lookup]:
+        asked = list(questions)
         with self._lock:
-            return [self._lookup(key, tags) for key, tags in questions]
+            return [self._lookup(key, tags) for key, tags in asked]
 
     def _lookup(self, key: bytes | None, tags: TagSet) -> Lookup:
         ticks = self._ticks()
