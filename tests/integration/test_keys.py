@@ -24,7 +24,7 @@ def fruit(worlds: Worlds) -> World:
 
 
 def products(ids: Iterable[int]) -> list[dict[str, Any]]:
-    return [{"id": n, "name": "x", "category_id": 1, "price": 1, "views": 0} for n in ids]
+    return [{"id": n, "name": "x", "category_id": 1, "price": 1, "views": 0, "note": "x" * 40} for n in ids]
 
 
 # -- what a change costs -----------------------------------------------------------------------------------------------
@@ -246,9 +246,9 @@ def test_a_savepoint_that_is_rolled_back_leaves_the_list_true(fruit: World) -> N
     fruit.prime(entities(IN_FRUIT))
     with fruit.write() as session:
         session.execute(update(Product).where(Product.id == 2).values(name="kept"))
-        with pytest.raises(ZeroDivisionError), session.begin_nested():
-            session.execute(update(Product).where(Product.id == 1).values(name="lost"))
-            raise ZeroDivisionError
+        inner = session.begin_nested()
+        session.execute(update(Product).where(Product.id == 1).values(name="lost"))
+        inner.rollback()
 
     fruit.assert_true(entities(IN_FRUIT))
     fruit.assert_hit(entities(IN_FRUIT))
@@ -267,7 +267,9 @@ def test_an_instance_that_is_expired_is_loaded_as_without_a_cache(fruit: World) 
 
 @pytest.mark.parametrize("worlds", ["postgresql-lmdb", "mariadb-memory"], indirect=True)
 def test_a_snapshot_shows_the_same_list_until_it_ends(fruit: World) -> None:
-    names = lambda session: [product.name for product in session.scalars(IN_FRUIT)]  # noqa: E731
+    def names(session: Session) -> list[str]:
+        return [product.name for product in session.scalars(IN_FRUIT)]
+
     fruit.prime(entities(IN_FRUIT))
     level = fruit.engine.execution_options(isolation_level="REPEATABLE READ")
     with Session(level) as session:
