@@ -217,7 +217,7 @@ def _listing_of(questions: Questions, whole: Question, call: Call, request: Cach
     question = questions.about(form, call.parameters, asked)
     if isinstance(question, Bypass):
         return question
-    if question.store != whole.store or question.tables != whole.tables:
+    if question.store != whole.store or not question.tables <= whole.tables:
         return Bypass("they are kept elsewhere")
     # What a user caches under a name goes by it; else each question has a name of its own.
     names = () if whole.name is None else (whole.name,)
