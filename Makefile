@@ -11,9 +11,9 @@ RUN         := $(VENV)/bin/python
 RUN20       := $(VENV20)/bin/python
 PIP_OPTIONS := --quiet --disable-pip-version-check
 
-# Two workers: each has its own databases (tests/conftest.py). A file's tests stay together.
+# Two workers: each has its own databases (tests/conftest.py). A file's tests stay together; long ones do not come last.
 # `make test PYTEST_OPTIONS="-k journal"` narrows both runs.
-PYTEST         := -m pytest -n 2 --dist loadfile
+PYTEST         := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 PYTEST_OPTIONS ?=
 
 help: ## list the commands

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event, text
+from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.orm import Session
 
 from querycache import QueryCache
-from scenario_support import Category, Product, Tag, World, stock, tables_of
+from scenario_market import Aisle, CountedLabel, Item, Label, Market, Offer, Seller, stock_market
+from scenario_support import Category, Product, Tag, World, refill, stock, tables_of
+from servers import MARIADB, POSTGRESQL, database, server
 
 PAIRS = ["sqlite-memory", "sqlite-lmdb", "postgresql-lmdb", "mariadb-memory"]
 
@@ -83,3 +85,37 @@ def worlds(request: pytest.FixtureRequest, tmp_path: Path, engine_of: Callable[.
 def shop(worlds: Worlds) -> World:
     """A shop with two categories, four products and two tags."""
     return worlds.shop()
+
+
+@pytest.fixture(scope="module", params=["sqlite-memory", "postgresql-lmdb", "mariadb-memory"])
+def standing(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worlds]:
+    """Make worlds on a database that the tests of one file share; each of them has it refilled."""
+    database_name, store = request.param.split("-")
+    folder = tmp_path_factory.mktemp("standing")
+    with ExitStack() as stack:
+        if database_name == "sqlite":
+            url = f"sqlite:///{folder}/database.sqlite"
+        else:
+            kind = {"postgresql": POSTGRESQL, "mariadb": MARIADB}[database_name]
+            server_url = stack.enter_context(server(kind))
+            url = stack.enter_context(database(server_url, "standing")).render_as_string(hide_password=False)
+
+        def engine_of(url: str, **options: Any) -> Engine:
+            engine = create_engine(url, **options)
+            stack.callback(engine.dispose)
+            return engine
+
+        yield Worlds(url, "memory://" if store == "memory" else f"lmdb://{folder}/store?size=16MB", engine_of, stack)
+
+
+@pytest.fixture(scope="module")
+def standing_market(standing: Worlds) -> World:
+    """A market's tables in the database of one file."""
+    return standing(Aisle, Item, Label, Seller, Offer, CountedLabel)
+
+
+@pytest.fixture
+def market(standing_market: World) -> World:
+    """A market with the rows that it has at first."""
+    refill(standing_market, Market, stock_market)
+    return standing_market

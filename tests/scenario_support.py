@@ -7,7 +7,8 @@ once, unless a test is about isolation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
@@ -18,6 +19,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, rela
 from querycache import Event, QueryCache
 
 Read = Callable[[Session], Any]
+
+_TABLE = re.compile(r"\bs[a-z]_[a-z_]+")
 
 
 class Shop(DeclarativeBase):
@@ -96,7 +99,8 @@ class World:
         self.sent: list[str] = []
         self.checkouts = 0
         event.listen(engine, "before_cursor_execute", self._count)
-        event.listen(engine, "checkout", self._checked_out)
+        # What is checked out goes back. Who listens to "checkout" may set connections: then a hit asks for one.
+        event.listen(engine, "checkin", self._checked_out)
         # SQLAlchemy words some errors otherwise where nobody listens.
         event.listen(outside, "before_cursor_execute", lambda *told: None)
 
@@ -192,6 +196,72 @@ class World:
         self.cache.subscribe(seen.append)
         return seen
 
+    def look(self, read: Read) -> tuple[Any, bool]:
+        """Read through the cache; return what was said, and whether the database was spared."""
+        self.sent.clear()
+        return self.read(read), not self.sent
+
+    def truth_and_tables(self, read: Read) -> tuple[Any, frozenset[str]]:
+        """Read as ``truth`` does; return the names of the scenario's tables in the SQL that was sent, too."""
+        seen: list[str] = []
+        event.listen(self.outside, "before_cursor_execute", hear := lambda *told: seen.append(told[2]))
+        truth = self.truth(read)
+        event.remove(self.outside, "before_cursor_execute", hear)
+        return truth, frozenset(_TABLE.findall(" ".join(seen)))
+
+
+class Matrix:
+    """Many reads of one world: after each change those of the tables that were written are looked at, at the end all.
+
+    None may be anything but true, and what reads no table that was written must still be a hit. ``uncached``: names of
+    reads of which a part always asks the database.
+    """
+
+    def __init__(self, world: World, reads: Mapping[str, Read], uncached: Collection[str] = ()) -> None:
+        self._world = world
+        self._reads = reads
+        self._uncached = frozenset(uncached)
+        self._said: dict[str, Any] = {}
+        self._tables: dict[str, frozenset[str]] = {}
+        for name, read in reads.items():
+            self._said[name], self._tables[name] = world.truth_and_tables(read)
+            world.read(read)
+        self.assert_all_stored()
+
+    def reading(self, *tables: str) -> set[str]:
+        """Return the names of the reads of which one of these tables is a part."""
+        return {name for name, read in self._tables.items() if not read.isdisjoint(tables)}
+
+    def changed_by(self, written: Collection[str], kept: Collection[str] = ()) -> set[str]:
+        """Check the reads of ``written`` tables, which were just changed; return the names of those that say something new.
+
+        ``kept``: names of reads that are hits although they read such a table.
+        """
+        changed, problems = set(), []
+        for name in sorted(self.reading(*written)):
+            said, is_hit = self._world.look(self._reads[name])
+            truth = self._world.truth(self._reads[name])
+            if said != truth:
+                problems.append(f"{name} is stale: {said} for {truth}")
+            if name in kept and not is_hit:
+                problems.append(f"{name} was dropped needlessly")
+            if truth != self._said[name]:
+                changed.add(name)
+            self._said[name] = truth
+        assert not problems, problems
+        return changed
+
+    def assert_all_stored(self) -> None:
+        """Check that every read is a hit, and says what the database said when it was asked last."""
+        problems = []
+        for name, read in self._reads.items():
+            said, is_hit = self._world.look(read)
+            if said != self._said[name]:
+                problems.append(f"{name} is not what the database said: {said} for {self._said[name]}")
+            elif not is_hit and name not in self._uncached:
+                problems.append(f"{name} is not stored: {self._world.cache.stats()['reasons']}")
+        assert not problems, problems
+
 
 @contextmanager
 def once(cache: QueryCache, kind: str, act: Callable[[], object]) -> Iterator[list[Event]]:
@@ -255,11 +325,31 @@ def count_of(entity: type[Any]) -> Read:
     return rows(select(func.count()).select_from(entity))
 
 
+def refill(world: World, base: type[DeclarativeBase], stock: Callable[[Session], None]) -> None:
+    """Give a database that tests share the rows that it had at first, and forget what is cached of it."""
+    checks = {
+        "sqlite": ("PRAGMA foreign_keys = OFF", "PRAGMA foreign_keys = ON"),
+        "postgresql": ("SET session_replication_role = replica", "SET session_replication_role = origin"),
+        "mariadb": ("SET foreign_key_checks = 0", "SET foreign_key_checks = 1"),
+    }[world.dialect]
+    with world.outside.connect() as connection:
+        connection.exec_driver_sql(checks[0])
+        for table in base.metadata.sorted_tables:
+            connection.execute(table.delete())
+        connection.exec_driver_sql(checks[1])
+    with Session(world.outside) as session:
+        stock(session)
+        session.commit()
+    world.cache.invalidate_all()
+
+
 def tables_of(*models: type[Any]) -> tuple[MetaData, list[Table]]:
     """Return models' metadata and tables, association tables included."""
     found: dict[Table, None] = {}
     for model in models:
         for mapper in inspect(model).self_and_descendants:
             found.update(dict.fromkeys(mapper.tables))
-            found.update(dict.fromkeys(one.secondary for one in mapper.relationships if one.secondary is not None))
+            found.update(
+                dict.fromkeys(one.secondary for one in mapper.relationships if isinstance(one.secondary, Table))
+            )
     return models[0].metadata, list(found)

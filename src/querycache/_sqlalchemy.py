@@ -7,11 +7,12 @@ Tried on 2.0.41 to 2.0.58 and 2.1.0 to 2.1.9.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import Executable
+from sqlalchemy import Executable, TextClause, TextualSelect
 from sqlalchemy.engine import Connection, CursorResult, Dialect, Engine, ExecutionContext, Result
 from sqlalchemy.engine.cursor import (
     _DEFAULT_FETCH,
@@ -21,7 +22,7 @@ from sqlalchemy.engine.cursor import (
 )
 from sqlalchemy.engine.util import TransactionalContext
 from sqlalchemy.orm import Load, ORMExecuteState, Session
-from sqlalchemy.orm.context import LABEL_STYLE_LEGACY_ORM
+from sqlalchemy.orm.context import LABEL_STYLE_LEGACY_ORM, QueryContext
 from sqlalchemy.orm.strategy_options import _WildcardLoad
 from sqlalchemy.orm.util import LoaderCriteriaOption
 from sqlalchemy.pool import Pool
@@ -32,7 +33,13 @@ Description = Sequence[tuple[Any, ...]]
 """A cursor's ``description``: per column its name, the driver's type code, and five fields that SQLAlchemy ignores."""
 
 _RENDERED: Final = "_querycache_rendered"
+# How 2.1 lets dialects add clauses.
+_SYNTAX_EXTENSIONS: Final = ("_pre_columns_clause", "_post_select_clause", "_post_criteria_clause", "_post_body_clause")
 _CONNECT: Final = ("sqlalchemy.engine.create", "connect")
+_LOOKING_ON: Final = frozenset(
+    ("sqlalchemy.engine.events", name) for name in ("wrap_before_execute", "wrap_before_cursor_execute")
+)
+_WRAPPING: Final = ("sqlalchemy.event.", "sqlalchemy.util.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +86,17 @@ def parameters_of(compilation: Compilation, parameters: Mapping[str, Any] | None
     )
 
 
+def called_names(compilation: Compilation) -> list[str]:
+    """Return the names of the binds whose values functions give (``bindparam(callable_=)``), anew with each execution."""
+    given = compilation.extracted or ()
+    if not any(bind.callable for bind in given):
+        return []
+    compiled: Any = compilation.compiled
+    matches = compiled._cache_key_bind_match[0]
+    called = [original for original, bind in zip(compiled.cache_key[1], given, strict=True) if bind.callable]
+    return sorted({compiled.bind_names[bind] for one in called for bind in matches[one] if bind in compiled.bind_names})
+
+
 def bind_processors_of(compiled: SQLCompiler) -> Mapping[str, Any]:
     """Return bind processors by bind name; a tuple of them for a bound tuple."""
     return compiled._bind_processors
@@ -89,18 +107,34 @@ def result_types_of(compiled: SQLCompiler) -> list[tuple[str, Any]]:
     return [(entry.keyname, entry.type) for entry in compiled._result_columns]
 
 
-@dataclass(slots=True)
-class Rendered:
-    """What a compiler rendered: every table and column, and every SELECT with the FROM elements shown there.
+@dataclass(frozen=True, slots=True, eq=False)
+class RenderedSelect:
+    """A SELECT as it was rendered, in one place of a statement.
 
-    ``originals``: by the id of a SELECT as it was rendered, the one that stands in the statement, of which the ORM made it.
+    ``written``: the element that stands there; ``statement``: what the ORM made of it; ``froms``: the FROM elements that
+    remained after correlation; ``around``: the SELECT that it stands in, None at the top and in a CTE.
     """
 
-    tables: dict[Any, None] = field(default_factory=dict)
+    written: Any
+    statement: Any
+    froms: tuple[Any, ...]
+    around: RenderedSelect | None = None
+
+
+@dataclass(slots=True)
+class Rendered:
+    """What a compiler rendered: tables, each with the times it was a FROM element, and every SELECT, outer ones first.
+
+    ``columns``: every one that was rendered. ``cte_uses``: how often each name of a CTE was a FROM element;
+    ``recursive_ctes``: names that may mean themselves.
+    """
+
+    tables: Counter[Any] = field(default_factory=Counter)
     columns: dict[Any, None] = field(default_factory=dict)
-    selects: list[tuple[Any, tuple[Any, ...]]] = field(default_factory=list)
-    originals: dict[int, Any] = field(default_factory=dict)
-    visited: Any = None
+    selects: list[RenderedSelect] = field(default_factory=list)
+    cte_uses: Counter[str] = field(default_factory=Counter)
+    recursive_ctes: set[str] = field(default_factory=set)
+    open: list[Any] = field(default_factory=list)
 
 
 def record_rendering(dialect: Dialect) -> None:
@@ -112,24 +146,40 @@ def record_rendering(dialect: Dialect) -> None:
     class RecordingCompiler(base):  # type: ignore[valid-type,misc]
         querycache_records = True
 
-        def visit_table(self, table: Any, *arguments: Any, **options: Any) -> Any:
-            _record_of(self).tables[table] = None
-            return super().visit_table(table, *arguments, **options)
+        def visit_table(self, table: Any, asfrom: bool = False, *arguments: Any, **options: Any) -> Any:
+            _record_of(self).tables[table] += asfrom
+            return super().visit_table(table, asfrom, *arguments, **options)
+
+        def visit_cte(self, cte: Any, asfrom: bool = False, **options: Any) -> Any:
+            record = _record_of(self)
+            name = name_of_cte(cte)
+            record.cte_uses[name] += asfrom
+            if cte.recursive or cte._restates is not None:
+                record.recursive_ctes.add(name)
+            record.open.append(None)
+            try:
+                return super().visit_cte(cte, asfrom=asfrom, **options)
+            finally:
+                record.open.pop()
+
+        def visit_select(self, select_stmt: Any, *arguments: Any, **options: Any) -> Any:
+            record = _record_of(self)
+            record.open.append(select_stmt)
+            try:
+                return super().visit_select(select_stmt, *arguments, **options)
+            finally:
+                record.open.pop()
 
         def visit_column(self, column: Any, *arguments: Any, **options: Any) -> Any:
             _record_of(self).columns[column] = None
             return super().visit_column(column, *arguments, **options)
 
-        def visit_select(self, select: Any, *arguments: Any, **options: Any) -> Any:
-            _record_of(self).visited = select
-            return super().visit_select(select, *arguments, **options)
-
         def _setup_select_stack(self, select: Any, *arguments: Any, **options: Any) -> Any:
             froms = super()._setup_select_stack(select, *arguments, **options)
             record = _record_of(self)
-            record.selects.append((select, tuple(froms)))
-            # Nothing else was visited since the SELECT that this one was made of.
-            record.originals[id(select)] = record.visited
+            around = next((each for each in record.open[-2:-1] if isinstance(each, RenderedSelect)), None)
+            record.selects.append(RenderedSelect(record.open[-1], select, tuple(froms), around))
+            record.open[-1] = record.selects[-1]
             return froms
 
     RecordingCompiler.__name__ = RecordingCompiler.__qualname__ = base.__name__
@@ -141,6 +191,34 @@ def _record_of(compiler: SQLCompiler) -> Rendered:
     if record is None:
         record = compiler.__dict__[_RENDERED] = Rendered()
     return record
+
+
+def name_of_cte(cte: Any) -> str:
+    """Return the name under which a CTE is defined, where it is one under an alias."""
+    while cte._cte_alias is not None:
+        cte = cte._cte_alias
+    return str(cte.name)
+
+
+def shown_columns(element: Any) -> Mapping[int, Any]:
+    """Return what each column of a derived table shows, by the column's hash: an expression of its SELECT."""
+    return {hash(column): column._proxies[0] for column in element.c if len(column._proxies) == 1}
+
+
+def cuts_rows(select: Any) -> bool:
+    """Tell whether which rows a SELECT returns depends on other rows: LIMIT, DISTINCT ON, extensions of its syntax."""
+    clauses = ("_limit_clause", "_offset_clause", "_fetch_clause", *_SYNTAX_EXTENSIONS)
+    return bool(select._distinct_on) or any(getattr(select, clause, None) is not None for clause in clauses)
+
+
+def groups_rows(select: Any) -> bool:
+    """Tell whether a SELECT has GROUP BY or HAVING."""
+    return bool(select._group_by_clauses or select._having_criteria)
+
+
+def expressions_of(select: Any) -> list[Any]:
+    """Return what stands in the list and in ORDER BY of a SELECT."""
+    return [*select._raw_columns, *select._order_by_clauses]
 
 
 def rendered_by(compiled: SQLCompiler) -> Rendered | None:
@@ -163,13 +241,22 @@ class _NoConnection:
         return None
 
 
+class _NoCursor:
+    """Stands where a replayed result would hold the driver's cursor, and says what that said."""
+
+    lastrowid = None
+
+    def __init__(self, rowcount: int) -> None:
+        self.rowcount = rowcount
+
+
 def replay_cursor(
     compilation: Compilation,
     statement: Executable,
     engine: Engine,
     options: Mapping[str, Any],
     description: Description,
-    rows: Iterable[Sequence[Any]],
+    rows: Sequence[Sequence[Any]],
 ) -> CursorResult[Any]:
     """Build the result that ``Connection.execute`` would have returned, from rows as the driver gave them."""
     compiled = compilation.compiled
@@ -193,7 +280,8 @@ def replay_cursor(
         isupdate=False,
         isdelete=False,
         is_text=False,
-        cursor=None,
+        # SQLite's driver does not count the rows of a SELECT, the others do.
+        cursor=_NoCursor(-1 if engine.dialect.name == "sqlite" else len(rows)),
         executemany=False,
     )
     buffered = FullyBufferedCursorFetchStrategy(None, alternate_description=description, initial_buffer=rows)
@@ -235,12 +323,35 @@ def run_listeners_after_us(state: ORMExecuteState) -> Result[Any] | None:
     made. Afterwards ``invoke_statement`` runs none of them again.
     """
     remaining: list[Any] = list(state._remaining_events())
-    state._starting_event_idx += len(remaining)
     for listener in remaining:
+        # One by one: a listener that invokes the statement itself leaves those after it their turn.
+        state._starting_event_idx += 1
         result: Result[Any] | None = listener(state)
         if result is not None:
             return result
     return None
+
+
+def invoke(
+    state: ORMExecuteState,
+    options: Mapping[str, Any] | None = None,
+    another: tuple[Any, Mapping[str, Any]] | None = None,
+) -> Result[Any]:
+    """Run the statement that a listener was told of, past the listeners that were told already.
+
+    ``another``: a statement with its parameters to run in its place.
+
+    As ``invoke_statement`` does, which has a Session's ``get_bind`` called with one more argument: an application's own
+    ``get_bind`` may not take it.
+    """
+    internal: Any = state.session._execute_internal
+    result: Result[Any] = internal(
+        *(another or (state.statement, state.parameters)),
+        execution_options=state.local_execution_options.union(options or {}),
+        bind_arguments=dict(state.bind_arguments),
+        _parent_execute_state=state,
+    )
+    return result
 
 
 def autoflush(session: Session) -> None:
@@ -262,12 +373,26 @@ def reads_at_autoflush(state: ORMExecuteState) -> bool:
     """Tell whether the session would flush before this statement."""
     if state._compile_state_cls is None:
         return True
-    return bool(getattr(state.load_options, "_autoflush", True))
+    return bool(getattr(load_options_of(state), "_autoflush", True))
+
+
+def load_options_of(state: ORMExecuteState) -> Any:
+    """Return ``ORMExecuteState.load_options``, which refuses entities that are loaded from a text."""
+    return state.execution_options.get("_sa_orm_load_options", QueryContext.default_load_options)
+
+
+def written_select_of(statement: Any) -> Any | None:
+    """Return the text that a statement is, bare, with columns, or as that of entities; None for any other."""
+    if getattr(statement, "is_from_statement", False):
+        statement = statement.element
+    if isinstance(statement, TextualSelect):
+        statement = statement.element
+    return statement if isinstance(statement, TextClause) else None
 
 
 def populates_existing(state: ORMExecuteState) -> bool:
     """Tell whether the statement refreshes what the session already holds."""
-    options = state.load_options
+    options = load_options_of(state)
     return bool(getattr(options, "_populate_existing", False) or getattr(options, "_refresh_state", None) is not None)
 
 
@@ -422,12 +547,40 @@ def connect_arguments_of(pool: Pool | None) -> tuple[Sequence[Any], Mapping[str,
     SQLAlchemy keeps them in a closure only. Anything unexpected about it counts as not known.
     """
     creator: Any = getattr(pool, "_creator", None)
-    if (getattr(creator, "__module__", ""), getattr(creator, "__name__", "")) != _CONNECT:
+    if not _is_connect_of_engine(creator):
         return None
     kept = inspect.getclosurevars(creator).nonlocals
     if "cargs_tup" not in kept or "cparams" not in kept:
         return None
     return kept["cargs_tup"], kept["cparams"]
+
+
+def creator_of(pool: Pool) -> Any | None:
+    """Return the function of the user's that makes a pool's connections; None where SQLAlchemy connects."""
+    creator: Any = getattr(pool, "_creator", None)
+    return None if _is_connect_of_engine(creator) else creator
+
+
+def _is_connect_of_engine(creator: Any) -> bool:
+    return (getattr(creator, "__module__", ""), getattr(creator, "__name__", "")) == _CONNECT
+
+
+def may_rewrite(listener: Any) -> bool:
+    """Tell whether a ``before_execute`` or ``before_cursor_execute`` listener was registered with ``retval=True``."""
+    return (getattr(listener, "__module__", ""), getattr(listener, "__name__", "")) not in _LOOKING_ON
+
+
+def registered(listener: Any) -> Any:
+    """Return a listener as it was registered, without what SQLAlchemy puts around it (``once``, ``named``, old signatures).
+
+    None where a release wraps it in another way.
+    """
+    while str(getattr(listener, "__module__", "")).startswith(_WRAPPING):
+        names = listener.__code__.co_freevars
+        if "fn" not in names:
+            return None
+        listener = listener.__closure__[names.index("fn")].cell_contents
+    return listener
 
 
 def root_engine_of(engine: Engine) -> Engine:
@@ -440,19 +593,6 @@ def root_engine_of(engine: Engine) -> Engine:
 def plain_table(table: Any) -> Any:
     """Return the table behind an annotated one."""
     return table._deannotate()
-
-
-def invoke_another(
-    state: ORMExecuteState, statement: Any, parameters: Mapping[str, Any], options: Mapping[str, Any]
-) -> Result[Any]:
-    """Run another statement in a statement's place, with parameters beside those that are given with it."""
-    given = state.parameters
-    # To add parameters to none at all is an error there.
-    state.parameters = {} if given is None else given
-    try:
-        return state.invoke_statement(statement=statement, params=dict(parameters), execution_options=dict(options))
-    finally:
-        state.parameters = given
 
 
 def has_listeners_after_us(state: ORMExecuteState) -> bool:
@@ -471,3 +611,12 @@ def connection_of(session: Session, bind: Engine | Connection) -> Connection | N
             return found[0]
         transaction = transaction._parent
     return None
+
+
+def send_without_loading(state: ORMExecuteState, options: Mapping[str, Any]) -> None:
+    """Send a Session's statement on the Session's connection, as the Session would, and make no objects of its rows."""
+    connection = state.session.connection(bind_arguments=dict(state.bind_arguments))
+    sent = connection.execute(
+        state.statement, state.parameters or {}, execution_options={**state.execution_options, **options}
+    )
+    sent.close()

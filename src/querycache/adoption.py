@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy import Engine, event, inspect
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
 
 from querycache._types import DEFAULT_TTL_S, MAX_TTL_S
@@ -93,7 +92,7 @@ def _ttl_of(dogpile_region: Any) -> float:
 def _adopt_before_reading(orm: ORMExecuteState) -> None:
     try:
         engine = orm.session.get_bind(**orm.bind_arguments).engine
-    except SQLAlchemyError:
+    except Exception:  # the application's code, perhaps; a sharded session has no bind before its own listener ran
         return
     if attachment_of(engine) is None:
         adopt(orm.session)
@@ -115,8 +114,9 @@ def engine_of(session: Session, model: type[Any]) -> Engine | None:
         # A model of Flask-SQLAlchemy knows its engines. Any Session with a bind would give that one for any model.
         extension = getattr(model, "__fsa__", None)
         return engine if extension is None or engine in extension.engines.values() else None
-    except (SQLAlchemyError, RuntimeError):
-        # This Session is not for this model; Flask-SQLAlchemy raises RuntimeError outside of an application's context.
+    except Exception:
+        # This Session is not for this model, by SQLAlchemy's word or the application's; Flask-SQLAlchemy raises
+        # RuntimeError outside of an application's context.
         return None
 
 

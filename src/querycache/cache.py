@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from sqlalchemy import Engine, Table, inspect
 from sqlalchemy.engine import Connection
@@ -22,6 +22,7 @@ from sqlalchemy.orm.exc import UnmappedClassError
 from querycache import _sqlalchemy
 from querycache._types import DEFAULT_TTL_S, Tag
 from querycache.coherence.binds import Bind, Binds, TagColumns
+from querycache.coherence.declared import Functions, Views, declared_of
 from querycache.coherence.promises import promise_of, promise_of_names
 from querycache.coherence.protocol import Coherence, OnMarkFailure
 from querycache.engine import Attachment, OnSnapshotMoved
@@ -35,6 +36,7 @@ from querycache.session import attachment_of, register
 from querycache.statements import tags as naming
 from querycache.stores import Store, open_store
 from querycache.unattached import note_attached
+from querycache.variation import Variations, Vary
 
 DEFAULT_REGION: Final = "default"
 
@@ -76,13 +78,22 @@ class QueryCache:
     ``tag_columns``: by table name, the columns by which reads are told apart, instead of those found; a tuple is a group
     of columns, for reads that give a value to each: ``{"membership": [("org_id", "user_id"), "org_id"]}``. The first that
     fits is taken.
+    ``vary``: a function of a Session that returns what decides on the rows that it is shown beside statement, values and
+    database (the tenant, say): text, an integer, bytes, a UUID, None, or tuples of these. It is part of every key. Asked at
+    each read, before there is a connection.
     ``old_images``: ask the database for a row's old values before it is changed (one locked read by primary key); without,
     every read narrowed by something else than the primary key is dropped when any row of its table changes.
+    ``views``: by name, the tables that decide what a view shows, where the catalog does not tell or the view is a
+    materialized one. ``functions``: names of SQL functions that give the same for the same and write nothing, or by name the
+    tables that each reads. Both are promises: names as in SQL, tables also as mapped classes.
     ``on_mark_failure``: "raise" aborts a commit that the store cannot be told of, "continue" lets it go on; None: as the
     store advises. ``on_snapshot_moved``: "raise", "continue", or None: raise where the isolation level was chosen.
 
     Raises ``ConfigurationError`` for a store or a setting that cannot be used.
     """
+
+    _reader_type: ClassVar[type[Reader]] = Reader
+    _policy_of_others: ClassVar[Policy | None] = None
 
     def __init__(
         self,
@@ -92,9 +103,12 @@ class QueryCache:
         regions: Mapping[str, Region] | None = None,
         ttl: float = DEFAULT_TTL_S,
         tag_columns: Mapping[str, naming.Named] | None = None,
+        vary: Vary | None = None,
         old_images: bool = True,
         on_mark_failure: OnMarkFailure | None = None,
         on_snapshot_moved: OnSnapshotMoved | None = None,
+        views: Views | None = None,
+        functions: Functions | None = None,
     ) -> None:
         self.regions: dict[str, Region] = {DEFAULT_REGION: Region(store, ttl), **(regions or {})}
         self.models: dict[type[Any], Policy] = _policies_of(models, ttl)
@@ -103,14 +117,20 @@ class QueryCache:
         self._on_snapshot_moved = on_snapshot_moved
         stores, positions = _open_stores(self.regions)
         self._coherence = Coherence(stores, self.events, on_mark_failure=on_mark_failure)
-        self._binds = Binds(_checked(tag_columns or {}))
-        self._reader = Reader(
+        declared = declared_of(views, functions)
+        self._binds = Binds(_checked(tag_columns or {}), declared)
+        self._variations = Variations(vary)
+        self._reader = self._reader_type(
             Questions(
-                Policies(self.cacheable_models),
+                Policies(self.cacheable_models, of_others=self._policy_of_others),
                 {name: (positions[name], region.ttl) for name, region in self.regions.items()},
-            )
+                declared,
+                varies=self._variations.are_told,
+            ),
+            self._variations,
         )
-        self._attachments: list[Attachment] = []
+        # In order. An engine is not kept alive by its cache.
+        self._attached: weakref.WeakKeyDictionary[Engine, Attachment] = weakref.WeakKeyDictionary()
         self.sessions: list[Callable[[], Session]] = []
         self._lock = threading.Lock()
 
@@ -152,11 +172,12 @@ class QueryCache:
                 name=name,
                 old_images=self._old_images,
                 on_snapshot_moved=self._on_snapshot_moved,
+                varies=self._variations.are_told,
             )
             attachment.install()
             register(attachment, self._reader)
             note_attached(engine)
-            self._attachments.append(attachment)
+            self._attached[engine] = attachment
 
     def add_models(self, *models: type[Any], policy: Policy | None = None) -> None:
         """Make models cacheable."""
@@ -170,9 +191,13 @@ class QueryCache:
             yield from source()
 
     @property
+    def _attachments(self) -> list[Attachment]:
+        return list(self._attached.values())
+
+    @property
     def engines(self) -> list[Engine]:
         """The engines attached."""
-        return [attachment.engine for attachment in self._attachments]
+        return list(self._attached)
 
     # -- dropping ----------------------------------------------------------------------------------------------------
 
@@ -216,10 +241,11 @@ class QueryCache:
     ) -> Explanation:
         """Say whether a statement is cached and why, under which key and tags, and which writes would drop it.
 
-        ``session``: whose engine and transaction to look at; without, the only engine attached.
+        ``session``: whose engine and transaction to look at; without, a new Session of the only engine attached.
         Raises ``NotAttachedError`` where it is not clear which engine is meant.
         """
-        return explain(self._reader.questions, self._attachment_for(statement, session), statement, parameters, session)
+        attachment = self._attachment_for(statement, session)
+        return explain(self._reader.questions, attachment, statement, parameters, session, self._variations)
 
     def _attachment_for(self, statement: Any, session: Session | None) -> Attachment:
         if session is not None:

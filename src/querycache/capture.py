@@ -6,6 +6,7 @@ Takes a statement's effect and the values sent along, has the rows' old tag valu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy.engine import Connection
@@ -27,6 +28,9 @@ def note_changes(
         state.pending.add_bind(bind.tag)
         state.images.clear()
         return
+    if effect.is_declared:
+        _note_declared(state, effect, schema_map)
+        return
     for name in effect.named_writes:
         bind.note_table(state.pending, bind.name_of_text(name), deletes=True)
         state.images.clear()
@@ -43,6 +47,17 @@ def note_changes(
             _note_row(state, facts, row)
         if bind.note_reach(state.pending, facts, write):
             state.images.clear()
+
+
+def _note_declared(state: ConnectionState, effect: Effect, schema_map: Mapping[str | None, str | None] | None) -> None:
+    """Note whole tables, as the user names them and as the statement does, whatever triggers they have."""
+    bind: Bind = state.bind
+    names = bind.names_of_declared(effect.named_writes, schema_map)[0].union(
+        map(bind.name_of_text, effect.named_writes),
+        (bind.facts(write.table, schema_map).catalog_name for write in effect.writes),
+    )
+    bind.note_declared(state.pending, names)
+    state.images.clear()
 
 
 def note_inserted_keys(state: ConnectionState, facts: TableFacts, context: Any) -> None:

@@ -55,6 +55,7 @@ def call_of(reading: Reading) -> Call:
         reading.attachment,
         reading.bind,
         reading.engine,
+        reading.variation,
     )
 
 
@@ -265,7 +266,7 @@ class _Parts:
         capture = Capture(rowwise.form.compilation.compiled)
         # Rows that are not asked for load no instance.
         parameters, options = rowwise.parameters_of(keys), {CAPTURE: capture, "prebuffer_rows": False}
-        _sqlalchemy.invoke_another(reading.orm, rowwise.statement, parameters, options).close()
+        _sqlalchemy.invoke(reading.orm, options, (rowwise.statement, parameters)).close()
         if capture.rows is None or capture.bind is not reading.bind or not self._is_alike(capture.description):
             return False
         by_key = rowwise.by_key(capture.description, capture.rows)

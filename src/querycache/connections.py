@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Dialect, Engine
+from sqlalchemy.orm import Session
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from querycache import _sqlalchemy
@@ -26,13 +27,16 @@ from querycache.coherence.inquiry import Inquiry
 from querycache.coherence.protocol import Coherence
 from querycache.coherence.snapshots import Freshness
 from querycache.coherence.transactions import ConnectionState, ours
+from querycache.coherence.variables import Variables
 from querycache.commits import abandon
 from querycache.databases import Profile, autocommit_of, in_transaction_of, profile_of, survey_of
 from querycache.destination import Destination
 from querycache.driver_calls import DriverCalls
 from querycache.events import logger
+from querycache.hooks import Hooks
 
 STATE: Final = "querycache"
+VARIABLES: Final = "querycache_variables"
 ASK_AGAIN_AFTER_S: Final = 60.0
 """How long a connection through a pooler is taken to be on the server that answered when it was asked."""
 
@@ -47,17 +51,21 @@ class Connections:
     """The driver connections of one engine. ``name``: the user's own name for the database, instead of asking it.
 
     ``isolation``: the level at which its last new connection began; ``met_replica``: one of them was to a replica.
+    ``was_set``: a text set one of them in a way that no key tells, and may set others so.
     """
 
     driver_calls: DriverCalls
 
     def __init__(self, engine: Engine, coherence: Coherence, binds: Binds, *, name: str | None = None) -> None:
-        self.engine = engine
+        # Weakly: SQLAlchemy's mappers remember dialects, which the attachment hangs on, and no pool should live for that.
+        self._engine = weakref.ref(engine)
         self.dialect: Dialect = engine.dialect
         self.coherence = coherence
         self.binds = binds
         self._why_no_bind = "no connection was made yet"
         self.name: Final = name
+        # Whatever it led to once may have entries in a store, which others can read and whoever invalidates must reach.
+        self._led_to: set[Bind] = set()
         self._destination = Destination(engine, is_named=name is not None)
         self._inquiry = Inquiry(engine.dialect, self._connect_aside)
         self._states: weakref.WeakValueDictionary[int, ConnectionState] = weakref.WeakValueDictionary()
@@ -67,7 +75,17 @@ class Connections:
         )
         self.isolation = ""
         self.met_replica = False
+        self.was_set = False
+        self.hooks: Final = Hooks(engine)
+        self._told_setter: str | None = None
         self._is_shared = isinstance(engine.pool, SingletonThreadPool | StaticPool)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine itself: alive for whoever reads or writes through it."""
+        engine = self._engine()
+        assert engine is not None, "whoever asks has a Session or a connection of it"
+        return engine
 
     def listen_to_pool(self) -> None:
         """Begin to hear of the engine's connections."""
@@ -135,6 +153,20 @@ class Connections:
     def why_no_bind(self) -> str:
         """Why ``bind`` is not known."""
         return self._destination.why_not or self._why_no_bind
+
+    def needs_connection(self, session: Session, engine: Engine, *, is_told: bool) -> bool:
+        """Tell whether only a connection can say what it shows a Session: nothing may be served before there is one.
+
+        ``is_told``: the application says in every key what its hooks set.
+        """
+        if self.was_set or self._destination.leads_to_several:
+            return True
+        setter = None if is_told else self.hooks.setter(session, engine)
+        if setter is not None and setter != self._told_setter:
+            self._told_setter = setter
+            url = self.engine.url.render_as_string()
+            logger.info("%s: as %s may set connections, a read has one before it is served; see vary=", url, setter)
+        return setter is not None
 
     def ask(self) -> Bind | None:
         """Return the bind; where no connection was made yet, make one."""
@@ -216,6 +248,8 @@ class Connections:
                 logger.warning("%s is not cached: %s", self.engine.url.render_as_string(), profile.why_not)
             return None
         bind = self.binds.bind_of(identity, profile, self.dialect)
+        if profile.scope == "shared":
+            self._led_to.add(bind)
         state = ConnectionState(
             self.dialect.name,
             profile,
@@ -224,6 +258,7 @@ class Connections:
             isolation_chosen=self._isolation_chosen,
             is_ours=True,
             inquiry=self._inquiry,
+            variables=record.info.setdefault(VARIABLES, Variables()),
         )
         state.asked_at = time.monotonic()
         record.info[STATE] = state
@@ -283,14 +318,19 @@ class Connections:
         if state is not None:
             self._doubt_unanswered(state)
             abandon(state, self.coherence)
-            state.bind.is_gone = state.profile.scope == "connection"
+            self._leave_if_gone(state)
 
     def _lost_detached(self, dbapi_connection: Any) -> None:
         state = self._states.get(id(dbapi_connection))
         if state is not None:
             self._doubt_unanswered(state)
             abandon(state, self.coherence)
-            state.bind.is_gone = state.profile.scope == "connection"
+            self._leave_if_gone(state)
+
+    def _leave_if_gone(self, state: ConnectionState) -> None:
+        state.bind.is_gone = state.profile.scope == "connection"
+        if state.bind.is_gone:
+            self._destination.leave(state.bind)
 
     def _doubt_unanswered(self, state: ConnectionState) -> None:
         """Keep what was marked for a statement of which neither answer nor error was heard."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from sqlalchemy import event
@@ -22,6 +22,7 @@ from querycache import _sqlalchemy
 from querycache._types import Stamp
 from querycache.capture import inserts_unknown_keys, note_changes, note_inserted_keys
 from querycache.coherence.binds import Bind, Binds
+from querycache.coherence.declared import READS, WRITES, declared_in, unknown_tables
 from querycache.coherence.journal import Mark
 from querycache.coherence.moved import Pin, SnapshotMovedError, has_moved, pin_of
 from querycache.coherence.protocol import Coherence
@@ -32,8 +33,9 @@ from querycache.connections import Connections
 from querycache.databases import in_transaction_of
 from querycache.databases.driver import row_of
 from querycache.driver_calls import DriverCalls
+from querycache.errors import ConfigurationError
 from querycache.images import INTERNAL
-from querycache.statements.writes import Effect, effect_of_compiled, effect_of_textual
+from querycache.statements.writes import Effect, declared_effect, effect_of_compiled, effect_of_textual
 from querycache.unannounced import Unannounced
 
 CAPTURE: Final = "_querycache_capture"
@@ -41,6 +43,7 @@ OnSnapshotMoved = Literal["raise", "continue"]
 
 _SQLITE_BEGINS: Final = re.compile(r"\s*(INSERT|UPDATE|DELETE|REPLACE)\b", re.IGNORECASE)
 _RELEASES: Final = re.compile(r"\s*RELEASE\b", re.IGNORECASE)
+_ROLLS_BACK: Final = re.compile(r"\s*ROLLBACK\b", re.IGNORECASE)
 _TEMPORARY: Final = re.compile(r"\b(TEMP|TEMPORARY)\b", re.IGNORECASE)
 _SETS_LEVEL: Final = re.compile(r"ISOLATION|SNAPSHOT|SERIALIZABLE", re.IGNORECASE)
 _ROWS_NOT_COUNTED: Final = 2**63
@@ -50,7 +53,10 @@ _TRANSACTIONAL: Final = ("read", "harmless", "savepoint", "write")
 
 @dataclass(slots=True)
 class Capture:
-    """Asks for the raw rows of one execution, and carries them back with what the snapshot rules need to know."""
+    """Asks for the raw rows of one execution, and carries them back with what the snapshot rules need to know.
+
+    ``parameters``: the values with which it was sent, by bind name, before bind processors.
+    """
 
     compiled: Any
     rows: list[Any] | None = None
@@ -60,6 +66,7 @@ class Capture:
     since: Mapping[int, Stamp] | None = None
     dirty: bool = True
     bind: Bind | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -92,8 +99,10 @@ class Attachment(Connections):
         name: str | None = None,
         old_images: bool = True,
         on_snapshot_moved: OnSnapshotMoved | None = None,
+        varies: bool = False,
     ) -> None:
         super().__init__(engine, coherence, binds, name=name)
+        self._varies = varies
         self._old_images = old_images
         self._on_snapshot_moved = on_snapshot_moved
         self.driver_calls = DriverCalls(self.dialect, Unannounced(self, self.state_of_raw))
@@ -124,6 +133,21 @@ class Attachment(Connections):
             self._effects[compiled] = effect_of_compiled(compiled)
         return self._effects[compiled] or effect_of_textual(statement, self.dialect.name)
 
+    def _declared_effect(self, effect: Effect, statement: str, options: Mapping[str, Any], bind: Bind) -> Effect:
+        """Take the user's word for what a statement does, where the execution options say it.
+
+        Raises ``ConfigurationError`` for a table that the database does not have.
+        """
+        reads, writes = declared_in(options, READS), declared_in(options, WRITES)
+        if reads is None and writes is None:
+            return effect
+        _, unknown = bind.names_of_declared(writes or (), options.get("schema_translate_map"))
+        if unknown:
+            if bind.survey is None or self.coherence.stamps_of(bind.schema_guard) != bind.survey_stamps:
+                return effect  # the catalog changed since it was asked
+            raise ConfigurationError(unknown_tables(WRITES, unknown))
+        return declared_effect(effect, statement, reads is not None, writes)
+
     def _before_cursor_execute(
         self, connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
     ) -> None:
@@ -134,13 +158,17 @@ class Attachment(Connections):
         if state is None or state.in_phase:
             return
         raw = connection.connection.dbapi_connection
-        effect = self.effect_of(context, statement)
+        effect = self._declared_effect(self.effect_of(context, statement), statement, options, state.bind)
         self._doubt_unanswered(state)
         self.begin(state, raw)
         capture: Capture | None = options.get(CAPTURE)
         if capture is not None and capture.rows is None and capture.compiled is context.compiled:
             self._prepare_capture(capture, state, raw)
-        if effect.kind == "unknown" and state.served and not (state.pinned or _SETS_LEVEL.search(statement)):
+        if (
+            (effect.kind == "unknown" or effect.may_commit)
+            and state.served
+            and not (state.pinned or _SETS_LEVEL.search(statement))
+        ):
             self._make_up_for_hits(state, raw)
         state.sent = self.announce(state, effect, statement, raw)
         self.before_change(state, state.sent, context, connection)
@@ -150,12 +178,18 @@ class Attachment(Connections):
         state.statements += 1
         if effect.kind in ("session", "unknown") and _SETS_LEVEL.search(statement):
             state.isolation, state.isolation_chosen = "", True
-        if effect.kind == "session":
+        if effect.variable is not None:
+            state.variables.note(effect.variable, for_good=not effect.is_local)
+        if effect.kind == "session" and (effect.variable is None or not self._varies):
             state.tainted = "a SET or PRAGMA changed what the connection's statements mean"
             state.names_moved = state.names_moved or not effect.keeps_names
+            # SQLite knows no users: what a PRAGMA sets is the same for all.
+            self.was_set = self.was_set or state.dialect_name != "sqlite"
         elif effect.kind == "savepoint":
             state.images.clear()
             state.failed = False
+            if _ROLLS_BACK.match(statement):
+                state.variables.take_back()
         elif effect.kind == "unknown" and _TEMPORARY.search(statement):
             state.tainted = "the connection may have temporary tables"
             state.has_temporary_tables = True
@@ -195,7 +229,7 @@ class Attachment(Connections):
             return bool(_RELEASES.match(statement))
         if effect.kind in _READS:
             return state.autocommit and effect.kind == "read"
-        if state.autocommit or effect.kind in ("commit", "unknown"):
+        if state.autocommit or effect.may_commit or effect.kind in ("commit", "unknown"):
             return True
         if state.dialect_name == "sqlite":
             return not getattr(raw, "in_transaction", False) and not _SQLITE_BEGINS.match(statement)
@@ -245,7 +279,9 @@ class Attachment(Connections):
             and capture.rows is None
             and capture.compiled is context.compiled
             and statement == context.statement
+            and parameters is context.parameters[0]
         ):
+            capture.parameters = context.compiled_parameters[0]
             capture.description = cursor.description
             capture.rows = _sqlalchemy.buffer_cursor(context, cursor)
         elif sent.marks and cursor.description is not None:

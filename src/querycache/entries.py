@@ -15,7 +15,7 @@ from querycache.coherence.snapshots import Freshness, may_fill, may_serve
 from querycache.coherence.transactions import Served
 from querycache.engine import Capture
 from querycache.questions import Question
-from querycache.readings import Situation
+from querycache.readings import Reading, Situation
 from querycache.rows.codec import DecodedRows, PayloadRejected, UnsupportedValue, decode_rows, encode_rows
 
 Answer: TypeAlias = tuple[Question, Lookup, Sequence[Sequence[object]]]
@@ -57,12 +57,16 @@ def remember(reading: Situation, question: Question, tags: TagSet, lease: Lease,
     served.remember(question.store, question.key, tags, lease)
 
 
-def fill(reading: Situation, answers: Sequence[Answer], capture: Capture) -> int:
+def fill(reading: Reading, answers: Sequence[Answer], capture: Capture) -> int:
     """Store what was captured after it was looked up, where the snapshot allows; all in one store.
 
     Return how many answers the store holds now: one that it held already stays as it is.
     """
     coherence = reading.attachment.coherence
+    if not reading.is_still_the_same():
+        # What ran in between (a hook of its transaction's beginning, say) gave the Session to somebody else.
+        coherence.events.emit("bypass", reason="vary said something else once the rows were read")
+        return 0
     entries, held = [], 0
     for question, found, rows in answers:
         payload = _payload_of(coherence, question, found, rows, capture)

@@ -6,6 +6,7 @@ Asks the same questions as a read, and answers in words. Never runs the statemen
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,11 +16,13 @@ from querycache._types import TagSet
 from querycache.coherence.binds import Bind
 from querycache.engine import Attachment
 from querycache.errors import ConfigurationError
+from querycache.hooks import rewritten_by
 from querycache.options import CacheRequest, FromCache, NoCache
 from querycache.policy import EntryShape
 from querycache.questions import Bypass, Questions
 from querycache.rowwise import Call, Rowwise, rowwise_of
 from querycache.statements import tags as naming
+from querycache.variation import Variations
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,7 @@ def explain(
     statement: Any,
     parameters: Mapping[str, Any] | None,
     session: Session | None,
+    variations: Variations,
 ) -> Explanation:
     """Explain one call of a statement."""
     if not getattr(statement, "is_select", False):
@@ -96,12 +100,18 @@ def explain(
     if any(isinstance(option, NoCache) for option in given):
         return Explanation(False, "NoCache")
     request: CacheRequest | None = next((o.payload for o in reversed(given) if isinstance(o, FromCache)), None)
-    question = questions.of(statement, parameters, options, attachment, bind, attachment.engine, request)
+    with nullcontext(session) if session is not None else Session(attachment.engine) as asked:
+        variation = variations.of(asked)
+    if isinstance(variation, Bypass):
+        return Explanation(False, variation.reason)
+    if not variations.are_told and (rewriter := attachment.hooks.rewriter(attachment.engine)) is not None:
+        return Explanation(False, rewritten_by(rewriter))
+    question = questions.of(statement, parameters, options, attachment, bind, attachment.engine, request, variation)
     if isinstance(question, Bypass):
         return Explanation(False, question.reason)
     rowwise: Rowwise | str | None = None
     if question.plan.by_keys:
-        call = Call(statement, parameters, options, attachment, bind, attachment.engine)
+        call = Call(statement, parameters, options, attachment, bind, attachment.engine, variation)
         rowwise = rowwise_of(questions, question, call, request)
     found = attachment.coherence.lookup(question.store, question.key, question.tags)
     tables, others = _by_table(bind, question.tags, question.tables)

@@ -51,7 +51,9 @@ def get(
     if isinstance(plan, Bypass) or situation.why_not_cached(plan.tables) is not None:
         return NOT_ANSWERED
     freshness = freshness_in(situation)
-    question = reader.questions.question_of(plan, dict(zip(known.names, key, strict=True)), None, known.compilation)
+    question = reader.questions.question_of(
+        plan, dict(zip(known.names, key, strict=True)), None, known.compilation, situation.variation
+    )
     if isinstance(freshness, Bypass) or isinstance(question, Bypass):
         return NOT_ANSWERED
     found = attachment.coherence.lookup(question.store, question.key, question.tags)

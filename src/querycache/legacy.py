@@ -176,6 +176,7 @@ class _Invalidation(_ByHand):
             reading.bind,
             reading.engine,
             self.request,
+            reading.variation,
         )
         if isinstance(question, Bypass):
             return question

@@ -7,7 +7,7 @@ every table it reads is: what it returns and what it only looks at. ``FromCache`
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
@@ -57,21 +57,32 @@ class Policy:
 
 
 class Policies:
-    """The policy of each table, found from models as late as possible: mappers are configured after the cache is made."""
+    """The policy of each table, found from models as late as possible: mappers are configured after the cache is made.
 
-    def __init__(self, models: Callable[[], Iterable[tuple[type[Any], Policy]]]) -> None:
+    ``of_others``: the policy of every table that no cacheable model has; None: such a table is not cached.
+    """
+
+    def __init__(
+        self, models: Callable[[], Iterable[tuple[type[Any], Policy]]], *, of_others: Policy | None = None
+    ) -> None:
         self._models = models
+        self._of_others = of_others
         self._tables: dict[Table, Policy] = {}
         self._seen: list[tuple[type[Any], Policy]] | None = None
         self._lock = threading.Lock()
 
     def of(self, table: Table) -> Policy | None:
-        """Return a table's policy, None where no cacheable model has it."""
+        """Return a table's policy, None where it is not cacheable."""
         policy = self._tables.get(table)
         if policy is None:
             self._refresh()
-            policy = self._tables.get(table)
+            policy = self._tables.get(table, self._of_others)
         return policy
+
+    def tables(self) -> Mapping[Table, Policy]:
+        """Return the policy of every table that has one."""
+        self._refresh()
+        return self._tables
 
     def _refresh(self) -> None:
         models = list(self._models())

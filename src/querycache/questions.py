@@ -17,15 +17,20 @@ from sqlalchemy.exc import InvalidRequestError
 from querycache import _sqlalchemy
 from querycache._types import Lookup, Stamp, Tag, TagSet
 from querycache.coherence.binds import Bind
+from querycache.coherence.declared import READS, Declared, Written, declared_in, unknown_tables
+from querycache.databases import TableName as CatalogName
 from querycache.engine import Attachment
+from querycache.errors import ConfigurationError
 from querycache.keyed import mapper_of
 from querycache.options import CacheRequest
 from querycache.policy import EntryShape, Operation, Policies, Policy
-from querycache.rows.codec import UnsupportedValue
+from querycache.rows.codec import UnsupportedValue, encode_values
 from querycache.statements import tags as naming
 from querycache.statements.dependencies import Dependencies, TableRead, dependencies_of, reads_the_clock
-from querycache.statements.fingerprint import KeyMaker, Shape, shape_of
+from querycache.statements.fingerprint import KeyMaker, Shape, declared_shape_of, shape_of
+from querycache.statements.reads import SelectReads
 
+OTHER_CATALOG: Final = "the database's catalog changed since it was asked"
 MAX_SIZE_BYTES: Final = 1_000_000
 _MAX_PLANS: Final = 16
 
@@ -58,6 +63,13 @@ class Plan:
     max_size_bytes: int
     by_keys: bool
 
+    def encoded(self, parameters: Mapping[str, Any]) -> bytes | None:
+        """Return values by bind name in their canonical form; None where one has none."""
+        try:
+            return encode_values([*parameters, *self.shape.processed(parameters).values()])
+        except UnsupportedValue:
+            return None
+
 
 @dataclass(frozen=True, slots=True)
 class Form:
@@ -71,7 +83,8 @@ class Question(NamedTuple):
     """A statement that may be cached: its key, what it depends on, where and how long it is kept.
 
     ``name`` is the tag of the user's name for it, one of ``tags``; None for a statement that nobody named. The last of its
-    tags is the guard of the bind's schema.
+    tags is the guard of the bind's schema. ``called`` are values in the key, by bind name, that functions of the
+    application's gave, and will give again when the statement is sent.
     """
 
     key: bytes
@@ -81,6 +94,7 @@ class Question(NamedTuple):
     ttl_s: float
     plan: Plan
     compilation: _sqlalchemy.Compilation
+    called: Mapping[str, Any]
 
     @property
     def tables(self) -> frozenset[str]:
@@ -91,23 +105,46 @@ class Question(NamedTuple):
         """Tell whether the catalog is, by what a store said, still the one that this was asked of."""
         return self.plan.survey_stamps.get(self.store) == found.lease[-1]
 
+    def stands_for(self, parameters: Mapping[str, Any]) -> bool:
+        """Tell whether what functions of the application's gave when the statement was sent is what they gave for the key."""
+        if not self.called:
+            return True
+        sent = {name: parameters[name] for name in self.called if name in parameters}
+        return self.plan.encoded(sent) == self.plan.encoded(self.called) is not None
+
 
 @dataclass(slots=True)
 class _Known:
-    """What was found out about a compiled statement, and its plans by what else they depend on."""
+    """What was found out about a compiled statement, and its plans by what else they depend on.
+
+    ``declared``: what it is where a user declared what it reads; None until somebody did.
+    """
 
     shape: Shape
     operation: Operation
     entity_table: Table | None
     plans: dict[Any, Plan] = field(default_factory=dict)
+    declared: Shape | None = None
 
 
 class Questions:
-    """Makes the questions of one cache. ``regions``: by name the position of its store, and seconds to live."""
+    """Makes the questions of one cache. ``regions``: by name the position of its store, and seconds to live.
 
-    def __init__(self, policies: Policies, regions: Mapping[str, tuple[int, float]]) -> None:
+    ``varies``: the application says by what its rows vary beside statement, values and database.
+    """
+
+    def __init__(
+        self,
+        policies: Policies,
+        regions: Mapping[str, tuple[int, float]],
+        declared: Declared | None = None,
+        *,
+        varies: bool = False,
+    ) -> None:
         self.policies = policies
         self.regions = regions
+        self._declared = declared or Declared()
+        self.varies = varies
         self._known: weakref.WeakKeyDictionary[Any, _Known] = weakref.WeakKeyDictionary()
 
     def of(
@@ -119,10 +156,11 @@ class Questions:
         bind: Bind,
         engine: Engine,
         request: CacheRequest | None,
+        variation: bytes,
     ) -> Question | Bypass:
-        """Make key and tags, or say why not."""
+        """Make key and tags, or say why not. ``variation``: what else decides on the rows, as part of the key."""
         form = self.form_of(statement, parameters, options, attachment, bind, engine, request)
-        return form if isinstance(form, Bypass) else self.about(form, parameters, request)
+        return form if isinstance(form, Bypass) else self.about(form, parameters, request, variation)
 
     def form_of(
         self,
@@ -144,16 +182,27 @@ class Questions:
             return Bypass("SQLAlchemy gives the statement no cache key")
         known = self._known.get(compilation.compiled)
         if known is None:
-            shape = shape_of(compilation.compiled, attachment.dialect)
+            shape = shape_of(compilation.compiled, attachment.dialect, self._declares)
             known = _Known(shape, _operation_of(statement, shape), _entity_table_of(statement))
             self._known[compilation.compiled] = known
             if shape.reads is not None and shape.reads.missed_columns:
                 missed = ", ".join(shape.reads.missed_columns)
                 attachment.coherence.events.emit("defect", reason=f"the compiler rendered columns not found: {missed}")
-        if known.shape.reads is None:
-            return Bypass(known.shape.why_not or "not cacheable", known.shape.defect)
-        plan = self._plan_of(known, bind, options.get("schema_translate_map"), request)
+        reads = declared_in(options, READS)
+        schema_map = options.get("schema_translate_map")
+        if reads is not None:
+            why_not = _why_unknown(reads, schema_map, attachment, bind)
+            if why_not is not None:
+                return why_not
+            known.declared = known.declared or declared_shape_of(compilation.compiled, attachment.dialect)
+        shape = known.shape if reads is None or known.declared is None else known.declared
+        if shape.reads is None:
+            return Bypass(shape.why_not or "not cacheable", shape.defect)
+        plan = self._plan_of(known, bind, schema_map, request, reads)
         return plan if isinstance(plan, Bypass) else Form(plan, compilation)
+
+    def _declares(self, function: str) -> bool:
+        return self._declared.function(function) is not None
 
     def plan_of(self, compiled: Any, bind: Bind) -> Plan | Bypass:
         """Return what holds for every call of a statement that was asked about before, without any option."""
@@ -163,14 +212,14 @@ class Questions:
         return self._plan_of(known, bind, None, None)
 
     def about(
-        self, form: Form, parameters: Mapping[str, Any] | None, request: CacheRequest | None
+        self, form: Form, parameters: Mapping[str, Any] | None, request: CacheRequest | None, variation: bytes
     ) -> Question | Bypass:
         """Make key and tags of one call, or say why not."""
         try:
             given = _sqlalchemy.parameters_of(form.compilation, parameters)
         except InvalidRequestError:
             return Bypass("a parameter has no value")
-        return self.question_of(form.plan, given, request, form.compilation)
+        return self.question_of(form.plan, given, request, form.compilation, variation)
 
     def question_of(
         self,
@@ -178,13 +227,14 @@ class Questions:
         parameters: Mapping[str, Any],
         request: CacheRequest | None,
         compilation: _sqlalchemy.Compilation,
+        variation: bytes,
     ) -> Question | Bypass:
         """Make key and tags of one call from the values of all its bind names, or say why not."""
         shape = plan.shape
         assert shape.reads is not None
         try:
             values = shape.processed(parameters)
-            key = plan.keys.key_of(values, None if request is None else request.cache_key)
+            key = plan.keys.key_of(values, None if request is None else request.cache_key, variation)
         except UnsupportedValue as error:
             return Bypass(str(error))
 
@@ -194,15 +244,17 @@ class Questions:
         if shape.reads.clock_binds and reads_the_clock(shape.reads, value_of):
             return Bypass("a value may stand for the present time")
         tags = plan.dependencies.tags(value_of)
+        called = {name: parameters[name] for name in _sqlalchemy.called_names(compilation)}
         if request is None:
-            return Question(key, tags, None, plan.store, plan.ttl_s, plan, compilation)
+            return Question(key, tags, None, plan.store, plan.ttl_s, plan, compilation, called)
         ttl_s = plan.ttl_s if request.ttl_s is None else min(plan.ttl_s, request.ttl_s)
         given = request.cache_key if request.cache_key is not None else key.hex()
         name = naming.named_tag(plan.bind.id, plan.region, given)
         names = [name]
         if plan.by_keys and request.names is not None:
             names.append(naming.named_tag(plan.bind.id, plan.region, request.names.any_name))
-        return Question(key, TagSet((*tags.tags, *names), tags.guards), name, plan.store, ttl_s, plan, compilation)
+        tags = TagSet((*tags.tags, *names), tags.guards)
+        return Question(key, tags, name, plan.store, ttl_s, plan, compilation, called)
 
     def _plan_of(
         self,
@@ -210,16 +262,18 @@ class Questions:
         bind: Bind,
         schema_map: Mapping[str | None, str | None] | None,
         request: CacheRequest | None,
+        reads: Written | None = None,
     ) -> Plan | Bypass:
         place = (
             bind.picture_number,
             tuple(sorted(schema_map.items(), key=repr)) if schema_map else None,
             None if request is None else (request.region, request.shape),
+            reads,
         )
         known_plan = known.plans.get(place)
         if known_plan is not None:
             return known_plan
-        plan = self._make_plan(known, bind, schema_map, request)
+        plan = self._make_plan(known, bind, schema_map, request, reads)
         if isinstance(plan, Plan):
             if len(known.plans) >= _MAX_PLANS:
                 known.plans.clear()
@@ -232,14 +286,18 @@ class Questions:
         bind: Bind,
         schema_map: Mapping[str | None, str | None] | None,
         request: CacheRequest | None,
+        reads: Written | None,
     ) -> Plan | Bypass:
         # Before anything is asked of the catalog as it is known: should it become another meanwhile, that shows.
         survey_stamps = bind.survey_stamps
-        shape = known.shape
+        shape = known.shape if reads is None or known.declared is None else known.declared
         assert shape.reads is not None
-        policies = self._policies_of(shape, bind, schema_map, request, known.operation)
+        policies = self._policies_of(shape.reads, bind, schema_map, request, known.operation, asked=reads is not None)
         if isinstance(policies, Bypass):
             return policies
+        relations = _relations_of(shape.reads, bind, schema_map, reads)
+        if isinstance(relations, Bypass):
+            return relations
         region = request.region if request is not None else policies[0].region if policies else "default"
         found = self.regions.get(region)
         if found is None:
@@ -252,15 +310,21 @@ class Questions:
             about = facts.get(table) or bind.facts(table, schema_map)
             return TableRead(about.name, about.value_columns, about.distrusted, about.untold)
 
-        dependencies = dependencies_of(shape.reads, bind.id, table_read, bind.dialect)
+        dependencies = dependencies_of(shape.reads, bind.id, table_read, bind.dialect, relations)
         return Plan(
             shape=shape,
             bind=bind,
             dependencies=replace(dependencies, guards=(*dependencies.guards, bind.schema_guard)),
             keys=KeyMaker(
-                shape, bind.id, schema_map, None if request is None else request.region, bind.profile.settings
+                shape,
+                bind.id,
+                schema_map,
+                None if request is None else request.region,
+                bind.profile.settings,
+                bind.profile.default_schema,
+                reads or (),
             ),
-            tables=frozenset(about.name for about in facts.values()),
+            tables=frozenset(about.name for about in facts.values()) | relations,
             survey_stamps=survey_stamps,
             region=region,
             store=store,
@@ -278,30 +342,80 @@ class Questions:
 
     def _policies_of(
         self,
-        shape: Shape,
+        reads: SelectReads,
         bind: Bind,
         schema_map: Mapping[str | None, str | None] | None,
         request: CacheRequest | None,
         operation: Operation,
+        *,
+        asked: bool,
     ) -> Bypass | list[Policy]:
-        """Return the policies of a statement's tables, or say why they may not be cached."""
-        assert shape.reads is not None
+        """Return the policies of a statement's tables, or say why they may not be cached.
+
+        ``asked``: the statement itself says that it wants to be cached.
+        """
+        found = [(element.table.fullname, self._policy_of(element.table)) for element in reads.elements]
+        for written in sorted(reads.named, key=repr):
+            policy = self._policy_of_named(bind.name_of_text(written), bind, schema_map)
+            found.append((".".join(filter(None, written)), policy))
         policies: list[Policy] = []
-        for element in shape.reads.elements:
-            table: Table = element.table
-            policy = self.policies.of(_sqlalchemy.plain_table(table))
-            if policy is None and request is None:
-                return Bypass(f"table {table.fullname} belongs to no cacheable model")
+        for name, policy in found:
+            if policy is None and request is None and not asked:
+                return Bypass(f"table {name} belongs to no cacheable model")
             if policy is not None:
-                if request is None and operation not in policy.operations:
-                    return Bypass(f'operation "{operation}" is not cached for table {table.fullname}')
+                if request is None and not asked and operation not in policy.operations:
+                    return Bypass(f'operation "{operation}" is not cached for table {name}')
                 policies.append(policy)
-            why_not = bind.why_not_plain(bind.facts(table, schema_map))
-            if why_not is not None:
-                return Bypass(f"table {table.fullname} {why_not}")
-        if any(bind.calls_user_function([name]) for name in shape.reads.functions):
-            return Bypass("it calls a function of the database's users")
         return policies
+
+    def _policy_of(self, table: Table) -> Policy | None:
+        return self.policies.of(_sqlalchemy.plain_table(table))
+
+    def _policy_of_named(
+        self, name: CatalogName, bind: Bind, schema_map: Mapping[str | None, str | None] | None
+    ) -> Policy | None:
+        tables = self.policies.tables()
+        return next((tables[table] for table in tables if bind.catalog_name_of(table, schema_map) == name), None)
+
+
+def _why_unknown(
+    reads: Written, schema_map: Mapping[str | None, str | None] | None, attachment: Attachment, bind: Bind
+) -> Bypass | None:
+    """Say why a table that was declared is not known yet; ``ConfigurationError`` where there is none of its name."""
+    _, unknown = bind.names_of_declared(reads, schema_map)
+    if not unknown:
+        return None
+    stamps = bind.survey_stamps
+    if bind.survey is None or attachment.coherence.stamps_of(bind.schema_guard) != stamps:
+        bind.doubt_survey(stamps)
+        return Bypass(OTHER_CATALOG)
+    raise ConfigurationError(unknown_tables(READS, unknown))
+
+
+def _relations_of(
+    shape: SelectReads, bind: Bind, schema_map: Mapping[str | None, str | None] | None, declared: Written | None
+) -> frozenset[str] | Bypass:
+    """Name, as tags do, the tables that are read by their names alone: behind views and functions, in text, declared."""
+    asked: list[tuple[str, frozenset[CatalogName] | str]] = []
+    for element in shape.elements:
+        facts = bind.facts(element.table, schema_map)
+        found, is_view = bind.behind(facts), bind.is_view(facts.catalog_name)
+        if isinstance(found, str) and is_view and declared is not None:
+            continue
+        if isinstance(found, str) or is_view:
+            asked.append((f"table {element.table.fullname}", found))
+    given = frozenset(map(bind.name_of_text, shape.named))
+    given |= bind.names_of_declared(declared or (), schema_map)[0]
+    asked.extend((f"table {'.'.join(name)}", bind.behind_name(name)) for name in sorted(given))
+    asked.extend(("it calls", bind.behind_function(name)) for name in sorted(shape.functions))
+    if any(bind.calls_user_function([name]) for name in shape.attributes):
+        return Bypass("it may call a function of the database's users by the name of an attribute")
+    names: set[str] = set()
+    for what, relations in asked:
+        if isinstance(relations, str):
+            return Bypass(f"{what} {relations}")
+        names.update(naming.name_of_parts(*relation) for relation in relations)
+    return frozenset(names)
 
 
 def _operation_of(statement: Any, shape: Shape) -> Operation:
@@ -309,6 +423,8 @@ def _operation_of(statement: Any, shape: Shape) -> Operation:
     whole = [column.get("entity") is not None and column.get("entity") is column.get("expr") for column in columns]
     if shape.reads is None or not whole or not all(whole):
         return "columns"
+    if not shape.reads.elements:
+        return "list"
     narrowing = shape.reads.elements[0].narrowing
     return "get" if narrowing is not None and narrowing.by_primary_key else "list"
 

@@ -22,14 +22,15 @@ from querycache.coherence.snapshots import Freshness
 from querycache.collection import collection_of
 from querycache.engine import CAPTURE, Attachment, Capture
 from querycache.flights import Flights
+from querycache.hooks import rewritten_by
 from querycache.options import CacheRequest, FromCache, NoCache
-from querycache.questions import Bypass, Question, Questions
+from querycache.questions import OTHER_CATALOG, Bypass, Question, Questions
 from querycache.readings import Reading, Situation, freshness_in, notes_of
 from querycache.results import Results
 from querycache.rows.codec import DecodedRows
+from querycache.variation import Variations
 
 NO_ANSWER: Final = "the store did not answer"
-OTHER_CATALOG: Final = "the database's catalog changed since it was asked"
 
 
 class OwnWay(UserDefinedOption):
@@ -49,8 +50,9 @@ class OwnWay(UserDefinedOption):
 class Reader:
     """Answers the reads of Sessions for one cache."""
 
-    def __init__(self, questions: Questions) -> None:
+    def __init__(self, questions: Questions, variations: Variations) -> None:
         self.questions = questions
+        self.variations = variations
         self.flights = Flights()
         self.results = Results()
 
@@ -90,17 +92,38 @@ class Reader:
         if isinstance(found, Bypass):
             return found
         return Reading(
-            found.attachment, found.engine, found.bind, found.options, found.notes, found.connection, found.state, orm
+            found.attachment,
+            found.engine,
+            found.bind,
+            found.options,
+            found.notes,
+            found.connection,
+            found.state,
+            found.variation,
+            found.variations,
+            orm,
         )
 
     def situation_of(
         self, session: Session, attachment: Attachment, engine: Engine | Connection, options: Mapping[str, Any]
     ) -> Situation | Bypass:
-        """Find out where a read with these execution options would go; it begins the Session's transaction."""
+        """Find out where a read with these execution options would go; it begins the Session's transaction.
+
+        It has a connection checked out where only the connection itself can say what it is set to.
+        """
+        variation = self.variations.of(session)
+        if isinstance(variation, Bypass):
+            return variation
         # Else a rollback after nothing but hits would expire nothing, and a second try would see what the first one saw.
         _sqlalchemy.autobegin(session)
         notes = notes_of(session)
         connection = _sqlalchemy.connection_of(session, engine)
+        is_told = self.variations.are_told
+        if connection is None and attachment.needs_connection(session, engine.engine, is_told=is_told):
+            connection = session.connection({"bind": engine})
+        rewriter = None if is_told else attachment.hooks.rewriter(engine if connection is None else connection)
+        if rewriter is not None:
+            return Bypass(rewritten_by(rewriter))
         state = None if connection is None else attachment.state_of(connection)
         if connection is not None and state is None:
             return Bypass(f"it is not known which database this is: {attachment.why_no_bind}")
@@ -109,7 +132,7 @@ class Reader:
             return Bypass(f"it is not known which database this is: {attachment.why_no_bind}")
         owner = engine if connection is None else connection
         options = {**owner.get_execution_options(), **options}
-        return Situation(attachment, engine.engine, bind, options, notes, connection, state)
+        return Situation(attachment, engine.engine, bind, options, notes, connection, state, variation, self.variations)
 
     def question_in(self, reading: Reading, request: CacheRequest | None) -> Question | Bypass:
         """Make key and tags of a read, or say why not."""
@@ -121,6 +144,7 @@ class Reader:
             reading.bind,
             reading.engine,
             request,
+            reading.variation,
         )
         if isinstance(question, Bypass):
             return question
@@ -144,7 +168,7 @@ class Reader:
                 return Bypass(OTHER_CATALOG)
             entry = entries.take(reading, question, found, freshness)
             if entry is not None:
-                return self._result_of(reading, question, entry)
+                return self.serve(reading, question, entry)
             if state is not None and state.dirty:
                 return self._run(reading, question, found)
             if found.storable and not waited and not self.flights.begin(question.key):
@@ -169,14 +193,14 @@ class Reader:
             collection = collection_of(self.questions, reading, question, found, request)
         entry = None if collection is None else collection.put_together(freshness)
         if entry is not None:
-            return self._result_of(reading, question, entry)
+            return self.serve(reading, question, entry)
         if not found.storable:
             return self._run(reading, question, found)
         reading.attachment.coherence.events.emit("miss", key=question.key)
         capture = Capture(question.compilation.compiled)
-        result = reading.orm.invoke_statement(execution_options={CAPTURE: capture, "prebuffer_rows": True})
+        result = _sqlalchemy.invoke(reading.orm, {CAPTURE: capture, "prebuffer_rows": True})
         # The connection that it got may be set otherwise than those before it, or be on another database.
-        if capture.rows is not None and capture.bind is reading.bind:
+        if capture.rows is not None and capture.bind is reading.bind and question.stands_for(capture.parameters):
             entries.fill(reading, [(question, found, capture.rows)], capture)
             if collection is not None:
                 collection.keep_apart(capture)
@@ -186,9 +210,10 @@ class Reader:
         """Run a statement of which nothing is stored."""
         reason = None if found.storable else "a commit is under way"
         reading.attachment.coherence.events.emit("miss", key=question.key, reason=reason)
-        return reading.orm.invoke_statement()
+        return _sqlalchemy.invoke(reading.orm)
 
-    def _result_of(self, reading: Reading, question: Question, entry: DecodedRows) -> Result[Any]:
+    def serve(self, reading: Reading, question: Question, entry: DecodedRows) -> Result[Any]:
+        """Return what the Session would have returned for the rows of an entry."""
         return self.results.of(reading, question.compilation, entry.description, entry.rows)
 
 

@@ -18,6 +18,7 @@ from querycache.coherence.snapshots import Freshness, freshness_of
 from querycache.coherence.transactions import ConnectionState, Served
 from querycache.engine import Attachment
 from querycache.questions import Bypass
+from querycache.variation import Variations
 
 NOTES: Final = "querycache"
 
@@ -48,7 +49,10 @@ def notes_of(session: Session) -> SessionNotes:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """Where a read of a Session would go, and in which transaction."""
+    """Where a read of a Session would go, and in which transaction.
+
+    ``variation``: what decides on its rows beside all that, as part of a key.
+    """
 
     attachment: Attachment
     engine: Engine
@@ -57,6 +61,8 @@ class Situation:
     notes: SessionNotes
     connection: Connection | None
     state: ConnectionState | None
+    variation: bytes
+    variations: Variations
 
     def why_not_cached(self, tables: frozenset[str]) -> str | None:
         """Say what in its transaction so far sends a read of these tables past the cache."""
@@ -72,6 +78,10 @@ class Reading(Situation):
     """One read of a Session that may be answered from the cache."""
 
     orm: ORMExecuteState
+
+    def is_still_the_same(self) -> bool:
+        """Tell whether what decides on the rows beside all that is what it was before."""
+        return self.variations.of(self.orm.session) == self.variation
 
     @property
     def parameters(self) -> Mapping[str, Any] | None:
@@ -94,6 +104,6 @@ def freshness_in(reading: Situation) -> Freshness | Bypass:
     if freshness is Freshness.SNAPSHOT and on_replica:
         return Bypass("a replica's snapshot may be older than the store's clock can tell")
     if freshness is Freshness.UNKNOWN:
-        tainted = None if state is None else state.tainted
-        return Bypass(tainted or "it is not known what this connection's statements see")
+        set_to = None if state is None else state.why_not_known
+        return Bypass(set_to or "it is not known what this connection's statements see")
     return freshness

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import select
 from sqlalchemy.engine import CursorResult, Dialect, Result
@@ -22,8 +22,7 @@ GET_STATEMENT: Final = "_querycache_get"
 """Names, on a class whose gets are known, the statement by which a Session chooses the bind."""
 
 
-@dataclass(frozen=True, slots=True)
-class KnownGet:
+class KnownGet(NamedTuple):
     """What ``Session.get`` asks for a class, once it was asked: the names under which it passes the parts of a key."""
 
     compilation: _sqlalchemy.Compilation
@@ -33,16 +32,18 @@ class KnownGet:
 
 @dataclass(frozen=True, slots=True)
 class _Tried:
-    """That a recipe was looked for, and what was found."""
+    """That a recipe was looked for, and what was found; ``names`` where the statement is that of ``Session.get``."""
 
     recipe: _loading.Recipe | None
+    names: tuple[str, ...] | None
 
 
 class Results:
     """Makes the results of one cache, and keeps what was learnt of each compiled statement."""
 
     def __init__(self) -> None:
-        self._gets: weakref.WeakKeyDictionary[type[Any], weakref.WeakKeyDictionary[Dialect, KnownGet]] = (
+        # Of a compiled statement a weak reference: it refers to the class and to the engine, and SQLAlchemy keeps it.
+        self._gets: weakref.WeakKeyDictionary[type[Any], weakref.WeakKeyDictionary[Dialect, weakref.ref[Any]]] = (
             weakref.WeakKeyDictionary()
         )
         self._recipes: weakref.WeakKeyDictionary[Any, _Tried] = weakref.WeakKeyDictionary()
@@ -50,7 +51,12 @@ class Results:
     def known_get(self, model: type[Any], dialect: Dialect) -> KnownGet | None:
         """Return what ``Session.get`` asks for a class on an engine; None before it was asked and answered once."""
         by_dialect = self._gets.get(model)
-        return None if by_dialect is None else by_dialect.get(dialect)
+        kept = None if by_dialect is None else by_dialect.get(dialect)
+        compiled = None if kept is None else kept()
+        tried = None if compiled is None else self._recipes.get(compiled)
+        if compiled is None or tried is None or tried.recipe is None or tried.names is None:
+            return None
+        return KnownGet(_sqlalchemy.Compilation(compiled, None, None, None), tried.names, tried.recipe)
 
     def of(
         self,
@@ -76,14 +82,14 @@ class Results:
                 return _loading.result_of(known.recipe, instances, lambda: cursor_of(rows))
         cursor = cursor_of(rows)
         result = _sqlalchemy.load_result(orm, orm.session, cursor, options)
-        if known is None and rows and orm._compile_state_cls is not None:
+        is_written = _sqlalchemy.written_select_of(orm.statement) is not None
+        if known is None and rows and orm._compile_state_cls is not None and not is_written:
             recipe = _loading.recipe_of(orm, cursor, description, rows[0], load_ordinarily)
-            self._recipes[compilation.compiled] = _Tried(recipe)
             names = None if recipe is None else _loading.names_of_get(orm.statement, recipe.mapper)
-            if recipe is not None and names is not None:
+            self._recipes[compilation.compiled] = _Tried(recipe, names)
+            # A column property may have a value of its own in it, which is made anew for each call.
+            if recipe is not None and names is not None and set(compilation.compiled.bind_names.values()) == set(names):
                 setattr(recipe.mapper.class_, GET_STATEMENT, select(recipe.mapper.class_))
                 by_dialect = self._gets.setdefault(recipe.mapper.class_, weakref.WeakKeyDictionary())
-                by_dialect[reading.attachment.dialect] = KnownGet(
-                    replace(compilation, extracted=None, collected=None), names, recipe
-                )
+                by_dialect[reading.attachment.dialect] = weakref.ref(compilation.compiled)
         return result

@@ -56,6 +56,7 @@ class Call:
     attachment: Attachment
     bind: Bind
     engine: Engine
+    variation: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,9 @@ class Rowwise:
         for key in keys:
             row = known.get(key)
             if row is None:
-                question = self.questions.about(self.form, self.parameters_of([key]), self._request_of(key))
+                question = self.questions.about(
+                    self.form, self.parameters_of([key]), self._request_of(key), self.call.variation
+                )
                 if isinstance(question, Bypass):
                     return None
                 row = known[key] = Row(question.key, question.tags, question.name)
@@ -97,7 +100,7 @@ class Rowwise:
         plan, compilation = self.form.plan, self.form.compilation
         ttl_s = None if self.request is None else self.request.ttl_s
         ttl_s = plan.ttl_s if ttl_s is None else min(plan.ttl_s, ttl_s)
-        return Question(row.key, row.tags, row.name, plan.store, ttl_s, plan, compilation)
+        return Question(row.key, row.tags, row.name, plan.store, ttl_s, plan, compilation, {})
 
     def keys_of(self, description: Description, rows: Sequence[RawRow]) -> list[Key] | None:
         """Return the primary key that SQLAlchemy reads in each row as the driver gave it; None where it cannot tell."""
@@ -158,7 +161,7 @@ class Rowwise:
         # What was found out about a row stays true for its statement: making key and tags costs more than looking them up.
         by_place = _KNOWN.setdefault(self.form.plan, {})
         request = self.request
-        place = (self.others, None if request is None else (request.names, request.ttl_s))
+        place = (self.others, self.call.variation, None if request is None else (request.names, request.ttl_s))
         known = by_place.setdefault(place, {})
         if sum(map(len, by_place.values())) > _MAX_KNOWN:
             by_place.clear()
@@ -167,6 +170,8 @@ class Rowwise:
 
 def rowwise_of(questions: Questions, whole: Question, call: Call, request: CacheRequest | None) -> Rowwise | str:
     """Return how the keys and rows of a list are asked for, or say why they are not."""
+    if whole.called:
+        return "a function of the application's gives one of its values"
     verdict = _VERDICTS.get(whole.plan)
     if verdict is None and (verdict := why_not_by_keys(call.statement)) is not None:
         _VERDICTS[whole.plan] = verdict
@@ -214,7 +219,7 @@ def _listing_of(questions: Questions, whole: Question, call: Call, request: Cach
         return Bypass(type(error).__name__)
     if isinstance(form, Bypass):
         return form
-    question = questions.about(form, call.parameters, asked)
+    question = questions.about(form, call.parameters, asked, call.variation)
     if isinstance(question, Bypass):
         return question
     if question.store != whole.store or not question.tables <= whole.tables:

@@ -6,28 +6,31 @@ answers it or says why not. The other listeners carry what was served before the
 
 from __future__ import annotations
 
-import weakref
 from functools import wraps
 from typing import Any, Final
 
-from sqlalchemy import TextClause, event
+from sqlalchemy import event
 from sqlalchemy.engine import Connection, Dialect, Engine, Result
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
 
 from querycache import _loading, _sqlalchemy
+from querycache.coherence.declared import READS
 from querycache.engine import Attachment
 from querycache.gets import NOT_ANSWERED, get, key_of
 from querycache.questions import Bypass
 from querycache.reader import Reader
 from querycache.readings import NOTES, notes_of
 from querycache.results import GET_STATEMENT
+from querycache.statements.reads import NotCacheable
+from querycache.statements.textreads import text_reads_of, why_not_declared
 
-_READERS: weakref.WeakKeyDictionary[Dialect, tuple[Reader, Attachment]] = weakref.WeakKeyDictionary()
+_READER: Final = "_querycache_reader"
 
 
 def register(attachment: Attachment, reader: Reader) -> None:
     """Have the reads on an attached engine answered by ``reader``."""
-    _READERS[attachment.dialect] = (reader, attachment)
+    # With the engine, not in a table of this module's: the attachment refers to the engine, which would never be freed.
+    attachment.dialect.__dict__[_READER] = (reader, attachment)
     listen_to_sessions()
 
 
@@ -42,34 +45,52 @@ def listen_to_sessions() -> None:
 
 def attachment_of(engine: Engine) -> tuple[Reader, Attachment] | None:
     """Return who caches an engine, None where nobody does."""
-    return _READERS.get(engine.dialect)
+    return _reader_of(engine.dialect)
+
+
+def _reader_of(dialect: Dialect) -> tuple[Reader, Attachment] | None:
+    return dialect.__dict__.get(_READER)
 
 
 def _do_orm_execute(orm: ORMExecuteState) -> Result[Any] | None:
-    is_text = isinstance(orm.statement, TextClause)
-    if not orm.is_select and not is_text:
+    written = _sqlalchemy.written_select_of(orm.statement)
+    if not orm.is_select and written is None:
         return None
     try:
         bind = orm.session.get_bind(**orm.bind_arguments)
     except Exception:  # the application's code, perhaps; a sharded session has no bind before its own listener ran
         return None
-    found = _READERS.get(bind.engine.dialect)
+    found = _reader_of(bind.engine.dialect)
     if found is None:
         return None
     reader, attachment = found
-    if is_text:
-        attachment.coherence.events.emit("bypass", reason="it is SQL given as text")
+    if written is not None and (why_not := _why_no_read(written.text, orm, attachment)) is not None:
+        attachment.coherence.events.emit("bypass", reason=why_not)
         return None
     listeners = _sqlalchemy.has_listeners_after_us(orm)
     if listeners:
         answered = _sqlalchemy.run_listeners_after_us(orm)
         if answered is not None:
             return answered
+        # One of them may have chosen another engine, too.
+        bind = orm.session.get_bind(**orm.bind_arguments)
+        found = _reader_of(bind.engine.dialect)
+        if found is None:
+            return orm.invoke_statement()
+        reader, attachment = found
     outcome = reader.read(orm, attachment, bind)
     if not isinstance(outcome, Bypass):
         return outcome
     attachment.coherence.events.emit("defect" if outcome.defect else "bypass", reason=outcome.reason)
-    return orm.invoke_statement() if listeners else None
+    return _sqlalchemy.invoke(orm) if listeners else None
+
+
+def _why_no_read(text: str, orm: ORMExecuteState, attachment: Attachment) -> str | None:
+    """Say why a text is left alone: one that may be no SELECT must not even begin a transaction or flush here."""
+    if READS in orm.execution_options:
+        return why_not_declared(text, attachment.dialect.name)
+    answer = text_reads_of(text, attachment.dialect.name)
+    return answer.reason if isinstance(answer, NotCacheable) else None
 
 
 _ordinary_get: Final = Session.get
@@ -95,7 +116,7 @@ def _get_from_cache(session: Session, entity: Any, ident: Any) -> Any:
     except Exception:  # the ordinary way asks again, and lets it raise
         return NOT_ANSWERED
     dialect = target.engine.dialect
-    found = _READERS.get(dialect)
+    found = _reader_of(dialect)
     if found is None:
         return NOT_ANSWERED
     known = found[0].results.known_get(entity, dialect)
@@ -107,7 +128,7 @@ def _get_from_cache(session: Session, entity: Any, ident: Any) -> Any:
 
 
 def _after_begin(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
-    found = _READERS.get(connection.dialect)
+    found = _reader_of(connection.dialect)
     if found is None:
         return
     notes = notes_of(session)

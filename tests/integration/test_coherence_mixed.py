@@ -387,6 +387,23 @@ def test_two_versions_of_the_library_hear_each_other_and_keep_entries_of_their_o
         assert "defect" not in side.ask("stats")["counts"]
 
 
+def test_a_version_that_makes_other_tags_of_columns_and_this_one_are_never_stale_for_each_other(
+    start: Callable[[Path | None], AppProcess], library: Callable[[str, str, str], Path]
+) -> None:
+    folder = library("statements/tags.py", r'(?m)^FORMAT: Final = "\w+"', 'FORMAT: Final = "another"')
+    tags = folder / "querycache" / "statements" / "tags.py"
+    source = tags.read_text(encoding="utf-8")
+    assert source.count('MEMBERS_SUFFIX: Final = b"#"') == source.count('return f".{') == 1
+    source = source.replace('MEMBERS_SUFFIX: Final = b"#"', 'MEMBERS_SUFFIX: Final = b"%"')
+    tags.write_text(source.replace('return f".{', 'return f":{'), encoding="utf-8")
+    sides = start(None), start(folder)
+    for writer in sides:
+        for how, values in WRITES:
+            writer.write(how, **values)
+            for reader in sides:
+                reader.read(*READS)
+
+
 def test_a_version_with_other_files_is_refused_while_this_one_runs_and_takes_over_when_it_ends(
     start: Callable[[Path | None], AppProcess], library: Callable[[str, str, str], Path]
 ) -> None:
@@ -409,7 +426,11 @@ def test_what_processes_must_agree_on_has_a_version_that_changes_with_it() -> No
     assert naming.table_tag("b", "s.t") == b"b/s.t!"
     assert naming.rows_tag("b", "s.t") == b"b/s.t*"
     assert naming.key_tag("b", "s.t", ["i3", "i4"]) == b"b/s.t|pk=i3,i4"
-    assert naming.value_tag("b", "s.t", "c", "i3") == b"b/s.t|c=i3"
-    assert naming.unknown_tag("b", "s.t", "c") == b"b/s.t|c=?"
+    assert naming.value_tag("b", "s.t", ["c"], ["i3"]) == b"b/s.t|c=i3"
+    assert naming.value_tag("b", "s.t", ["c", "d"], ["i3", "i4"]) == b"b/s.t|c,d=i3,i4"
+    assert naming.unknown_tag("b", "s.t", ["c"]) == b"b/s.t|c=?"
+    assert naming.members_tag(b"b/s.t*") == b"b/s.t*#"
+    assert naming.column_tag(b"b/s.t*", "D") == b"b/s.t*.d"
+    assert naming.FORMAT == "2"
     assert _registers.slot_key(b"b/s.t!", 18).hex() == "730002116e"
     assert _registers.guard_key(b"b/s.t!").hex() == "6765684a0ed7a1f3ce7c4238c17b0b3faf"

@@ -340,7 +340,6 @@ CASES = [
                 "CREATE VIEW half AS SELECT id, value FROM written",
                 "CREATE VIEW seen AS SELECT id, value, value AS other FROM half",
             ],
-            is_cached=False,
         )
         for kind in KINDS
     ],

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Engine, event, select, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from querycache import CacheableMixin, ConfigurationError, QueryCache, Region, adoption
@@ -161,3 +161,19 @@ def test_the_same_meaning_given_twice_is_one(engine: Engine) -> None:
     found = attachment_of(engine)
     assert found is not None
     assert set(found[0].questions.regions) == {"default", "slow"}
+
+
+def test_a_session_that_cannot_choose_an_engine_before_its_own_listener_ran_is_left_to_it(engine: Engine) -> None:
+    class Tenanted(Session):
+        def get_bind(self, *arguments: Any, **options: Any) -> Engine:
+            if "tenant" not in self.info:
+                raise LookupError("no tenant yet")
+            return engine
+
+    with Tenanted() as session:
+
+        @event.listens_for(session, "do_orm_execute")
+        def choose(state: Any) -> None:
+            state.session.info["tenant"] = 1
+
+        assert session.scalars(select(Item)).all() == []

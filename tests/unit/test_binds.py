@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -282,7 +283,7 @@ def test_without_a_catalog_nothing_is_plain_and_anything_may_be_reached() -> Non
     bind = bind_of(None)
     pending = Pending()
     bind.note_table(pending, ("public", "item"), deletes=False)
-    assert bind.why_not_plain(bind.facts(item)) is not None
+    assert isinstance(bind.behind(bind.facts(item)), str)
     assert pending.whole_bind
     assert bind.calls_user_function(["lower"])
 
@@ -313,8 +314,16 @@ def test_a_schema_map_gives_another_table() -> None:
 
 def test_one_identity_is_one_bind() -> None:
     binds, profile = Binds(), Profile("x", default_schema="public")
-    assert binds.bind_of("x", profile, POSTGRESQL) is binds.bind_of("x", profile, POSTGRESQL)
-    assert len(binds.known()) == 1
+    one = binds.bind_of("x", profile, POSTGRESQL)
+    assert binds.bind_of("x", profile, POSTGRESQL) is one
+    assert binds.known() == [one]
+
+
+def test_a_bind_that_nobody_leads_to_any_more_is_forgotten() -> None:
+    binds, profile = Binds(), Profile("x")
+    binds.bind_of("x", profile, POSTGRESQL)
+    gc.collect()
+    assert (binds.known(), binds.survey_costs(), binds.tag_set().tags) == ([], [], ())
 
 
 def test_another_default_schema_is_another_way_to_the_same_tags() -> None:

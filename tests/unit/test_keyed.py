@@ -124,7 +124,8 @@ def test_rows_are_labelled_as_the_query_s_are() -> None:
     mapper = mapper_of(select(Product))
     assert mapper is not None
 
-    assert "AS sc_product_id" in str(rows_of(query._statement_20(), mapper))
+    statement: Any = query._statement_20()
+    assert "AS sc_product_id" in str(rows_of(statement, mapper))
 
 
 def test_parameters_hold_each_value_once_and_what_was_given() -> None:

@@ -287,7 +287,7 @@ def draw_statement(random: Random) -> Any:
     shown, one = list(block.selected_columns), draw_column(random, elements)
     kind = random.choice(SHAPES)
     if kind == "count":
-        return block.with_only_columns(func.count(), func.sum(one), maintain_column_froms=True)
+        return block.with_only_columns(func.count(one), func.sum(one), maintain_column_froms=True)
     if kind == "count of rows":
         return block.with_only_columns(func.count(), maintain_column_froms=True)
     if kind == "number of rows":
@@ -338,16 +338,7 @@ def rendered_by(statement: Any) -> tuple[str, _sqlalchemy.Rendered]:
 
 
 def read_tags(statement: Any, rendered: _sqlalchemy.Rendered | None) -> set[bytes]:
-    if rendered is None:
-        found = reads_of(statement, DIALECT)
-    else:
-        found = reads_of(
-            statement,
-            DIALECT,
-            rendered.selects,
-            originals=rendered.originals,
-            rendered_columns=rendered.columns,
-        )
+    found = reads_of(statement, DIALECT, rendered)
     assert isinstance(found, SelectReads), found
     assert not found.missed_columns
     made = dependencies_of(found, "x", table_read, DIALECT).tags(lambda bind: bind.effective_value)

@@ -170,8 +170,8 @@ def test_the_select_that_is_recorded_has_the_froms_that_are_shown(engine: Engine
     engine.clear_compiled_cache()
     rendered = seams.rendered_by(compiled_of(engine, select(Owner).join(Owner.pets)).compiled)
     assert rendered is not None
-    ((_, froms),) = rendered.selects
-    assert [str(each) for each in froms] == ["owner JOIN pet ON owner.id = pet.owner_id"]
+    (only,) = rendered.selects
+    assert [str(each) for each in only.froms] == ["owner JOIN pet ON owner.id = pet.owner_id"]
 
 
 def test_a_statement_compiled_before_recording_has_no_record(engine: Engine) -> None:

@@ -19,11 +19,14 @@ from sqlalchemy.engine import Dialect
 
 from querycache._sqlalchemy import plain_table
 from querycache._types import Guard, Stamp, Tag, TagSet
+from querycache.coherence.declared import Declared
+from querycache.coherence.relations import Relations
 from querycache.coherence.transactions import Pending
 from querycache.databases import Column as CatalogColumn
 from querycache.databases import Profile, Survey
 from querycache.databases import TableName as CatalogName
 from querycache.statements import tags as naming
+from querycache.statements.rawsql import TableName as WrittenName
 from querycache.statements.writes import UNKNOWN, RowChange, TableWrite
 
 ImageKey = tuple[str, tuple[Any, ...]]
@@ -199,6 +202,7 @@ class _Picture:
 
     survey: Survey | None = None
     stamps: Mapping[int, Stamp] = field(default_factory=dict)
+    relations: Relations | None = None
     facts: weakref.WeakKeyDictionary[Table, dict[Any, TableFacts]] = field(default_factory=weakref.WeakKeyDictionary)
     number: int = field(default_factory=lambda: next(_PICTURES))
 
@@ -215,7 +219,8 @@ class Bind:
         profile: Profile,
         dialect: Dialect,
         tag_columns: TagColumns,
-        siblings: list[Bind] | None = None,
+        siblings: weakref.WeakSet[Bind] | None = None,
+        declared: Declared | None = None,
     ) -> None:
         self.id: Final = hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()
         self.profile = profile
@@ -228,8 +233,9 @@ class Bind:
         self.survey_seconds = 0.0
         self.survey_version = 0
         self.tag_columns = tag_columns
-        self._siblings = [] if siblings is None else siblings
-        self._siblings.append(self)
+        self.declared: Final = declared or Declared()
+        self._siblings: weakref.WeakSet[Bind] = weakref.WeakSet() if siblings is None else siblings
+        self._siblings.add(self)
         self._picture = _Picture()
         self._lock = threading.Lock()
 
@@ -245,7 +251,8 @@ class Bind:
             self.surveys += 1
             self.survey_seconds += seconds
             if self.survey_version == version:
-                self._picture = _Picture(survey, stamps or {})
+                relations = Relations(survey, self.declared, self.dialect.name, self.profile.default_schema or "main")
+                self._picture = _Picture(survey, stamps or {}, relations)
 
     def forget_survey(self) -> None:
         """Know nothing of the catalog until it is asked again, nor any other object for this database: DDL was seen."""
@@ -343,14 +350,48 @@ class Bind:
         schema = schema_map.get(table.schema, table.schema) if schema_map else table.schema
         return (schema or self.profile.default_schema or "main").lower(), table.name.lower()
 
-    def why_not_plain(self, facts: TableFacts) -> str | None:
-        """Say why a table's rows are not decided by writes to it alone; None where they are."""
-        if self.survey is None:
-            return "was not looked up in the catalog yet"
-        why_not = self.survey.why_not_plain(facts.catalog_name)
-        if why_not is None and not facts.key_is_trusted:
+    def behind(self, facts: TableFacts) -> frozenset[CatalogName] | str:
+        """Name the tables that decide what a mapped table shows, itself among them; or say why they are not known.
+
+        A plain table stands alone.
+        """
+        found = self.behind_name(facts.catalog_name)
+        trusted = isinstance(found, str) or facts.key_is_trusted or self.is_view(facts.catalog_name)
+        if not trusted:
             return "has a primary key of another type in the database than in the mapping"
-        return why_not
+        return found
+
+    def behind_name(self, name: CatalogName) -> frozenset[CatalogName] | str:
+        """Do the same for a table that is known by its name in the catalog."""
+        relations = self._picture.relations
+        return "was not looked up in the catalog yet" if relations is None else relations.behind(name)
+
+    def behind_function(self, name: str) -> frozenset[CatalogName] | str:
+        """Name the tables that decide what a function gives; or say why they are not known."""
+        relations = self._picture.relations
+        return "was not looked up in the catalog yet" if relations is None else relations.behind_function(name)
+
+    def is_view(self, name: CatalogName) -> bool:
+        """Tell whether a name is a view's, materialized or not."""
+        known = None if self.survey is None else self.survey.tables.get(name)
+        return known is not None and known.kind in ("view", "materialized view")
+
+    def names_of_declared(
+        self, names: Iterable[WrittenName], schema_map: Mapping[str | None, str | None] | None
+    ) -> tuple[frozenset[CatalogName], frozenset[str]]:
+        """Return the relations that a user named, as the catalog has them, and the names that it does not have.
+
+        A name may be meant before or after ``schema_translate_map``: both count, as far as they are known.
+        """
+        found: set[CatalogName] = set()
+        unknown: set[str] = set()
+        for schema, name in names:
+            schemas = {schema, schema_map.get(schema, schema) if schema_map else schema}
+            known = {self.name_of_text((one, name)) for one in schemas}
+            known = {one for one in known if self.survey is not None and one in self.survey.tables}
+            found |= known
+            unknown.update(() if known else [name if schema is None else f"{schema}.{name}"])
+        return frozenset(found), frozenset(unknown)
 
     def writes_are_known(self, facts: TableFacts) -> bool:
         """Tell whether a write to a table reaches only what foreign keys say."""
@@ -358,7 +399,8 @@ class Bind:
 
     def calls_user_function(self, names: Iterable[str]) -> bool:
         """Tell whether one of these may be a function of the users' own, which may do anything."""
-        return any(self.survey is None or self.survey.is_user_function(name) for name in names)
+        unknown = (name for name in names if not self.declared.vouches_for(name))
+        return any(self.survey is None or self.survey.is_user_function(name) for name in unknown)
 
     def note_table(self, pending: Pending, name: CatalogName, *, deletes: bool) -> None:
         """Note that rows of a table changed, not known one by one, with all that cascades reach."""
@@ -369,6 +411,14 @@ class Bind:
         if deletes:
             reached |= self.survey.reached_by_delete(name)
         self._note_whole(pending, {name, *reached})
+
+    def note_declared(self, pending: Pending, names: Iterable[CatalogName]) -> None:
+        """Note that rows of these tables may have changed and, by the user's word, of no others but what cascades reach."""
+        reached = set(names)
+        if self.survey is not None:
+            for name in names:
+                reached |= self.survey.reached_by_update(name) | self.survey.reached_by_delete(name)
+        self._note_whole(pending, reached)
 
     def note_reach(self, pending: Pending, facts: TableFacts, write: TableWrite) -> bool:
         """Note the tables that cascades reach from rows changed one by one; tell whether there are any."""
@@ -409,11 +459,19 @@ class SurveyCost:
 
 @dataclass(slots=True)
 class Binds:
-    """The binds of one cache, by identity: two engines of one database are one bind."""
+    """The binds of one cache, by identity: two engines of one database are one bind.
+
+    Known are those that an engine led to, while it lives; a database in memory, while its connection does.
+    """
 
     tag_columns: TagColumns = field(default_factory=dict)
-    _by_identity: dict[tuple[str, str, str], Bind] = field(default_factory=dict)
-    _siblings: dict[str, list[Bind]] = field(default_factory=dict)
+    declared: Declared = field(default_factory=Declared)
+    _by_identity: weakref.WeakValueDictionary[tuple[str, str, str], Bind] = field(
+        default_factory=weakref.WeakValueDictionary
+    )
+    _siblings: weakref.WeakValueDictionary[str, weakref.WeakSet[Bind]] = field(
+        default_factory=weakref.WeakValueDictionary
+    )
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def bind_of(self, identity: str, profile: Profile, dialect: Dialect) -> Bind:
@@ -426,8 +484,10 @@ class Binds:
         with self._lock:
             bind = self._by_identity.get(key)
             if bind is None:
-                siblings = self._siblings.setdefault(identity, [])
-                bind = self._by_identity[key] = Bind(identity, profile, dialect, self.tag_columns, siblings)
+                siblings = self._siblings.setdefault(identity, weakref.WeakSet())
+                bind = self._by_identity[key] = Bind(
+                    identity, profile, dialect, self.tag_columns, siblings, self.declared
+                )
             return bind
 
     def known(self) -> list[Bind]:

@@ -40,6 +40,8 @@ def pin_of(effect: Effect, dialect_name: str, *, found_rows: bool) -> Pin:
         if effect.kind != "read" or not effect.reads_tables or effect.locks_rows:
             return Pin.NONE
         return Pin.SURE if found_rows and (effect.sources or effect.named_sources) else Pin.MAYBE
+    if effect.variable is not None:
+        return Pin.MAYBE  # a call of set_config() is a query, a SET is not
     if effect.kind == "write" or (effect.kind == "read" and (effect.reads_tables or dialect_name == "postgresql")):
         return Pin.SURE
     return Pin.NONE

@@ -21,6 +21,7 @@ from querycache._types import Guard, Lease, Stamp, Tag, TagSet
 from querycache.coherence.inquiry import Case, Inquiry
 from querycache.coherence.journal import Mark
 from querycache.coherence.snapshots import Freshness, freshness_of
+from querycache.coherence.variables import Variables
 from querycache.databases import Profile
 
 MAX_PENDING_TAGS: Final = 10_000
@@ -155,6 +156,7 @@ class ConnectionState:
     dirty: bool = False
     failed: bool = False
     has_temporary_tables: bool = False
+    variables: Variables = field(default_factory=Variables)
     pending: Pending = field(default_factory=Pending)
     marks: list[Mark] = field(default_factory=list)
     images: dict[tuple[str, tuple[Any, ...]], dict[str, Any]] = field(default_factory=dict)
@@ -171,7 +173,14 @@ class ConnectionState:
 
     def freshness(self, *, in_transaction: bool | None) -> Freshness:
         """Tell what the next statement will see. ``in_transaction``: what the driver says, None where it cannot tell."""
-        return Freshness.UNKNOWN if self.tainted is not None else self._level(in_transaction)
+        return Freshness.UNKNOWN if self.why_not_known is not None else self._level(in_transaction)
+
+    @property
+    def why_not_known(self) -> str | None:
+        """Why it is not known what the connection's statements are shown; None where it is, or where they tell themselves."""
+        if self.tainted is None and not self.variables.are_known:
+            return "a variable of the connection's was set in another transaction than this one"
+        return self.tainted
 
     def shows_snapshot(self, *, in_transaction: bool | None) -> bool:
         """Tell whether the transaction may show less than is committed, whatever else was set on its connection."""
@@ -236,3 +245,4 @@ class ConnectionState:
         self.survey_stamps = None
         self.prepared = None
         self.inserts = {}
+        self.variables.end()

@@ -24,6 +24,7 @@ from querycache.databases.survey import (
     Survey,
     Table,
     TableName,
+    View,
     build_survey,
 )
 
@@ -44,6 +45,7 @@ __all__ = [
     "Survey",
     "Table",
     "TableName",
+    "View",
     "activities_of",
     "autocommit_of",
     "build_survey",

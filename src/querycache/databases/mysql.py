@@ -1,6 +1,6 @@
 """What does a MySQL or MariaDB server say about itself, a connection, and its catalog?
 
-One question for the profile (two where the dialect says MySQL), eight at most for the survey, which covers every
+One question for the profile (two where the dialect says MySQL), nine at most for the survey, which covers every
 database of the server: a database is a table's schema here, and foreign keys cross databases. ``information_schema``
 shows only what the user has rights on. Missing rows of it are not taken for missing things where that can be told
 (triggers); a table that this user has no right on at all is not seen, nor is a cascade into it.
@@ -27,6 +27,7 @@ from querycache.databases.survey import (
     Survey,
     Table,
     TableName,
+    View,
     build_survey,
 )
 
@@ -96,6 +97,10 @@ _USER_SCHEMAS: Final = "NOT IN ('mysql', 'information_schema', 'performance_sche
 _TABLES_SQL: Final = f"""
 SELECT table_schema, table_name, table_type, engine FROM information_schema.tables
 WHERE table_schema {_USER_SCHEMAS}
+"""
+
+_VIEWS_SQL: Final = f"""
+SELECT table_schema, table_name, view_definition FROM information_schema.views WHERE table_schema {_USER_SCHEMAS}
 """
 
 _TRIGGERS_SQL: Final = f"""
@@ -253,7 +258,14 @@ def survey_of(dialect: Dialect, dbapi_connection: DBAPIConnection) -> Survey:
         foreign_keys=_foreign_keys_of(dbapi_connection, columns),
         user_functions=[text_of(name) for (name,) in _rows_of(dbapi_connection, _ROUTINES_SQL)],
         columns=columns,
+        views=[_view_of(row) for row in _rows_of(dbapi_connection, _VIEWS_SQL)],
     )
+
+
+def _view_of(row: Row) -> View:
+    schema, name, text = (text_of(value) for value in row)
+    obstacle = "" if text else "hides its query from this user (grant SHOW VIEW)"
+    return View((schema, name), text=text, obstacle=obstacle)
 
 
 def _column_of(row: Row, indexed: set[tuple[str, str, str]]) -> Column:

@@ -21,7 +21,7 @@ from querycache import _sqlalchemy
 from querycache.databases.driver import Row, rows_of, text_of
 from querycache.databases.profile import Profile
 from querycache.databases.sqlite_file import FileWatch, NoIdentity, file_identity_of
-from querycache.databases.survey import Action, Column, ColumnKind, ForeignKey, Kind, Survey, Table, build_survey
+from querycache.databases.survey import Action, Column, ColumnKind, ForeignKey, Kind, Survey, Table, View, build_survey
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
@@ -55,6 +55,12 @@ WHERE m.type = 'table' AND m.rootpage > 0
 # Any other mention of COLLATE, in a comment too, counts as another collation.
 _COLLATE: Final = re.compile(r"collate", re.IGNORECASE)
 _COLLATE_BINARY: Final = re.compile(r'collate\s+(?:"binary"|binary(?![\w$]|[^\x00-\x7f]))', re.IGNORECASE | re.ASCII)
+
+# SQLite keeps what was written behind "CREATE VIEW"; with comments in its head it is not understood.
+_NAME: Final = r"""(?:[\w$]+|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\])"""
+_CREATE_VIEW: Final = re.compile(
+    rf"create\s+view\s+(?:{_NAME}\s*\.\s*)?{_NAME}\s*(?:\((?:\s*{_NAME}\s*,)*\s*{_NAME}\s*\)\s*)?as\b", re.IGNORECASE
+)
 
 # What SQLite, its bundled extensions and SQLAlchemy register on every connection: none of it writes to a table, but for
 # those that are left out here because they do (optimize, rtreecheck reads, fts3_tokenizer may load code).
@@ -165,6 +171,7 @@ def survey_of(dialect: Dialect, dbapi_connection: DBAPIConnection) -> Survey:
         foreign_keys=_foreign_keys_of(dbapi_connection, columns),
         user_functions=functions - _HARMLESS_FUNCTIONS,
         columns=[_column_of(row) for row in columns],
+        views=[_view_of(row) for row in main if row[0] == "view"],
     )
 
 
@@ -200,6 +207,13 @@ def _kind_of(kind: str, name: str, virtual: tuple[str, ...], shadows: tuple[str,
     if name in virtual:
         return "virtual table"
     return "shadow table" if name.startswith(shadows) else "table"
+
+
+def _view_of(row: Row) -> View:
+    created = _CREATE_VIEW.match(text_of(row[4]))
+    if created is None:
+        return View((_MAIN, row[1]), obstacle="was made by a text that is not understood")
+    return View((_MAIN, row[1]), text=text_of(row[4])[created.end() :])
 
 
 def _column_of(row: Row) -> Column:

@@ -15,6 +15,8 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
+from querycache.databases.bookkeeping import is_bookkeeping
+
 TableName: TypeAlias = tuple[str, str]
 """Schema and name, both in lower case. MySQL and MariaDB: the database is the schema. SQLite: "main"."""
 
@@ -115,6 +117,22 @@ class ForeignKey:
     on_update: Action
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the catalog says a view is made of.
+
+    ``text``: its SELECT, where that is what the catalog keeps. Else ``reads``, the relations in it, and ``calls``, the
+    functions in it that the catalog does not promise to give the same for the same, those of users with their schema.
+    ``obstacle``: why what it shows is not known, as the end of "the view ...".
+    """
+
+    name: TableName
+    text: str = ""
+    reads: frozenset[TableName] = frozenset()
+    calls: frozenset[str] = frozenset()
+    obstacle: str = ""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Survey:
     """The catalog of one database at one moment. Made by :func:`build_survey`.
@@ -127,6 +145,7 @@ class Survey:
     user_functions: frozenset[str]
     hidden_names: frozenset[str]
     columns: Mapping[TableName, Mapping[str, Column]]
+    views: Mapping[TableName, View] = field(default_factory=dict)
     _reached: dict[_Change, frozenset[TableName]] = field(default_factory=dict)
 
     def column(self, table: TableName, name: str) -> Column | None:
@@ -153,6 +172,8 @@ class Survey:
             return "is hidden by a temporary table of the same name"
         if known.has_relatives:
             return "shares rows with the tables that it inherits from or that inherit from it"
+        if is_bookkeeping(known.name[1], self.columns.get(known.name, {})):
+            return "keeps the state of migrations"
         return known.obstacle or None
 
     def writes_are_known(self, table: TableName) -> bool:
@@ -247,6 +268,7 @@ def build_survey(
     foreign_keys: Iterable[ForeignKey] = (),
     user_functions: Iterable[str] = (),
     columns: Iterable[Column] = (),
+    views: Iterable[View] = (),
 ) -> Survey:
     """Put together what a catalog said, in any case of letters."""
     known: dict[TableName, Table] = {}
@@ -265,7 +287,12 @@ def build_survey(
         user_functions=frozenset(name.lower() for name in user_functions),
         hidden_names=frozenset(hidden),
         columns=MappingProxyType(_columns_by_table(columns)),
+        views=MappingProxyType({fold(view.name): _folded_view(view) for view in views}),
     )
+
+
+def _folded_view(view: View) -> View:
+    return replace(view, name=fold(view.name), reads=frozenset(map(fold, view.reads)))
 
 
 def _columns_by_table(columns: Iterable[Column]) -> dict[TableName, dict[str, Column]]:

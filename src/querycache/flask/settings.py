@@ -13,6 +13,7 @@ from typing import Any, Final, TypedDict, cast
 
 from querycache._types import MAX_TTL_S
 from querycache.cache import Region
+from querycache.coherence.declared import Functions, Views
 from querycache.coherence.protocol import OnMarkFailure
 from querycache.engine import OnSnapshotMoved
 from querycache.errors import ConfigurationError
@@ -35,6 +36,8 @@ class CacheSettings(TypedDict, total=False):
     old_images: bool
     on_mark_failure: OnMarkFailure | None
     on_snapshot_moved: OnSnapshotMoved | None
+    views: Views | None
+    functions: Functions | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,18 @@ def _is_tag_columns(value: Any) -> bool:
     return value is None or (isinstance(value, Mapping) and not any(map(why_not_named, value.values())))
 
 
+def _is_views(value: Any) -> bool:
+    return value is None or (isinstance(value, Mapping) and all(map(_is_names, value.values())))
+
+
+def _is_functions(value: Any) -> bool:
+    return _is_views(value) or _is_names(value)
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+
+
 _BOOL_EXPECTED: Final = "True or False; in an environment variable that Flask reads, true or false"
 _REACTION_EXPECTED: Final = '"raise", "continue", or None for what the store advises'
 
@@ -83,6 +98,12 @@ KEYS: Final[Mapping[str, _Key]] = {
         _is_tag_columns,
         'lists of column names by table name, such as {"product": ["category_id", ("brand", "year")]}: a group of columns '
         "is a tuple or list of their names",
+    ),
+    "QUERYCACHE_FUNCTIONS": _Key(
+        "functions", _is_functions, 'a list of names of SQL functions, or what each reads: {"price_of": ["product"]}'
+    ),
+    "QUERYCACHE_VIEWS": _Key(
+        "views", _is_views, 'lists of table names by view name, such as {"active_product": ["product"]}'
     ),
     "QUERYCACHE_TTL": _Key("ttl", _is_ttl, f"a number of seconds, more than 0 and at most {MAX_TTL_S:.0f} (a day)"),
     "QUERYCACHE_URL": _Key("store", _is_url, 'the URL of a store, such as "lmdb:///var/cache/shop" or "memory://"'),

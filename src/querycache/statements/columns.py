@@ -23,7 +23,8 @@ from querycache.statements.elements import class_of
 _COLUMNS: Final = frozenset({Column, elements.ColumnClause})
 _PLAIN: Final = _COLUMNS | {elements.BindParameter, elements.Null, elements.True_, elements.False_}
 _WRAPPERS: Final = frozenset({selectable.ScalarSelect, selectable.SelectStatementGrouping})
-_HELD: Final = _WRAPPERS | {selectable.Select, selectable.Subquery}
+_FROMS: Final = frozenset({selectable.Subquery, selectable.Alias})
+_HELD: Final = _WRAPPERS | _FROMS | {selectable.Select}
 _HOLDERS_OF_FROM: Final = frozenset({selectable.Select, selectable.Join, selectable.FromGrouping})
 
 
@@ -50,10 +51,10 @@ class Columns:
         missed: dict[Table, frozenset[str]] = {}
         for column in rendered:
             table = _table_of(column)
-            if table is None or not self.is_known:
+            used = None if table is None else self.of(table)
+            if table is None or used is None:
                 continue
-            noted = (self.of(table) or {column.name}) | self.listed.get(table, frozenset())
-            if column.name not in noted:
+            if column.name not in used | self.listed.get(table, frozenset()):
                 missed[table] = missed.get(table, frozenset()) | {column.name}
         return missed
 
@@ -85,7 +86,7 @@ class ColumnWatch:
             if class_of(child) in _HELD:
                 self._holders.setdefault(id(child), []).append(element)
             # A label is no use of its column: what holds the label is. Nor does count(*) use any.
-            elif cls is not elements.Label and id(element) not in self._counting:
+            elif cls is not elements.Label and not (id(element) in self._counting and _is_star(child)):
                 self._note(child, self._used)
 
     def columns(self) -> Columns:
@@ -132,7 +133,7 @@ class ColumnWatch:
         if table is not None:
             noted.setdefault(table, set()).add(column.name)
             self._is_known = self._is_known and any(one.name == column.name for one in table.columns)
-        elif column.table is None and column.name == "*":
+        elif _is_star(column):
             self._is_known = self._is_known and noted is not self._used
 
     def _is_looked_at(self, select: selectable.Select[Any]) -> bool:
@@ -149,11 +150,15 @@ class ColumnWatch:
         cls, holders = class_of(holder), self._holders.get(id(holder), ())
         if cls in _WRAPPERS:
             return self._any_looks(holders)
-        if cls is selectable.Subquery:
+        if cls in _FROMS:
             # A column of it that is used anywhere holds it, too.
-            places = {class_of(one) for one in holders}
-            return id(holder) in self._shown or not places or not places <= _HOLDERS_OF_FROM
+            others = [one for one in holders if class_of(one) not in _HOLDERS_OF_FROM]
+            return id(holder) in self._shown or not holders or any(map(self._looks, others))
         return cls is not selectable.Exists
+
+
+def _is_star(expression: Any) -> bool:
+    return class_of(expression) is elements.ColumnClause and expression.table is None and expression.name == "*"
 
 
 def _unlabelled(expression: Any) -> Any:

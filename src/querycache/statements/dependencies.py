@@ -7,7 +7,7 @@ canonical form widens its element to any row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -19,7 +19,7 @@ from sqlalchemy.engine import Dialect
 from querycache._types import Guard, Tag, TagSet
 from querycache.statements import tags as naming
 from querycache.statements.elements import names_the_clock
-from querycache.statements.narrowing import IS_NULL, Constant, Operand
+from querycache.statements.narrowing import IS_NULL, Constant, Operand, Part
 from querycache.statements.reads import ElementRead, SelectReads
 
 VALUES_LIMIT: Final = 100
@@ -55,11 +55,13 @@ class Dependencies:
     """What a statement depends on, on one database.
 
     ``tables``: in the order of their names, the tags of any row, and how each element is narrowed; None: not at all.
+    ``whole``: the tags of tables that it reads by their names alone, of any row and of the table.
     """
 
     bind_tag: Tag
     tables: tuple[tuple[tuple[Tag, ...], tuple[_NarrowedElement, ...] | None], ...]
     guards: tuple[Guard, ...]
+    whole: tuple[Tag, ...] = ()
 
     def narrows(self, any_row: Tag) -> bool:
         """Tell whether the rows that matter of a table, by the tag of any of its rows, are told by values."""
@@ -67,7 +69,7 @@ class Dependencies:
 
     def tags(self, values: Values, limit: int = VALUES_LIMIT) -> TagSet:
         """Return the tags that one call depends on. Where ``values`` raises LookupError, any row is meant."""
-        tags = [self.bind_tag]
+        tags = [self.bind_tag, *self.whole]
         for any_row, elements in self.tables:
             narrowed = None if elements is None else _tags_of_elements(elements, values, limit)
             if narrowed is None:
@@ -79,14 +81,24 @@ class Dependencies:
 
 
 def dependencies_of(
-    reads: SelectReads, bind: str, table_read: Callable[[Table], TableRead], dialect: Dialect
+    reads: SelectReads,
+    bind: str,
+    table_read: Callable[[Table], TableRead],
+    dialect: Dialect,
+    whole: Iterable[naming.TableName] = (),
 ) -> Dependencies:
-    """Resolve what a statement reads on one database. ``bind``: the name that begins its tags."""
+    """Resolve what a statement reads on one database. ``bind``: the name that begins its tags.
+
+    ``whole``: further tables, of which any row counts; an element over one of them adds nothing.
+    """
+    named = sorted(set(whole))
     guards: dict[Guard, None] = {}
     by_name: dict[str, list[_NarrowedElement] | None] = {}
     any_row: dict[str, dict[Tag, None]] = {}
     for element in reads.elements:
         table = table_read(element.table)
+        if table.name in named:
+            continue
         fingerprint = naming.fingerprint_of(element.table, dialect, table.value_columns)
         guards[naming.table_tag(bind, table.name), fingerprint] = None
         narrowed = _narrowed_element(element, bind, table_read, dialect)
@@ -103,7 +115,8 @@ def dependencies_of(
         (tuple(any_row[name]), None if elements is None else tuple(elements))
         for name, elements in sorted(by_name.items(), key=lambda item: item[0])
     ]
-    return Dependencies(naming.bind_tag(bind), tuple(tables), tuple(guards))
+    tags = [tag for name in named for tag in (naming.table_tag(bind, name), naming.rows_tag(bind, name))]
+    return Dependencies(naming.bind_tag(bind), tuple(tables), tuple(guards), tuple(tags))
 
 
 def reads_the_clock(reads: SelectReads, values: Values) -> bool:
@@ -156,20 +169,35 @@ class _NarrowedElement:
 
     def tags(self, values: Values, limit: int) -> list[Tag] | None:
         """Return the tags of one call; None where any row is meant."""
-        known = []
-        for canonical_of, operands in self.columns:
-            canonicals = _canonicals_of(canonical_of, operands, values, limit)
-            if canonicals is None:
+        # Of each group of columns whose values belong together: their values, row by row.
+        groups: list[list[tuple[str, ...]]] = []
+        for group in self._groups():
+            rows = _canonical_rows_of([self.columns[place] for place in group], values, limit)
+            if rows is None:
                 return None
-            known.append(canonicals)
-        if prod(map(len, known)) > limit:
+            groups.append(rows)
+        if prod(map(len, groups)) > limit:
             return None
-        return self._with_unknown([self.tag_of(canonicals) for canonicals in product(*known)])
+        places = [place for group in self._groups() for place in group]
+        order = sorted(range(len(places)), key=places.__getitem__)
+        tags = []
+        for rows_of_groups in product(*groups):
+            given = [canonical for row in rows_of_groups for canonical in row]
+            tags.append(self.tag_of([given[index] for index in order]))
+        return self._with_unknown(tags)
 
     def _with_unknown(self, rows: list[Tag]) -> list[Tag]:
         if len(rows) * len(self.suffixes) <= MAX_NARROW_TAGS:
             rows = [tag + suffix for tag in rows for suffix in self.suffixes]
         return rows if self.unknown is None else [self.unknown, *rows]
+
+    def _groups(self) -> list[list[int]]:
+        """Return the places of the columns, those together that are narrowed by parts of the same rows."""
+        groups: dict[Any, list[int]] = {}
+        for place, (_, operands) in enumerate(self.columns):
+            rows = tuple(operand.rows if isinstance(operand, Part) else None for operand in operands)
+            groups.setdefault(rows if rows and all(rows) else place, []).append(place)
+        return list(groups.values())
 
 
 def _narrowed_element(
@@ -205,32 +233,42 @@ def _tags_of_elements(elements: Sequence[_NarrowedElement], values: Values, limi
     return list(found)
 
 
-def _canonicals_of(
-    canonical_of: naming.Canonical, operands: Sequence[Operand], values: Values, limit: int
-) -> list[str] | None:
-    found: dict[str, None] = {}
-    for operand in operands:
-        if operand is IS_NULL:
-            found[naming.NULL_CANONICAL] = None
-            continue
-        given = _values_of_operand(operand, values)
-        if given is None or len(given) > limit:
+def _canonical_rows_of(
+    columns: Sequence[tuple[naming.Canonical, tuple[Operand, ...]]], values: Values, limit: int
+) -> list[tuple[str, ...]] | None:
+    """Return the canonical values of some columns that belong together, row by row; None where any row is meant."""
+    found: dict[tuple[str, ...], None] = {}
+    for operands in zip(*(operands for _, operands in columns), strict=True):
+        given = [_values_of_operand(operand, values) for operand in operands]
+        if any(each is None or len(each) > limit for each in given):
             return None
-        for value in given:
+        for row in zip(*(each for each in given if each is not None), strict=True):
             # ``= NULL`` and NULL in a list match no row.
-            if value is None:
+            if any(value is None for value in row):
                 continue
-            canonical = canonical_of(value)
-            if canonical is None:
+            canonicals = [
+                naming.NULL_CANONICAL if value is IS_NULL else canonical_of(value)
+                for value, (canonical_of, _) in zip(row, columns, strict=True)
+            ]
+            known = tuple(canonical for canonical in canonicals if canonical is not None)
+            if len(known) < len(canonicals):
                 return None
-            found[canonical] = None
+            found[known] = None
     return list(found)
 
 
-def _values_of_operand(operand: Operand, values: Values) -> Sequence[object] | None:
+def _values_of_operand(operand: Operand | None, values: Values) -> Sequence[object] | None:
+    if isinstance(operand, Part):
+        rows = operand.rows.values
+        if isinstance(rows, BindParameter):
+            given = _values_of(rows, values)
+            return None if given is None else [row[operand.position] for row in given]  # type: ignore[index]
+        return _values_of_operand(rows[operand.position], values)
     if isinstance(operand, Constant):
         return (operand.value,)
-    return _values_of(operand, values) if isinstance(operand, BindParameter) else None
+    if isinstance(operand, BindParameter):
+        return _values_of(operand, values)
+    return None if operand is None else (operand,)
 
 
 def _values_of(bind: BindParameter[Any], values: Values) -> Sequence[object] | None:

@@ -23,7 +23,7 @@ from sqlalchemy.sql import elements, functions, operators, selectable
 from sqlalchemy.sql.annotation import Annotated
 from sqlalchemy.sql.dml import UpdateBase
 
-from querycache.statements.functions import function_name_of, why_not_cacheable
+from querycache.statements.functions import qualified_name_of, why_not_cacheable
 
 
 class Refused(Exception):
@@ -45,14 +45,19 @@ Watch: TypeAlias = Callable[[Any, Sequence[Any]], None]
 
 
 def inventory_of(
-    roots: Iterable[Any], dialect: Dialect, *, orm_selects_are_given: bool, watch: Watch | None = None
+    roots: Iterable[Any],
+    dialect: Dialect,
+    *,
+    orm_selects_are_given: bool,
+    declared_functions: Callable[[str], bool] = lambda name: False,
+    watch: Watch | None = None,
 ) -> Inventory:
     """Walk everything that ``roots`` hold; raise ``Refused``.
 
     A nested SELECT of ORM entities shows only what the user wrote, not what the mappers add when it is rendered. It is
     left out where the caller says that its rendered form is among the roots, else refused.
     """
-    walk = _Walk(dialect, orm_selects_are_given, watch)
+    walk = _Walk(dialect, orm_selects_are_given, declared_functions, watch)
     walk.visit_all(roots)
     return Inventory(tuple(walk.selects), tuple(walk.sources.values()), frozenset(walk.functions), tuple(walk.clocks))
 
@@ -80,7 +85,7 @@ _KNOWN: Final = (
         elements,
         """AggregateOrderBy AsBoolean BinaryExpression BindParameter BooleanClauseList Case Cast ClauseList
         CollationClause CollectionAggregate ColumnClause ElementList ExpressionClauseList Extract False_ FrameClause
-        FunctionFilter Grouping Label Null OrderByList Over Slice True_ TryCast Tuple TypeClause TypeCoerce
+        FunctionFilter Grouping Label Null OrderByList Over Slice TableValuedColumn True_ TryCast Tuple TypeClause TypeCoerce
         UnaryExpression WithinGroup _label_reference _textual_label_reference""",
     )
     | _present(
@@ -120,9 +125,16 @@ def names_the_clock(value: object) -> bool:
 class _Walk:
     """One walk over one statement; each element once."""
 
-    def __init__(self, dialect: Dialect, orm_selects_are_given: bool, watch: Watch | None) -> None:
+    def __init__(
+        self,
+        dialect: Dialect,
+        orm_selects_are_given: bool,
+        declared_functions: Callable[[str], bool],
+        watch: Watch | None,
+    ) -> None:
         self.dialect = dialect
         self.orm_selects_are_given = orm_selects_are_given
+        self.declared_functions = declared_functions
         self.watch = watch
         self.selects: list[selectable.Select[Any]] = []
         self.sources: dict[int, Any] = {}
@@ -187,7 +199,8 @@ class _Walk:
             raise Refused("it has a hint: what that text does is not known")
 
     def _visit_cte(self, cte: selectable.CTE) -> Iterable[Any]:
-        if cte._prefixes or cte._suffixes:
+        prefixes = {prefix.text.upper() for prefix, _ in cte._prefixes}
+        if not prefixes <= {"MATERIALIZED", "NOT MATERIALIZED"} or cte._suffixes:
             raise Refused("a CTE has a prefix or suffix: what that text does is not known")
         return cte.get_children()
 
@@ -195,6 +208,11 @@ class _Walk:
         if is_table_source(lateral.element):
             raise Refused("it has a LATERAL table")
         return lateral.get_children()
+
+    def _visit_tablevaluedcolumn(self, column: elements.TableValuedColumn[Any]) -> Iterable[Any]:
+        if class_of(column.scalar_alias) is not selectable.TableValuedAlias:
+            raise Refused("it has a row of table as a value")
+        return (column.scalar_alias,)
 
     def _visit_values(self, values: selectable.Values) -> Iterable[Any]:
         # Its children are the columns that it has, not what it is made of.
@@ -278,10 +296,11 @@ class _Walk:
     _visit_expressionclauselist = _visit_booleanclauselist = _visit_clauselist
 
     def _check_function(self, element: functions.FunctionElement[Any], cls: type[Any]) -> None:
-        why_not = why_not_cacheable(element, cls, self.dialect.name)
+        name = qualified_name_of(element)
+        why_not = why_not_cacheable(element, cls, self.dialect.name, is_declared=self.declared_functions(name))
         if why_not is not None:
             raise Refused(why_not)
-        self.functions.add(function_name_of(element))
+        self.functions.add(name)
 
     def _check_type(self, element: Any) -> None:
         column_type = getattr(element, "type", None)

@@ -2,8 +2,8 @@
 
 The rows that a driver returns are decided by the SQL text, the bound values and the database. So is the key: a digest of
 the text as compiled, the result columns' types, the processed values, the bind, and what does not show in the text
-(schema map, a user's variations). Loader options that leave the text alone leave the key alone, as the ORM's own loader
-runs on every hit. Values stand in the key as a digest only.
+(schema map, a user's name for the entry, what the application says that rows vary by). Loader options that leave the text
+alone leave the key alone, as the ORM's own loader runs on every hit. Values stand in the key as a digest only.
 """
 
 from __future__ import annotations
@@ -11,17 +11,27 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from sqlalchemy import BindParameter
+from sqlalchemy import BindParameter, Table, TextClause, TextualSelect, UpdateBase
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.visitors import iterate
 
-from querycache._sqlalchemy import Rendered, bind_processors_of, core_statement_of, rendered_by, result_types_of
+from querycache._sqlalchemy import (
+    Rendered,
+    bind_processors_of,
+    core_statement_of,
+    plain_table,
+    rendered_by,
+    result_types_of,
+)
 from querycache.rows.codec import MAGIC, UnsupportedValue, encode_values
-from querycache.statements.reads import NotCacheable, SelectReads, reads_of
+from querycache.statements.rawsql import TableName as WrittenName
+from querycache.statements.reads import ElementRead, NotCacheable, SelectReads, reads_of
+from querycache.statements.textreads import text_reads_of, why_not_declared
 
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
 
@@ -53,24 +63,67 @@ class Shape:
         }
 
 
-def shape_of(compiled: SQLCompiler, dialect: Dialect) -> Shape:
-    """Analyse a compiled SELECT."""
+def shape_of(
+    compiled: SQLCompiler, dialect: Dialect, declared_functions: Callable[[str], bool] = lambda name: False
+) -> Shape:
+    """Analyse a compiled SELECT, or one given as text. ``declared_functions`` tells by name which a user vouches for."""
     rendered = rendered_by(compiled)
     if rendered is None:
         return _refused("it was compiled before the cache was attached")
-    answer = reads_of(
-        core_statement_of(compiled),
-        dialect,
-        rendered.selects,
-        originals=rendered.originals,
-        rendered_columns=rendered.columns,
-    )
+    statement = core_statement_of(compiled)
+    written = text_of(statement)
+    if written is not None:
+        answer = _reads_of_written(written, compiled, dialect)
+    else:
+        answer = reads_of(statement, dialect, rendered, declared_functions)
     if isinstance(answer, NotCacheable):
         return _refused(answer.reason)
-    missed = _missed_tables(rendered, answer)
+    missed = [] if written is not None else _missed_tables(rendered, answer)
     if missed:
         why = f"the compiler rendered what the extractor did not name: {', '.join(missed)}"
         return _refused(why, defect=True)
+    return _shape(compiled, dialect, answer)
+
+
+def declared_shape_of(compiled: SQLCompiler, dialect: Dialect) -> Shape:
+    """Take the word of a user who declares what a statement reads, beside the tables that were rendered.
+
+    Nothing helps one that locks rows or changes them, nor a text that does not begin as a SELECT.
+    """
+    rendered = rendered_by(compiled)
+    if rendered is None:
+        return _refused("it was compiled before the cache was attached")
+    statement = core_statement_of(compiled)
+    written = text_of(statement)
+    if written is not None:
+        why_not = why_not_declared(written.text, dialect.name)
+    else:
+        parts = [part for root in (statement, *(cte.element for cte in compiled.ctes or ())) for part in iterate(root)]
+        acts = any(isinstance(part, UpdateBase) or getattr(part, "_for_update_arg", None) is not None for part in parts)
+        why_not = "it changes or locks rows, whatever it is declared to read" if acts else None
+    if why_not is not None:
+        return _refused(why_not)
+    tables = dict.fromkeys(plain_table(table) for table in rendered.tables if isinstance(table, Table))
+    return _shape(compiled, dialect, SelectReads(tuple(ElementRead(table, None) for table in tables), frozenset()))
+
+
+def text_of(statement: Any) -> TextClause | None:
+    """Return the text of a statement that is nothing but text; None where it is a construct."""
+    written = statement.element if isinstance(statement, TextualSelect) else statement
+    return written if isinstance(written, TextClause) else None
+
+
+def _reads_of_written(written: TextClause, compiled: SQLCompiler, dialect: Dialect) -> SelectReads | NotCacheable:
+    binds = tuple(compiled.bind_names)
+    if any(bind.type.dialect_impl(dialect)._has_bind_expression for bind in binds):
+        return NotCacheable("the type of a bound value renders SQL of its own")
+    answer = text_reads_of(written.text, dialect.name)
+    if isinstance(answer, NotCacheable) or dialect.name != "postgresql":
+        return answer
+    return replace(answer, clock_binds=binds)
+
+
+def _shape(compiled: SQLCompiler, dialect: Dialect, answer: SelectReads) -> Shape:
     return Shape(
         digest=_digest_of(compiled, dialect),
         reads=answer,
@@ -89,7 +142,7 @@ def _refused(why_not: str, *, defect: bool = False) -> Shape:
 class KeyMaker:
     """Makes the keys of one statement on one database. ``settings`` are those of the connection.
 
-    ``region`` is that of a statement for which a user chose one.
+    ``region`` is that of a statement for which a user chose one, ``declared`` what it is declared to read.
     """
 
     def __init__(
@@ -99,21 +152,23 @@ class KeyMaker:
         schema_map: Mapping[str | None, str | None] | None,
         region: str | None,
         settings: str,
+        default_schema: str,
+        declared: Iterable[WrittenName] = (),
     ) -> None:
         self._begun = hashlib.blake2b(shape.digest, digest_size=16)
-        self._begun.update(f"{bind_id}/{settings}\0".encode())
-        named = sorted((schema or "", target or "") for schema, target in (schema_map or {}).items())
-        self._begun.update(json.dumps([named, region]).encode())
+        names = sorted((schema_map or {}).items(), key=repr)
+        reads = sorted([schema or "", name] for schema, name in declared)
+        self._begun.update(json.dumps([bind_id, settings, default_schema, names, region, reads]).encode())
         self._names = sorted(set(shape.names.values()))
 
-    def key_of(self, values: Mapping[str, Any], variation: str | None = None) -> bytes:
-        """Return the key of one call, 16 bytes. ``variation``: what else tells it from others, in a user's words.
+    def key_of(self, values: Mapping[str, Any], cache_key: str | None, variation: bytes) -> bytes:
+        """Return the key of one call, 16 bytes.
 
+        ``cache_key``: the user's name for it. ``variation``: what else decides on its rows.
         Raises ``UnsupportedValue`` where a value has no canonical form.
         """
         digest = self._begun.copy()
-        given = [values[name] for name in self._names]
-        digest.update(encode_values(given if variation is None else [*given, variation]))
+        digest.update(encode_values([[values[name] for name in self._names], cache_key, variation]))
         return digest.digest()
 
 

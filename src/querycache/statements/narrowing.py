@@ -1,22 +1,22 @@
-"""To which values of a column does one block of a SELECT confine the rows of a table that can matter to it?
+"""To which values of a column do the conditions of a statement confine the rows of a table that can matter to it?
 
-Per FROM element, of one SELECT by itself: nothing passes from one block into another. Used are the top-level conjuncts
-of WHERE and of inner ON, and for the nullable side of an outer join those of its ON. Equalities between columns pass
-values on within what holds for the element; never out of the ON of an outer join to its preserved side, never through
-FULL.
+For each FROM element by itself. Used are the top-level conjuncts of WHERE and of inner ON, and for the nullable side of an
+outer join those of its ON. Equalities between columns pass values on within what holds for the element; never out of the
+ON of an outer join to its preserved side, never through FULL. A column of a block around, or of a derived table, has the
+values that its own rows are narrowed to, or is NULL, which equals nothing. What EXISTS or IN (SELECT) demands of the row
+that makes it true holds as well, where it stands as a conjunct and has no row but for one of its FROM.
 Each rule has a counterexample among the tests. What is not understood narrows nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from sqlalchemy import Column, Table
 from sqlalchemy.engine import Dialect
-from sqlalchemy.orm.util import _ORMJoin
 from sqlalchemy.schema import Column as SchemaColumn
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import (
@@ -24,17 +24,20 @@ from sqlalchemy.sql.elements import (
     BindParameter,
     BooleanClauseList,
     ClauseList,
-    ColumnElement,
     ExpressionClauseList,
     False_,
     Grouping,
+    Label,
     Null,
     True_,
+    Tuple,
 )
-from sqlalchemy.sql.selectable import Alias, FromGrouping, Join, Select
+from sqlalchemy.sql.selectable import Exists
+from sqlalchemy.types import TupleType
 
-from querycache._sqlalchemy import plain_table
-from querycache.statements.elements import class_of, is_table_source
+from querycache._sqlalchemy import Rendered, RenderedSelect
+from querycache.statements.blocks import Blocks, Condition, Derived, Leaf, Scope
+from querycache.statements.elements import class_of
 from querycache.statements.tags import kind_of
 
 
@@ -53,223 +56,323 @@ class Constant:
     value: int
 
 
-Operand: TypeAlias = BindParameter[Any] | Constant | _Marker
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """What a tuple is compared with: a bind that expands to tuples, or one tuple, with None for what is no known value."""
+
+    values: BindParameter[Any] | tuple[BindParameter[Any] | Constant | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One place of each tuple of a tuple IN. Parts of the same ``rows`` belong together, tuple by tuple."""
+
+    rows: Rows
+    position: int
+
+
+Operand: TypeAlias = BindParameter[Any] | Constant | _Marker | Part
 Narrowed: TypeAlias = Mapping[str, tuple[Operand, ...]]
 """By column name: only rows that have one of these values there can matter."""
 
 Through: TypeAlias = frozenset[tuple[Table, str]]
 """The columns, by table and name, over which equalities passed values on to others."""
 
-_ColumnOf: TypeAlias = tuple[int, str]
-_Alternatives: TypeAlias = dict[_ColumnOf, tuple[Operand, ...]]
+
+class _Name(NamedTuple):
+    """A column as it is seen: through a FROM element, of a leaf, by its key in the table."""
+
+    seen_through: Leaf | Derived
+    leaf: Leaf
+    key: str
+
+    @property
+    def column(self) -> Column[Any]:
+        return self.leaf.table.columns[self.key]
+
+    @property
+    def told(self) -> tuple[Table, str]:
+        return self.leaf.table, self.column.name
 
 
-class _Scope:
-    """Conditions that a row must meet to matter, those of the scope around included."""
-
-    __slots__ = ("_around", "_conditions")
-
-    def __init__(self, around: _Scope | None = None) -> None:
-        self._around = around
-        self._conditions: list[ColumnElement[Any]] = []
-
-    def require(self, condition: ColumnElement[Any] | None) -> None:
-        if condition is not None:
-            self._conditions.extend(_conjuncts(condition))
-
-    def conditions(self) -> Iterator[ColumnElement[Any]]:
-        yield from self._conditions
-        if self._around is not None:
-            yield from self._around.conditions()
+_Alternatives: TypeAlias = dict[_Name, tuple[Operand, ...]]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Leaf:
-    """A FROM element over one table."""
-
-    table: Table
-    scope: _Scope
-    nullable: bool
+class _Found(NamedTuple):
+    operands: tuple[Operand, ...]
+    through: Through
 
 
-def narrowings_of(
-    select: Select[Any], froms: Iterable[Any], dialect: Dialect
-) -> dict[int, tuple[Table, Narrowed, Through]]:
-    """Return the FROM elements over tables of one SELECT, by their hash, each with the columns that are narrowed."""
-    block = _Block(dialect)
-    top = _Scope()
-    top.require(select.whereclause)
-    for source in froms:
-        block.plant(source, top, nullable=False)
-    return {name: (leaf.table, *block.narrowed(name, leaf)) for name, leaf in block.leaves.items()}
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What the conditions of a scope say: to what a column is confined, and which columns are equal."""
+
+    given: _Alternatives = field(default_factory=dict)
+    equal: dict[_Name, list[_Name]] = field(default_factory=dict)
+
+    def note_equal(self, one: _Name, other: _Name) -> None:
+        self.equal.setdefault(one, []).append(other)
+        self.equal.setdefault(other, []).append(one)
 
 
-class _Block:
-    def __init__(self, dialect: Dialect) -> None:
+def narrowings_of(rendered: Rendered, dialect: Dialect) -> Iterator[tuple[Any, Table, Narrowed, Through]]:
+    """Yield each FROM element over a table, its table, and the columns that are narrowed by way of which others."""
+    blocks = Blocks(rendered, dialect.name)
+    narrowing = _Narrowing(blocks, dialect)
+    for leaf in blocks.leaves:
+        yield leaf.source, leaf.table, *narrowing.of(leaf)
+
+
+class _Narrowing:
+    def __init__(self, blocks: Blocks, dialect: Dialect) -> None:
+        self.blocks = blocks
         self.dialect = dialect
-        self.leaves: dict[int, _Leaf] = {}
+        self._facts: dict[Scope, _Facts] = {}
+        self._known: dict[tuple[Leaf, str], _Found | None] = {}
 
-    def plant(self, source: Any, scope: _Scope, *, nullable: bool) -> None:
-        """Note the leaves of a FROM element and what holds for each."""
-        cls = class_of(source)
-        if cls is FromGrouping:
-            self.plant(source.element, scope, nullable=nullable)
-        elif cls in (Join, _ORMJoin):
-            self._plant_join(source, scope, nullable=nullable)
-        elif is_table_source(source):
-            self._plant_table(source, scope, nullable=nullable)
-
-    def _plant_join(self, join: Join, scope: _Scope, *, nullable: bool) -> None:
-        if join.full:
-            # Its ON keeps no row of either side out; what a side requires of itself holds there alone.
-            self.plant(join.left, _Scope(scope), nullable=True)
-            self.plant(join.right, _Scope(scope), nullable=True)
-        elif join.isouter:
-            inner = _Scope(scope)
-            inner.require(join.onclause)
-            self.plant(join.left, scope, nullable=nullable)
-            self.plant(join.right, inner, nullable=True)
-        else:
-            scope.require(join.onclause)
-            self.plant(join.left, scope, nullable=nullable)
-            self.plant(join.right, scope, nullable=nullable)
-
-    def _plant_table(self, source: Any, scope: _Scope, *, nullable: bool) -> None:
-        name, table = hash(source), source
-        while class_of(table) is Alias:
-            table = table.element
-        # Met twice: neither place's conditions hold for both.
-        twice = name in self.leaves
-        self.leaves[name] = _Leaf(plain_table(table), _Scope() if twice else scope, twice or nullable)
-
-    def narrowed(self, name: int, leaf: _Leaf) -> tuple[Narrowed, Through]:
+    def of(self, leaf: Leaf) -> tuple[Narrowed, Through]:
         """Return what each column of a leaf with a safe type is narrowed to, as far as it is, and by way of what."""
-        given: _Alternatives = {}
-        equal: dict[_ColumnOf, list[_ColumnOf]] = {}
-        for condition in leaf.scope.conditions():
-            for column, operands in self._alternatives(condition).items():
-                given.setdefault(column, operands)
-            pair = self._equality(condition)
-            if pair is not None:
-                equal.setdefault(pair[0], []).append(pair[1])
-                equal.setdefault(pair[1], []).append(pair[0])
         narrowed: dict[str, tuple[Operand, ...]] = {}
-        through: set[_ColumnOf] = set()
-        for of_table in leaf.table.columns:
-            found = _reach((name, of_table.key), given, equal)
+        through: Through = frozenset()
+        for column in leaf.table.columns:
+            found = self._column_of(leaf, column.key)
             if found is not None:
-                narrowed[of_table.name] = found[0]
-                through |= found[1]
-        return narrowed, frozenset(map(self._named, through))
+                narrowed[column.name] = found.operands
+                through |= found.through
+        return narrowed, through
 
-    def _named(self, name: _ColumnOf) -> tuple[Table, str]:
-        table = self.leaves[name[0]].table
-        return table, table.columns[name[1]].name
+    # -- from conditions to a column ---------------------------------------------------------------------------------
 
-    def _alternatives(self, condition: Any) -> _Alternatives:
+    def _column_of(self, leaf: Leaf, key: str) -> _Found | None:
+        if (leaf, key) not in self._known:
+            # Whoever asks for it meanwhile, in a circle, must not conclude from what he is asked for himself.
+            self._known[leaf, key] = None
+            self._known[leaf, key] = self._reach(_Name(leaf, leaf, key), self._facts_of(leaf.scope))
+        return self._known[leaf, key]
+
+    def _reach(self, start: _Name, facts: _Facts) -> _Found | None:
+        """Return what a column is narrowed to, by itself or through columns that equal it, and those columns."""
+        if start in facts.given:
+            return _Found(facts.given[start], frozenset())
+        reached, waiting = {start}, [start]
+        while waiting:
+            for name in facts.equal.get(waiting.pop(), ()):
+                found = self._passed_on(name, start, facts)
+                if found is not None:
+                    return _Found(found.operands, found.through | {each.told for each in (reached | {name}) - {start}})
+                if name not in reached:
+                    reached.add(name)
+                    waiting.append(name)
+        return None
+
+    def _passed_on(self, name: _Name, start: _Name, facts: _Facts) -> _Found | None:
+        """Return what a column passes on to those that equal it."""
+        if name in facts.given:
+            found: _Found | None = _Found(facts.given[name], frozenset())
+        elif isinstance(name.seen_through, Derived) or self.blocks.is_around(name.leaf, start.leaf.top):
+            found = self._column_of(name.leaf, name.key)
+            found = None if found is None else _Found(_apart(found.operands), found.through)
+        else:
+            found = None
+        # NULL equals nothing, so it does not pass on.
+        return None if found is None or IS_NULL in found.operands else found
+
+    def _facts_of(self, scope: Scope) -> _Facts:
+        facts = self._facts.get(scope)
+        if facts is None:
+            facts = self._facts[scope] = _Facts()
+            for condition in scope.conditions():
+                self._note(condition, facts)
+        return facts
+
+    def _note(self, condition: Condition, facts: _Facts) -> None:
+        expression, block = _ungrouped(condition.expression), condition.block
+        for name, operands in self._alternatives(expression, block).items():
+            facts.given.setdefault(name, operands)
+        cls = class_of(expression)
+        if cls is BinaryExpression and expression.operator is operators.eq:
+            self._note_equal(expression.left, block, expression.right, block, facts)
+        elif cls is BinaryExpression and expression.operator is operators.in_op:
+            self._note_witness(self.blocks.only_block(expression.right), facts, expression.left, block)
+        elif cls is Exists and expression.operator is operators.exists:
+            self._note_witness(self.blocks.only_block(expression.element), facts)
+
+    def _note_equal(
+        self, one: Any, one_block: RenderedSelect, other: Any, other_block: RenderedSelect, facts: _Facts
+    ) -> None:
+        for left, right in _pairs(one, other):
+            names = self._name(left, one_block), self._name(right, other_block)
+            if names[0] is not None and names[1] is not None and self._kind(names[0]) == self._kind(names[1]):
+                facts.note_equal(names[0], names[1])
+
+    def _note_witness(
+        self, witness: RenderedSelect | None, facts: _Facts, left: Any = None, block: RenderedSelect | None = None
+    ) -> None:
+        """Note what holds for the row of a subquery that makes EXISTS, or IN with its left side, true."""
+        if witness is None or not self.blocks.has_a_row_for_each(witness) or witness not in self.blocks.scopes:
+            return
+        for condition in self.blocks.scopes[witness].own:
+            self._note(condition, facts)
+        if block is not None:
+            lefts, columns = _parts_of(left), list(witness.statement.selected_columns)
+            if len(lefts) == len(columns):
+                for part, column in zip(lefts, columns, strict=True):
+                    shown = column.element if class_of(column) is Label else column
+                    self._note_equal(part, block, shown, witness, facts)
+
+    # -- from one condition to operands ------------------------------------------------------------------------------
+
+    def _alternatives(self, condition: Any, block: RenderedSelect) -> _Alternatives:
         """Return the columns that a condition confines, each to its operands."""
         condition = _ungrouped(condition)
         cls = class_of(condition)
         if cls in (BooleanClauseList, ExpressionClauseList):
-            branches = [self._alternatives(clause) for clause in condition.clauses]
+            branches = [self._alternatives(clause, block) for clause in condition.clauses]
             if condition.operator is operators.and_:
-                return {column: operands for branch in reversed(branches) for column, operands in branch.items()}
+                return {name: operands for branch in reversed(branches) for name, operands in branch.items()}
             return _in_every(branches) if condition.operator is operators.or_ else {}
-        return self._comparison(condition) if cls is BinaryExpression else {}
-
-    def _comparison(self, condition: BinaryExpression[Any]) -> _Alternatives:
+        if cls is not BinaryExpression:
+            return {}
         if condition.operator is operators.eq:
-            for column, value in ((condition.left, condition.right), (condition.right, condition.left)):
-                name = self._column(column)
-                operands = None if name is None else self._operands(name, value)
-                if name is not None and operands is not None and not _is_list(value):
-                    return {name: operands}
-        elif condition.operator is operators.in_op:
-            name = self._column(condition.left)
-            operands = None if name is None else self._operands(name, condition.right)
-            if name is not None and operands is not None:
-                return {name: operands}
-        elif condition.operator is operators.is_ and class_of(condition.right) is Null:
-            name = self._column(condition.left)
+            return self._equals(condition, block)
+        if condition.operator is operators.in_op:
+            return self._is_in(condition, block)
+        if condition.operator is operators.is_ and class_of(condition.right) is Null:
+            seen = self._seen(condition.left, block)
             # On a nullable side a row is NULL that does not exist.
-            if name is not None and not self.leaves[name[0]].nullable:
-                return {name: (IS_NULL,)}
+            return {} if seen is None or seen[1] else {seen[0]: (IS_NULL,)}
         return {}
 
-    def _operands(self, name: _ColumnOf, value: Any) -> tuple[Operand, ...] | None:
-        """Return the values that a column is compared with; None where they are not all values of its own kind."""
+    def _equals(self, condition: BinaryExpression[Any], block: RenderedSelect) -> _Alternatives:
+        found: _Alternatives = {}
+        for left, right in _pairs(condition.left, condition.right):
+            for column, value in ((left, right), (right, left)):
+                name = self._name(column, block)
+                operand = None if name is None or _is_list(value) else self._operand(name, value, value.type)
+                if name is not None and operand is not None:
+                    found.setdefault(name, (operand,))
+                    break
+        return found
+
+    def _is_in(self, condition: BinaryExpression[Any], block: RenderedSelect) -> _Alternatives:
+        names = [self._name(part, block) for part in _parts_of(condition.left)]
+        value = _ungrouped(condition.right)
+        if class_of(_ungrouped(condition.left)) is Tuple:
+            return self._tuple_is_in(names, value)
+        if class_of(value) in (ClauseList, ExpressionClauseList):
+            values = value.clauses
+        else:
+            values = [value]
+        if names[0] is None:
+            return {}
+        operands = [self._operand(names[0], each, each.type) for each in values]
+        known = tuple(operand for operand in operands if operand is not None)
+        return {names[0]: known} if len(known) == len(operands) else {}
+
+    def _tuple_is_in(self, names: Sequence[_Name | None], value: Any) -> _Alternatives:
+        if class_of(value) is BindParameter and isinstance(value.type, TupleType):
+            types = value.type.types
+            if not value.expanding or len(types) != len(names):
+                return {}
+            rows = Rows(value)
+            return {
+                name: (Part(rows, position),)
+                for position, (name, its_type) in enumerate(zip(names, types, strict=True))
+                if name is not None and self._kind(name) == kind_of(its_type, self.dialect)
+            }
+        if class_of(value) not in (ClauseList, ExpressionClauseList):
+            return {}
+        tuples = [_parts_of(each) for each in value.clauses]
+        if any(len(each) != len(names) for each in tuples):
+            return {}
+        known = [
+            tuple(
+                None if name is None else self._operand(name, part, part.type)
+                for name, part in zip(names, each, strict=True)
+            )
+            for each in tuples
+        ]
+        rows = [Rows(operands) for operands in known]
+        return {
+            name: tuple(Part(row, position) for row in rows)
+            for position, name in enumerate(names)
+            if name is not None and all(operands[position] is not None for operands in known)
+        }
+
+    def _operand(self, name: _Name, value: Any, value_type: Any) -> BindParameter[Any] | Constant | None:
+        """Return the value that a column is compared with; None where it is not one of its own kind."""
         value = _ungrouped(value)
-        cls = class_of(value)
-        if cls in (ClauseList, ExpressionClauseList):
-            parts = [self._operands(name, part) for part in value.clauses]
-            return None if None in parts else tuple(operand for part in parts if part is not None for operand in part)
-        kind = kind_of(self.leaves[name[0]].table.columns[name[1]].type, self.dialect)
+        cls, kind = class_of(value), self._kind(name)
         if cls in (True_, False_):
-            return (Constant(int(cls is True_)),) if kind == "int" else None
-        if cls is BindParameter and kind is not None and kind_of(value.type, self.dialect) == kind:
-            return (value,)
+            return Constant(int(cls is True_)) if kind == "int" else None
+        if cls is BindParameter and kind_of(value_type, self.dialect) == kind:
+            return value  # type: ignore[no-any-return]
         return None
 
-    def _equality(self, condition: Any) -> tuple[_ColumnOf, _ColumnOf] | None:
-        condition = _ungrouped(condition)
-        if class_of(condition) is not BinaryExpression or condition.operator is not operators.eq:
-            return None
-        left, right = self._column(condition.left), self._column(condition.right)
-        if left is None or right is None or self._kind(left) != self._kind(right):
-            return None
-        return left, right
+    # -- names -------------------------------------------------------------------------------------------------------
 
-    def _kind(self, name: _ColumnOf) -> str | None:
-        return kind_of(self.leaves[name[0]].table.columns[name[1]].type, self.dialect)
+    def _kind(self, name: _Name) -> str | None:
+        return kind_of(name.column.type, self.dialect)
 
-    def _column(self, expression: Any) -> _ColumnOf | None:
-        """Return which column of which leaf an expression is; None where it is not one, or its type is not safe."""
+    def _name(self, expression: Any, block: RenderedSelect) -> _Name | None:
+        seen = self._seen(expression, block)
+        return None if seen is None else seen[0]
+
+    def _seen(self, expression: Any, block: RenderedSelect) -> tuple[_Name, bool] | None:
+        """Return which column an expression is, and whether it may be NULL because there is no row.
+
+        None where it is not one, or its type is not safe.
+        """
         expression = _ungrouped(expression)
         if class_of(expression) is not SchemaColumn or expression.table is None:
             return None
-        leaf = self.leaves.get(hash(expression.table))
-        column: Column[Any] | None = None if leaf is None else leaf.table.columns.get(expression.key)
-        if column is None or column.name != expression.name:
+        source = self.blocks.source(block, hash(expression.table))
+        if isinstance(source, Leaf):
+            column: Column[Any] | None = source.table.columns.get(expression.key)
+            if column is None or column.name != expression.name or not self._same_kind(column, expression):
+                return None
+            return _Name(source, source, column.key), source.nullable
+        shown = None if source is None else source.columns.get(hash(expression))
+        seen = None if source is None or shown is None else self._seen(shown, source.block)
+        if source is None or seen is None or not self._same_kind(seen[0].column, expression):
             return None
+        name, nullable = seen
+        return (name if source.in_place else _Name(source, name.leaf, name.key)), nullable or source.nullable
+
+    def _same_kind(self, column: Any, other: Any) -> bool:
         kind = kind_of(column.type, self.dialect)
-        same = kind is not None and kind_of(expression.type, self.dialect) == kind
-        return (hash(expression.table), column.key) if same else None
+        return kind is not None and kind_of(other.type, self.dialect) == kind
 
 
-def _reach(
-    start: _ColumnOf, given: _Alternatives, equal: Mapping[_ColumnOf, list[_ColumnOf]]
-) -> tuple[tuple[Operand, ...], set[_ColumnOf]] | None:
-    """Return what a column is narrowed to, by itself or through columns that equal it, and those columns."""
-    if start in given:
-        return given[start], set()
-    reached, waiting = {start}, [start]
-    while waiting:
-        for column in equal.get(waiting.pop(), ()):
-            # NULL equals nothing, so it does not pass on.
-            if column in given and IS_NULL not in given[column]:
-                return given[column], (reached | {column}) - {start}
-            if column not in reached:
-                reached.add(column)
-                waiting.append(column)
-    return None
+def _apart(operands: Iterable[Operand]) -> tuple[Operand, ...]:
+    # Two columns of a row that is seen from another block need not be of one row: it may be one of a group.
+    return tuple(
+        Part(Rows(operand.rows.values), operand.position) if isinstance(operand, Part) else operand
+        for operand in operands
+    )
 
 
 def _in_every(branches: list[_Alternatives]) -> _Alternatives:
     first, *others = branches
     return {
-        column: (*operands, *(operand for branch in others for operand in branch[column]))
-        for column, operands in first.items()
-        if all(column in branch for branch in others)
+        name: (*operands, *(operand for branch in others for operand in branch[name]))
+        for name, operands in first.items()
+        if all(name in branch for branch in others)
     }
 
 
-def _conjuncts(condition: Any) -> Iterator[ColumnElement[Any]]:
-    condition = _ungrouped(condition)
-    if class_of(condition) in (BooleanClauseList, ExpressionClauseList) and condition.operator is operators.and_:
-        for clause in condition.clauses:
-            yield from _conjuncts(clause)
-    else:
-        yield condition
+def _pairs(one: Any, other: Any) -> list[tuple[Any, Any]]:
+    """Return what is compared with what: of tuples each part."""
+    ones, others = _parts_of(one), _parts_of(other)
+    both = class_of(_ungrouped(one)) is Tuple and class_of(_ungrouped(other)) is Tuple
+    if not both:
+        return [(one, other)]
+    return list(zip(ones, others, strict=True)) if len(ones) == len(others) else []
+
+
+def _parts_of(expression: Any) -> list[Any]:
+    expression = _ungrouped(expression)
+    return list(expression.clauses) if class_of(expression) is Tuple else [expression]
 
 
 def _ungrouped(expression: Any) -> Any:
@@ -279,5 +382,4 @@ def _ungrouped(expression: Any) -> Any:
 
 
 def _is_list(value: Any) -> bool:
-    value = _ungrouped(value)
-    return class_of(value) in (ClauseList, ExpressionClauseList) or bool(getattr(value, "expanding", False))
+    return bool(getattr(_ungrouped(value), "expanding", False))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
@@ -93,6 +94,42 @@ _PLAIN_SETTINGS: Final = MappingProxyType(
         "sqlite": r".*",
     }
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """A variable of the application's own that a text sets; ``is_local``: until the transaction ends."""
+
+    name: str
+    is_local: bool
+
+
+# A value in a cleaned text: a literal, a placeholder, a number, a word.
+_VALUE: Final = r"(?:'\$'|[+-]?[\w.]+)"
+_SET_VARIABLE: Final = MappingProxyType(
+    {
+        "postgresql": re.compile(
+            rf"SET (?:SESSION |(LOCAL) )?(\w+ ?\. ?\w+) ?(?:=|TO\b) ?(?!DEFAULT\b){_VALUE}", re.IGNORECASE
+        ),
+        "mysql": re.compile(rf"SET ()@(\w+) ?:?= ?{_VALUE}", re.IGNORECASE),
+    }
+)
+# As its author wrote it, for the name stands in a literal: the one that a setting of the database's own never has, with a dot.
+_SET_CONFIG: Final = re.compile(
+    r"\s*SELECT\s+(?:pg_catalog\.)?set_config\s*\(\s*'(\w+\.\w+)'\s*,"
+    r"\s*(?:'[^'\\]*'|%s|%\(\w+\)s|\$\d+|:\w+)(?:\s*::\s*\w+)?\s*,\s*(true|false)\s*\)\s*(?:AS\s+\w+\s*)?;?\s*",
+    re.IGNORECASE,
+)
+
+
+def variable_set_by(sql: str, cleaned: str, dialect_name: str) -> Variable | None:
+    """Return the variable that a text sets, where it does nothing else. ``cleaned``: the text once it was cleaned."""
+    pattern = _SET_VARIABLE.get("mysql" if dialect_name in _MYSQL else dialect_name)
+    found = None if pattern is None else pattern.fullmatch(cleaned)
+    if found is not None:
+        return Variable(found[2].replace(" ", "").lower(), bool(found[1]))
+    configured = _SET_CONFIG.fullmatch(sql) if dialect_name == "postgresql" else None
+    return None if configured is None else Variable(configured[1].lower(), configured[2].lower() == "true")
 
 
 def keeps_names(text: str, dialect_name: str) -> bool:

@@ -11,13 +11,14 @@ the caller to know. Without sqlglot (the extra ``rawsql``) every query and data 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from querycache.statements.rawcommands import command_kind_of, explained_statement_of, keeps_names
+from querycache.statements.rawcommands import command_kind_of, explained_statement_of, keeps_names, variable_set_by
 from querycache.statements.rawtext import LITERAL, CleanText, clean_text
 
 if TYPE_CHECKING:
@@ -49,18 +50,23 @@ _MYSQL: Final = ("mysql", "mariadb")
 class TextEffect:
     """What a text does. ``functions`` are names in lower case, without a schema; some keywords may be among them.
 
+    ``column_lists``: those of them that are no functions, but names of CTEs and aliases with the names of their columns.
     ``deletes``: rows may be deleted (or replaced). ``locks``: rows are locked by a read. ``is_plain``: a SELECT that has rows
     only where the tables that it reads have some. ``keeps_names``: the names of tables mean the same after a setting.
+    ``variable``: what is set is this variable of the application's own; ``is_local``: until the transaction ends.
     """
 
     kind: Kind
     reads: frozenset[TableName] = frozenset()
     writes: frozenset[TableName] = frozenset()
     functions: frozenset[str] = frozenset()
+    column_lists: frozenset[str] = frozenset()
     deletes: bool = False
     locks: bool = False
     is_plain: bool = False
     keeps_names: bool = True
+    variable: str | None = None
+    is_local: bool = False
 
 
 _UNKNOWN: Final = TextEffect("unknown")
@@ -107,7 +113,12 @@ def effect_of_text(sql: str, dialect: str) -> TextEffect:
     if dialect not in _SQLGLOT_DIALECTS or len(sql) > MAX_LENGTH:
         return _UNKNOWN
     cleaned = clean_text(sql, dialect)
-    return _UNKNOWN if cleaned is None else _effect_of(cleaned, cleaned.text, dialect)
+    if cleaned is None:
+        return _UNKNOWN
+    variable = variable_set_by(sql, cleaned.text, dialect)
+    if variable is not None:
+        return TextEffect("session", functions=cleaned.functions, variable=variable.name, is_local=variable.is_local)
+    return _effect_of(cleaned, cleaned.text, dialect)
 
 
 def _effect_of(cleaned: CleanText, text: str, dialect: str) -> TextEffect:
@@ -161,6 +172,7 @@ def _effect_of_tree(cleaned: CleanText, text: str, dialect: str, replaces: bool)
         reads=frozenset(_names_of((table for table in sources if not _is_cte(table, dialect)), dialect)),
         writes=frozenset(_names_of(targets, dialect)),
         functions=cleaned.functions,
+        column_lists=frozenset(_column_lists_of(root, cleaned.text)),
         deletes=replaces or any(map(_deletes, changes)),
         locks=any(node.key == "lock" for node in root.walk()),
         is_plain=root.key == "select" and not cleaned.functions and not any(map(_is_another_source, root.walk())),
@@ -264,6 +276,14 @@ def _tables_of(root: Expr) -> Iterator[Expr]:
     for node in root.walk():
         if node.key == "table" and _is_named(node) and node.arg_key != "indexed" and _key_of(node.parent) != "lock":
             yield node
+
+
+def _column_lists_of(root: Expr, text: str) -> Iterator[str]:
+    """Name the aliases with columns; not one that stands before a parenthesis elsewhere, too."""
+    lists = Counter(node.name.lower() for node in root.walk() if node.key == "tablealias" and node.args.get("columns"))
+    for name, count in lists.items():
+        if len(re.findall(rf'(?<![\w$]){re.escape(name)}["`]? ?\(', text, re.IGNORECASE)) == count:
+            yield name
 
 
 def _is_another_source(node: Expr) -> bool:

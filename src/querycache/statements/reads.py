@@ -6,24 +6,22 @@ understood is widened, to the whole table, or refused with a reason. Never looks
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any
 
 from sqlalchemy import BindParameter, Table
 from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.sql.selectable import CompoundSelect, Select
 
-from querycache._sqlalchemy import plain_table
+from querycache._sqlalchemy import Rendered, RenderedSelect, plain_table
 from querycache.statements import tags as naming
 from querycache.statements.columns import ColumnWatch
 from querycache.statements.elements import Refused, inventory_of
 from querycache.statements.narrowing import Narrowed, Through, narrowings_of
-
-Rendered: TypeAlias = tuple[Select[Any], Sequence[Any]]
-"""A SELECT as it was rendered, and its FROM elements."""
+from querycache.statements.rawsql import TableName as WrittenName
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,51 +60,60 @@ class SelectReads:
     """What a SELECT reads, whatever its parameters.
 
     ``clock_binds`` are those whose value may be a text that the database reads the present time out of (see
-    ``reads_the_clock``). ``missed_columns`` were rendered and not found: all columns of their tables count.
+    ``reads_the_clock``). ``missed_columns`` were rendered and not found: all columns of their tables count. ``named``: what
+    a text reads, by the names in it; of a text it is not known yet whether its ``functions`` are built in, nor whether one of
+    its ``attributes``, what stands behind a dot, is one.
     """
 
     elements: tuple[ElementRead, ...]
     functions: frozenset[str]
     clock_binds: tuple[BindParameter[Any], ...] = ()
     missed_columns: tuple[str, ...] = ()
+    named: frozenset[WrittenName] = frozenset()
+    attributes: frozenset[str] = frozenset()
 
 
 def reads_of(
     statement: Any,
     dialect: Dialect,
-    rendered: Iterable[Rendered] | None = None,
-    *,
-    originals: Mapping[int, Any] = MappingProxyType({}),
-    rendered_columns: Iterable[Any] = (),
+    rendered: Rendered | None = None,
+    declared_functions: Callable[[str], bool] = lambda name: False,
 ) -> SelectReads | NotCacheable:
     """Tell what a Core SELECT reads: a Core construct, or what the ORM made of its own.
 
-    ``rendered`` are the SELECTs that the compiler rendered, as the ORM made them, each with the FROM elements that
-    remained after correlation. Without them a nested SELECT of mapped classes is not cacheable: what the mappings add
-    to it does not show in it. ``originals``: by the id of a rendered SELECT, the one that the ORM made it of.
+    ``rendered`` is what the compiler made of it. Without it a nested SELECT of mapped classes is not cacheable (what the
+    mappings add to it does not show in it), and nothing passes between one SELECT and another. ``declared_functions`` tells
+    by their names those that a user vouches for.
     """
     if not isinstance(statement, Select | CompoundSelect):
         return NotCacheable(f"{type(statement).__name__} is not a SELECT")
-    # The compiler finishes inner SELECTs first; whoever explains the statement begins with the outer one.
-    known = sorted(rendered or (), key=lambda item: item[0] is not statement)
-    watch = ColumnWatch(statement, originals)
+    known = Rendered() if rendered is None else rendered
+    watch = ColumnWatch(statement, {id(select.statement): select.written for select in known.selects})
     try:
         inventory = inventory_of(
-            [statement, *(select for select, _ in known)],
+            [statement, *(select.statement for select in known.selects)],
             dialect,
             orm_selects_are_given=rendered is not None,
+            declared_functions=declared_functions,
             watch=watch.see,
         )
-        blocks = [narrowings_of(select, froms, dialect) for select, froms in _with_froms(inventory.selects, known)]
+        narrowed = list(narrowings_of(_with_unrendered(known, inventory.selects), dialect))
     except Refused as refusal:
         return NotCacheable(str(refusal))
     except SQLAlchemyError as error:
         return NotCacheable(f"SQLAlchemy cannot tell its FROM: {type(error).__name__}")
-    found = [_element(*narrowed, dialect) for block in blocks for narrowed in block.values()]
-    understood = {name for block in blocks for name in block}
+    found = [_element(*more, dialect) for _, *more in narrowed]
+    understood = {hash(source) for source, *_ in narrowed}
     found.extend(ElementRead(_table_of(source), None) for source in inventory.sources if hash(source) not in understood)
+    # A place of a table that was rendered and not understood may need any row.
+    places = Counter(element.table for element in found)
+    found.extend(
+        ElementRead(plain_table(table), None)
+        for table, times in known.tables.items()
+        if 0 < places[plain_table(table)] < times
+    )
     columns = watch.columns()
-    missed = columns.missed(rendered_columns)
+    missed = columns.missed(known.columns)
     return SelectReads(
         tuple(
             element if element.table in missed else replace(element, columns=columns.of(element.table))
@@ -118,11 +125,13 @@ def reads_of(
     )
 
 
-def _with_froms(selects: Iterable[Select[Any]], known: Sequence[Rendered]) -> Iterator[Rendered]:
-    # One SELECT may be rendered in several places, each with its own correlation.
-    yield from known
-    rendered = {id(select) for select, _ in known}
-    yield from ((select, select.get_final_froms()) for select in selects if id(select) not in rendered)
+def _with_unrendered(rendered: Rendered, selects: Iterable[Select[Any]]) -> Rendered:
+    # What was not rendered stands nowhere: it is read by itself.
+    known = {id(select.statement) for select in rendered.selects}
+    others = [
+        RenderedSelect(None, select, tuple(select.get_final_froms())) for select in selects if id(select) not in known
+    ]
+    return replace(rendered, selects=[*rendered.selects, *others])
 
 
 def _element(table: Table, narrowed: Narrowed, through: Through, dialect: Dialect) -> ElementRead:

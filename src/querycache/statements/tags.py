@@ -317,7 +317,6 @@ def _text_canonical(variant: Any, dialect: Dialect) -> Canonical:
     return canonical
 
 
-@lru_cache(maxsize=1024)
 def _tag_columns(table: Table, dialect: Dialect) -> tuple[Column[Any], ...]:
     unique, indexed = _uniquely_held(table), _indexed(table)
     classes: list[Callable[[Column[Any]], bool]] = [
@@ -335,7 +334,6 @@ def _frozen(named: Named) -> tuple[tuple[str, ...], ...]:
     return tuple((group,) if isinstance(group, str) else tuple(group) for group in named)
 
 
-@lru_cache(maxsize=1024)
 def _value_groups(
     table: Table, dialect: Dialect, named: tuple[tuple[str, ...], ...] | None
 ) -> tuple[tuple[Column[Any], ...], ...]:
@@ -382,7 +380,6 @@ def _indexed(table: Table) -> set[Column[Any]]:
     return held
 
 
-@lru_cache(maxsize=1024)
 def _fingerprint(table: Table, dialect: Dialect, named: tuple[tuple[str, ...], ...] | None) -> bytes:
     key = key_columns_of(table, dialect)
     groups = [(column,) for column in key] + list(_value_groups(table, dialect, named))

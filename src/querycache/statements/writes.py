@@ -7,8 +7,9 @@ understood is widened: to the table, to the whole bind.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Any, Final, Literal, TypeAlias
 
@@ -28,6 +29,13 @@ _NOT_STORED: Final = frozenset({"information_schema", "performance_schema", "mys
 """Schemas whose tables have no snapshot on MySQL and MariaDB: to read them takes none."""
 
 _COMPARISONS: Final = frozenset({operators.eq, operators.ne, operators.lt, operators.le, operators.gt, operators.ge})
+
+# What may be declared to read or write: anything else may change the catalog or what later statements mean.
+_TELLABLE: Final = re.compile(
+    r"(?:\s|\(|--[^\n]*\n|/\*(?s:.*?)\*/)*"
+    r"(?:SELECT|WITH|VALUES|TABLE|INSERT|UPDATE|DELETE|REPLACE|MERGE|CALL|DO|COPY|LOAD|TRUNCATE|EXECUTE)\b",
+    re.IGNORECASE,
+)
 
 MAX_ROWS: Final = 1000
 """More rows than this in one execution are not followed one by one: the table is."""
@@ -78,6 +86,9 @@ class Effect:
 
     ``sources``: the tables of a SELECT each of whose rows was surely made of a row of one of them; empty where it is not.
     ``named_sources`` are those of a text. ``keeps_names``: the names of tables mean the same after it as before.
+    ``is_declared``: it writes nothing but what ``named_writes`` and ``writes`` say and cascades reach, by a user's word.
+    ``may_commit``: it may commit by itself. ``variable``: it does nothing but to set this one, which the database itself has
+    no use for; ``is_local``: until the transaction ends.
     """
 
     kind: str
@@ -91,6 +102,10 @@ class Effect:
     deletes: bool = False
     is_ddl: bool = False
     keeps_names: bool = True
+    is_declared: bool = False
+    may_commit: bool = False
+    variable: str | None = None
+    is_local: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +127,28 @@ class RowChange:
 def effect_of_textual(text: str, dialect_name: str) -> Effect:
     """Tell what SQL that was given as text does."""
     return _of_text(effect_of_text(text, dialect_name))
+
+
+def declared_effect(effect: Effect, text: str, reads: bool, writes: frozenset[WrittenName] | None) -> Effect:
+    """Take a user's word for what a statement does beside what is known of it: that it reads only, or what it writes.
+
+    DDL stays what it is, and a statement that surely writes is not made one that reads.
+    """
+    if effect.is_ddl or effect.kind not in ("read", "write", "unknown") or not _TELLABLE.match(text):
+        return effect
+    if writes is not None:
+        return replace(
+            effect,
+            kind="write",
+            named_writes=effect.named_writes | writes,
+            functions=frozenset(),
+            deletes=True,
+            is_declared=True,
+            may_commit=effect.kind == "unknown",
+        )
+    if reads and effect.kind != "write":
+        return replace(effect, kind="read", functions=frozenset(), reads_tables=True)
+    return effect
 
 
 def effect_of_compiled(compiled: Any) -> Effect | None:
@@ -194,6 +231,8 @@ def _of_text(effect: TextEffect) -> Effect:
         locks_rows=effect.locks,
         deletes=effect.deletes,
         keeps_names=effect.keeps_names,
+        variable=effect.variable,
+        is_local=effect.is_local,
     )
 
 

@@ -1,0 +1,84 @@
+"""Is what the cache serves what the database would say?
+
+``VerifyingReader`` sends the statement of each hit as well and compares the rows, value by value, before it serves what was
+cached. For tests: it takes all that a cache is for, and shows whatever the cache gets wrong as an error where it happens.
+
+Promises: as many statements reach the database as without a cache, in the same order; objects are made of the cached rows,
+and once only. A change that was committed between the look-up and the statement is told from a stale entry. Never: an
+error for rows in another order, as most statements ask for none; those are counted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final
+
+from sqlalchemy.engine import Dialect, Result
+
+from querycache import _sqlalchemy
+from querycache.engine import CAPTURE, Capture
+from querycache.errors import QueryCacheError
+from querycache.questions import Question, Questions
+from querycache.reader import Reader
+from querycache.readings import Reading
+from querycache.results import KnownGet, Results
+from querycache.rows.codec import DecodedRows, UnsupportedValue, encode_values
+from querycache.variation import Variations
+
+VERIFIED: Final = "verified"
+IN_OTHER_ORDER: Final = "verified, in another order"
+OVERTAKEN: Final = "overtaken by a commit"
+NOT_VERIFIED: Final = "not verified"
+STALE: Final = "stale"
+
+
+class StaleReadError(QueryCacheError):
+    """The cache had other rows than the database."""
+
+
+class VerifyingReader(Reader):
+    """Answers reads from the cache, and sees that the database says the same. ``verdicts`` counts how that went."""
+
+    def __init__(self, questions: Questions, variations: Variations) -> None:
+        super().__init__(questions, variations)
+        self.results = _WithoutShortCuts()
+        self.verdicts: Counter[str] = Counter()
+
+    def serve(self, reading: Reading, question: Question, entry: DecodedRows) -> Result[Any]:
+        """Compare, and serve. Raises ``StaleReadError`` where the database says otherwise."""
+        verdict = self._verdict_on(reading, question, entry)
+        self.verdicts[verdict] += 1
+        if verdict == STALE:
+            reading.attachment.coherence.events.emit(
+                "defect", key=question.key, reason="stale: the database has others"
+            )
+            raise StaleReadError(f"the cache had other rows than the database for {question.compilation.compiled}")
+        return super().serve(reading, question, entry)
+
+    def _verdict_on(self, reading: Reading, question: Question, entry: DecodedRows) -> str:
+        capture = Capture(question.compilation.compiled)
+        _sqlalchemy.send_without_loading(reading.orm, {CAPTURE: capture, "prebuffer_rows": True})
+        if capture.rows is None or capture.bind is not reading.bind:
+            return NOT_VERIFIED
+        try:
+            cached, current = _encoded(entry.rows), _encoded(capture.rows)
+        except UnsupportedValue:
+            return NOT_VERIFIED
+        if cached == current:
+            return VERIFIED
+        if sorted(cached) == sorted(current):
+            return IN_OTHER_ORDER
+        again = reading.attachment.coherence.lookup(question.store, question.key, question.tags)
+        return STALE if again is not None and again.payload is not None else OVERTAKEN
+
+
+class _WithoutShortCuts(Results):
+    """Knows no gets: those would be answered without a statement that could be sent."""
+
+    def known_get(self, model: type[Any], dialect: Dialect) -> KnownGet | None:
+        return None
+
+
+def _encoded(rows: Sequence[Sequence[Any]]) -> list[bytes]:
+    return [encode_values(list(row)) for row in rows]
