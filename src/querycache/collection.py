@@ -267,7 +267,10 @@ class _Parts:
         # Rows that are not asked for load no instance.
         parameters, options = rowwise.parameters_of(keys), {CAPTURE: capture, "prebuffer_rows": False}
         _sqlalchemy.invoke(reading.orm, options, (rowwise.statement, parameters)).close()
-        if capture.rows is None or capture.bind is not reading.bind or not self._is_alike(capture.description):
+        if capture.rows is None or capture.bind is not reading.bind or capture.dirty:
+            # A replica's rows may be older than those that are stored.
+            return False
+        if not self._is_alike(capture.description):
             return False
         by_key = rowwise.by_key(capture.description, capture.rows)
         if by_key is None or by_key.keys() != set(keys):
