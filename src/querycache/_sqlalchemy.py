@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -21,8 +21,10 @@ from sqlalchemy.engine.cursor import (
     FullyBufferedCursorFetchStrategy,
 )
 from sqlalchemy.engine.util import TransactionalContext
-from sqlalchemy.orm import ORMExecuteState, Session
-from sqlalchemy.orm.context import QueryContext
+from sqlalchemy.orm import Load, ORMExecuteState, Session
+from sqlalchemy.orm.context import LABEL_STYLE_LEGACY_ORM, QueryContext
+from sqlalchemy.orm.strategy_options import _WildcardLoad
+from sqlalchemy.orm.util import LoaderCriteriaOption
 from sqlalchemy.pool import Pool
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import BindParameter
@@ -330,16 +332,21 @@ def run_listeners_after_us(state: ORMExecuteState) -> Result[Any] | None:
     return None
 
 
-def invoke(state: ORMExecuteState, options: Mapping[str, Any] | None = None) -> Result[Any]:
+def invoke(
+    state: ORMExecuteState,
+    options: Mapping[str, Any] | None = None,
+    another: tuple[Any, Mapping[str, Any]] | None = None,
+) -> Result[Any]:
     """Run the statement that a listener was told of, past the listeners that were told already.
+
+    ``another``: a statement with its parameters to run in its place.
 
     As ``invoke_statement`` does, which has a Session's ``get_bind`` called with one more argument: an application's own
     ``get_bind`` may not take it.
     """
     internal: Any = state.session._execute_internal
     result: Result[Any] = internal(
-        state.statement,
-        state.parameters,
+        *(another or (state.statement, state.parameters)),
         execution_options=state.local_execution_options.union(options or {}),
         bind_arguments=dict(state.bind_arguments),
         _parent_execute_state=state,
@@ -392,6 +399,64 @@ def populates_existing(state: ORMExecuteState) -> bool:
 def connection_info_of(connection: Connection) -> dict[Any, Any]:
     """Return the mutable notes that live as long as the driver connection."""
     return connection.connection.info
+
+
+STYLE_OF_QUERY: Final = LABEL_STYLE_LEGACY_ORM
+"""How a legacy ``Query`` has its columns labelled."""
+
+_ROW_STRATEGIES: Final = frozenset({"lazy", "deferred", "instrument", "raiseload", "selectinload_polymorphic"})
+
+
+def peculiarities_of(select: Any) -> Iterator[str]:
+    """Yield what makes a SELECT return something else than rows of its FROM, one by one, in words."""
+    if select._distinct:
+        yield "it has DISTINCT"
+    if select._group_by_clauses or select._having_criteria:
+        yield "it has GROUP BY or HAVING"
+    if select._prefixes or select._suffixes or select._hints or select._statement_hints:
+        yield "it has prefixes or hints"
+    if select._independent_ctes:
+        yield "it has a CTE of its own"
+
+
+def looks_at_the_row_alone(option: Any) -> bool:
+    """Tell whether an ORM option means the same for a row in whichever SELECT it is read: it names no FROM of one."""
+    if isinstance(option, LoaderCriteriaOption):
+        return True
+    elements = option.context if type(option) is Load else [option] if type(option) is _WildcardLoad else None
+    return elements is not None and all(
+        "eager_from_alias" not in element.local_opts
+        and _ROW_STRATEGIES.issuperset(name for name, _ in element.strategy or ())
+        for element in elements
+    )
+
+
+def criteria_in(options: Sequence[Any]) -> tuple[Any, ...]:
+    """Return those ORM options that limit which rows are read."""
+    return tuple(option for option in options if isinstance(option, LoaderCriteriaOption))
+
+
+def with_options_alone(select: Any, options: Sequence[Any]) -> Any:
+    """Return a SELECT with these ORM options and no others."""
+    select = select._generate()
+    select._with_options = tuple(options)
+    return select
+
+
+def reads_more_than_one_from(select: Any) -> bool:
+    """Tell whether a SELECT of an entity names more to read from than that."""
+    return bool(select._setup_joins or select._from_obj) or len(select.get_final_froms()) > 1
+
+
+def places_of(cursor: CursorResult[Any], columns: Sequence[Any]) -> list[tuple[int, Any]]:
+    """Return where in a raw row some columns stand, each with what makes the driver's value the application's, or None.
+
+    Raises ``NoSuchColumnError`` for one that is not there.
+    """
+    metadata: Any = cursor._metadata
+    positions = metadata._indexes_for_keys(columns)
+    processors = metadata._processors or ()
+    return [(position, processors[position] if processors else None) for position in positions]
 
 
 class OpenCursor:

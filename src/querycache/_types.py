@@ -44,10 +44,12 @@ class Lookup:
     """What a store answers to a question about one key.
 
     ``payload`` is None on a miss. ``lease`` covers every tag and guard asked about, on a hit too. ``storable`` is False
-    where a tag is marked: then nothing that is read now may be filled. ``now`` is the store's clock in nanoseconds.
+    where a tag is marked: then nothing that is read now may be filled. ``now`` is the store's clock in nanoseconds,
+    ``expires`` when an entry that was found ends on it.
     """
 
     payload: bytes | None
     lease: Lease
     storable: bool
     now: Stamp
+    expires: Stamp = 0

@@ -1,341 +1,295 @@
-"""How are the rows of some primary keys put together, of which each is cached on its own?
+"""How is a list kept and read as its primary keys, and rows of which each is cached on its own?
 
-Every row has a question of its own; the rows that are missing are read in one query, and stored each under its question. A
-list's rows are kept together besides, under what the list depends on: as long as nothing of it changes, one entry answers.
+What a SELECT gives is one entry like any other, the *whole*. Where that is outdated, the list's keys may not be: then the rows
+that are stored are taken, those that are not are read in one query, and the whole is put together of both. Where the keys
+are outdated, too, the SELECT itself runs, once, and what it gave is stored in all three forms.
 
-Promises: never a torn list. The stamps of the list, looked at before its keys were read, are looked at again after the last
-row. Rows obey the same rules of transactions and snapshots as any read. Never: an instance built before that second look.
+Promises: never a torn list. All parts are looked at again after the last row was read, and must be as they were when they
+were taken; else the SELECT runs. Nothing lives longer put together than its parts would. Never: an instance built before
+that second look; a row stored that may have changed since it was read.
 """
 
 from __future__ import annotations
 
-import hashlib
-import weakref
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from sqlalchemy import Select
-from sqlalchemy.engine import Result
-from sqlalchemy.exc import NoSuchColumnError
-from sqlalchemy.orm import Mapper, class_mapper
-
-from querycache import _sqlalchemy
-from querycache._types import Lease, Lookup, Tag, TagSet
-from querycache.coherence.snapshots import Freshness
+from querycache import _sqlalchemy, entries
+from querycache._types import Guard, Lookup, Stamp, Tag, TagSet
+from querycache.coherence.protocol import Coherence
+from querycache.coherence.snapshots import Freshness, may_fill
 from querycache.engine import CAPTURE, Capture
-from querycache.keyed import Key, parameters_of
+from querycache.entries import Answer
+from querycache.keyed import Key
 from querycache.options import CacheRequest
-from querycache.questions import OTHER_CATALOG, Bypass, Form, Question
-from querycache.reader import NO_ANSWER, Reader
-from querycache.readings import Reading, freshness_in
-from querycache.rows.codec import encode_values
-from querycache.statements import tags as naming
+from querycache.questions import Question, Questions
+from querycache.readings import Reading
+from querycache.rows.codec import DecodedRows
+from querycache.rowwise import Call, RawRow, Row, Rowwise, rowwise_of
 
-Row = Sequence[Any]
+MAX_KEYS: Final = 10_000
+"""Longer lists are kept whole."""
 
-_TORN: Final = "the list changed while its rows were collected"
-_MIXED: Final = "the rows could not be told apart"
-_MAX_KNOWN: Final = 5000
-
-
-@dataclass(slots=True)
-class SeenList:
-    """What the store said of a list before its keys were read; without a question: it was never asked.
-
-    ``first``: nothing had been sent in the transaction by then. Holds nothing of the Session: SQLAlchemy keeps statements.
-    """
-
-    question: Question | None = None
-    lease: Lease = ()
-    storable: bool = False
-    first: bool = False
-
-    def note(self, reading: Reading, question: Question, found: Lookup) -> None:
-        """Remember a lookup; the last one before the keys counts."""
-        self.question, self.lease, self.storable = question, found.lease, found.storable
-        self.first = reading.state is None or reading.state.statements == 0
+MAX_MISSING: Final = 500
+"""Where more rows are missing the SELECT runs: databases limit the number of parameters of a statement."""
 
 
-@dataclass(frozen=True, slots=True)
-class RowsByKey:
-    """The rows wanted of a model: their keys in order, and the name under which each is cached.
-
-    ``whole`` makes the statement to run where that fails. ``seen`` is the list that the keys are of; None where each row
-    stands for itself, and may be absent. ``any_name`` names every list of the model at once.
-    """
-
-    model: type[Any]
-    keys: Sequence[Key]
-    region: str
-    name_of: Callable[[Key], str]
-    any_name: str
-    whole: Callable[[], Select[Any]]
-    seen: SeenList | None = None
+def collection_of(
+    questions: Questions, reading: Reading, whole: Question, found: Lookup, request: CacheRequest | None
+) -> Collection | None:
+    """Return how a list is to be put together, whose whole is not in the store; None where it is kept whole."""
+    rowwise = rowwise_of(questions, whole, call_of(reading), request)
+    if isinstance(rowwise, str):
+        reading.attachment.coherence.events.emit("whole", key=whole.key, reason=rowwise)
+        return None
+    return Collection(reading, whole, found, rowwise)
 
 
-def collect(reader: Reader, reading: Reading, wanted: RowsByKey) -> Result[Any] | Bypass:
-    """Return the rows wanted, or say why they cannot be put together here."""
-    mapper = class_mapper(wanted.model)
-    parameters = parameters_of(mapper, wanted.keys[:1])
-    request = CacheRequest(wanted.region, wanted.name_of(wanted.keys[0]), None)
-    form = reader.questions.form_of(
+def call_of(reading: Reading) -> Call:
+    """Return what is called, and where it goes."""
+    return Call(
         reading.orm.statement,
-        parameters,
+        reading.parameters,
         reading.options,
         reading.attachment,
         reading.bind,
         reading.engine,
-        request,
+        reading.variation,
     )
-    if isinstance(form, Bypass):
-        return form
-    one = reader.questions.about(form, parameters, request, reading.variation)
-    if isinstance(one, Bypass):
-        return one
-    others = _other_values(form, parameters)
-    why_not = reading.why_not_cached(one.tables)
-    if why_not is not None:
-        return Bypass(why_not)
-    freshness = freshness_in(reading)
-    if isinstance(freshness, Bypass):
-        return freshness
-    return _Collection(reader, reading, wanted, mapper, form, one, others, freshness).answer()
 
 
 @dataclass(slots=True)
-class _Collection:
-    """The rows of one call, as they are put together: by position in ``wanted.keys``.
+class _Seen:
+    """The stamps under which parts were taken. ``torn``: two parts saw another stamp of one tag."""
 
-    ``one`` is any row's question; ``others`` stands for the values in the statement that are no keys. ``before``: the
-    stamps of all that the rows of a list hold, before the first of them was looked up.
-    """
+    stamps: dict[Tag | Guard, Stamp] = field(default_factory=dict)
+    torn: bool = False
 
-    reader: Reader
+    def add(self, tags: TagSet, found: Lookup) -> None:
+        names: tuple[Tag | Guard, ...] = (*tags.tags, *tags.guards)
+        for name, stamp in zip(names, found.lease, strict=True):
+            self.torn = self.torn or self.stamps.setdefault(name, stamp) != stamp
+
+    def as_one(self) -> tuple[TagSet, tuple[Stamp, ...]]:
+        """Return all tags together, and their lease."""
+        tags = TagSet(
+            tuple(name for name in self.stamps if isinstance(name, bytes)),
+            tuple(name for name in self.stamps if not isinstance(name, bytes)),
+        )
+        names: tuple[Tag | Guard, ...] = (*tags.tags, *tags.guards)
+        return tags, tuple(self.stamps[name] for name in names)
+
+
+@dataclass(slots=True)
+class Collection:
+    """One read of a list. ``found``: what the store said of the whole before anything else was asked."""
+
     reading: Reading
-    wanted: RowsByKey
-    mapper: Mapper[Any]
-    form: Form
-    one: Question
-    others: bytes
-    freshness: Freshness
-    questions: list[Question] = field(default_factory=list)
-    found: list[Lookup] = field(default_factory=list)
-    rows: dict[int, Sequence[Row]] = field(default_factory=dict)
-    before: tuple[TagSet, Lease] | None = None
-    description: Sequence[Sequence[Any]] | None = None
-    may_not_keep: bool = False
+    whole: Question
+    found: Lookup
+    rowwise: Rowwise
+    _listed: Lookup | None = None
 
-    def answer(self) -> Result[Any] | Bypass:
-        """Take the whole list where it is stored, else put it together and store it."""
-        together = self._question_of_list()
-        if together is None:
-            return self._result_of_rows() if (why_not := self._put_together()) is None else Bypass(why_not)
-        found = self._ask([(together.key, together.tags)])
-        if found is None:
-            return Bypass(NO_ANSWER)
-        self.before = (together.tags, found[0].lease)
-        if self._list_part_of(found[0].lease) != self._seen.lease:
-            return Bypass(_TORN)
-        entry = self.reader.take(self.reading, together, found[0], self.freshness)
-        if entry is not None:
-            return self._result_of(entry.description, entry.rows)
-        why_not = self._put_together()
-        if why_not is not None:
-            return Bypass(why_not)
-        self._keep_together(together, found[0])
-        return self._result_of_rows()
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def put_together(self, freshness: Freshness) -> DecodedRows | None:
+        """Return the rows of the list as they are, and store the whole; None where the SELECT has to run."""
+        listing = self.rowwise.listing
+        self._listed = listed = self._coherence.lookup(listing.store, listing.key, listing.tags)
+        entry = None if listed is None else entries.peek(self.reading, listing, listed, freshness)
+        if listed is None or entry is None:
+            return None
+        if not listing.is_answered_by(listed):
+            return None
+        self._coherence.events.emit("hit", key=listing.key)
+        keys = self.rowwise.keys_of(entry.description, entry.rows)
+        parts = None if keys is None else self._parts_of(keys, listing, listed, freshness)
+        # To run for all rows is to run the SELECT, but for its promises.
+        if parts is None or (parts.missing and not parts.raw):
+            return None
+        rows = self._complete(parts, entry.description, freshness)
+        if rows is not None:
+            self._keep_whole(rows, parts)
+        return rows
+
+    def rows_by_hand(
+        self, keys: Sequence[Key], listing: Question, listed: Lookup, freshness: Freshness
+    ) -> DecodedRows | None:
+        """Return the rows of given keys, which are those of another listing; None where they cannot be had."""
+        parts = self._parts_of(keys, listing, listed, freshness)
+        return None if parts is None else self._complete(parts, self.rowwise.undescribed(), freshness)
+
+    def _parts_of(self, keys: Sequence[Key], listing: Question, listed: Lookup, freshness: Freshness) -> _Parts | None:
+        """Take what is stored of the rows of some keys."""
+        rows = self.rowwise.rows_of(keys)
+        if rows is None:
+            return None
+        # The list comes last: what is said of it then holds for all the rows before.
+        asked = [*((row.key, row.tags) for row in rows), (None, listing.tags)]
+        found = self._coherence.lookup_many(listing.store, asked)
+        if found is None or not found[-1].storable or found[-1].lease != listed.lease:
+            return None
+        parts = _Parts(self, keys, rows, found[:-1], found[-1].now)
+        parts.take(listing, listed, freshness)
+        return parts
+
+    def _complete(
+        self, parts: _Parts, description: Sequence[Sequence[Any]], freshness: Freshness
+    ) -> DecodedRows | None:
+        """Run for the rows that are missing, look at everything again, and store what is new.
+
+        ``description``: of the columns, where there is no row.
+        """
+        missing = parts.missing
+        if len(missing) > MAX_MISSING or (missing and not parts.run_for(missing)):
+            return None
+        if not parts.are_one_state(look_again=bool(missing) or not self._coherence.sees_one_moment(self.whole.store)):
+            return None
+        if parts.capture is None:
+            tags, lease = parts.seen.as_one()
+            entries.remember(self.reading, self.whole, tags, lease, freshness)
+        else:
+            entries.fill(self.reading, parts.new, parts.capture)
+        described = tuple((name, code) for name, code, *_ in parts.description or description)
+        return DecodedRows(described, parts.in_order())
+
+    def _nothing_run(self) -> Capture:
+        """Return what is known of rows that the store alone gave: they are as the database had them when it was asked."""
+        state = self.reading.state
+        dirty = state is not None and (state.dirty or state.profile.is_replica)
+        return Capture(None, freshness=Freshness.STATEMENT, dirty=dirty)
+
+    def _keep_whole(self, rows: DecodedRows, parts: _Parts) -> None:
+        """Store the list as one entry, to live as long as each of its parts."""
+        ttl_s = min(self.whole.ttl_s, (min(parts.ends) - parts.now) / 1e9)
+        if ttl_s > 0:
+            capture = replace(parts.capture or self._nothing_run(), description=rows.description)
+            entries.fill(self.reading, [(self.whole._replace(ttl_s=ttl_s), self.found, rows.rows)], capture)
 
     @property
-    def _seen(self) -> SeenList:
-        assert self.wanted.seen is not None
-        return self.wanted.seen
+    def _coherence(self) -> Coherence:
+        return self.reading.attachment.coherence
 
-    # -- the list as a whole -----------------------------------------------------------------------------------------
+    # -- keeping -----------------------------------------------------------------------------------------------------
 
-    def _question_of_list(self) -> Question | None:
-        """Return under what the rows of a list are kept together; None where the list does not depend on all they read.
+    def keep_apart(self, capture: Capture) -> None:
+        """Store the keys and each row of what the SELECT gave; it ran after everything here was looked up."""
+        events, listed = self._coherence.events, self._listed
+        if listed is None or capture.dirty or capture.rows is None or not self._may_fill(capture):
+            return
+        by_key = self._by_key(capture)
+        if isinstance(by_key, str):
+            events.emit("whole", key=self.whole.key, reason=by_key)
+            return
+        rows = self.rowwise.rows_of(list(by_key))
+        if rows is None:
+            return
+        found = self._coherence.lookup_many(self.whole.store, [(row.key, row.tags) for row in rows])
+        # A row is as it was read if nothing of the list changed up to a moment after its own stamps were seen.
+        again = self._coherence.lookup(self.whole.store, None, self.whole.tags)
+        if found is None or again is None or not again.storable or again.lease != self.found.lease:
+            return
+        answers = [
+            (self.rowwise.question_of(row), seen, raw)
+            for row, seen, raw in zip(rows, found, by_key.values(), strict=True)
+        ]
+        now = replace(capture, freshness=Freshness.STATEMENT)
+        if entries.fill(self.reading, answers, now) == len(answers):
+            alone = self.rowwise.keys_alone(capture.description, [raw[0] for raw in by_key.values()])
+            entries.fill(self.reading, [(self.rowwise.listing, listed, alone)], capture)
 
-        That is more than the list depends on where its keys follow from some columns: the rows hold all of them.
-        """
-        seen = self.wanted.seen
-        if seen is None or seen.question is None or not self.one.tables <= seen.question.tables:
-            return None
-        listed = seen.question
-        rows = self.form.plan.shape.digest + self.others + self.reading.variation
-        key = hashlib.blake2b(b"rows" + listed.key + rows, digest_size=16).digest()
-        any_row = naming.named_tag(self.reading.bind.id, self.wanted.region, self.wanted.any_name)
-        own = dict.fromkeys(listed.tags.tags)
-        rows = [tag for tag in dict.fromkeys(map(naming.rows_of, own)) if tag not in own]
-        return listed._replace(key=key, tags=TagSet((*own, *rows, any_row), listed.tags.guards))
+    def _may_fill(self, capture: Capture) -> bool:
+        since = None if capture.since is None else capture.since.get(self.whole.store)
+        return self.found.storable and may_fill(capture.freshness, self.found.lease, first=capture.first, since=since)
 
-    def _list_part_of(self, lease: Lease) -> Lease:
-        """Return the stamps of the list's own tags."""
-        assert self._seen.question is not None
-        own, guards = len(self._seen.question.tags.tags), len(self._seen.question.tags.guards)
-        return (*lease[:own], *lease[len(lease) - guards :])
+    def _by_key(self, capture: Capture) -> dict[Key, list[RawRow]] | str:
+        """Sort what the SELECT gave by primary key, in the order of the list; or say why that cannot be done."""
+        assert capture.rows is not None
+        by_key = self.rowwise.by_key(capture.description, capture.rows)
+        if by_key is None or any(None in key for key in by_key):
+            return "it gives rows without a primary key"
+        if len(by_key) != len(capture.rows) and not self.rowwise.is_joined:
+            return "it gives a row more than once"
+        return by_key if len(by_key) <= MAX_KEYS else "it has too many rows"
 
-    def _keep_together(self, together: Question, found: Lookup) -> None:
-        rows = [row for position in range(len(self.questions)) for row in self.rows[position]]
-        capture = Capture(None, description=self.description, freshness=self.freshness, first=self._seen.first)
-        state = self.reading.state
-        capture.since = None if state is None else state.since
-        capture.dirty = self.may_not_keep or (state is not None and (state.dirty or state.profile.is_replica))
-        self.reader.fill(self.reading, [(together, found, rows)], capture)
 
-    def _result_of_rows(self) -> Result[Any]:
-        assert self.description is not None
-        return self._result_of(
-            self.description, [row for position in range(len(self.questions)) for row in self.rows[position]]
-        )
+@dataclass(slots=True)
+class _Parts:
+    """The rows of one list as they come together, by position. ``found``: what the store said of each, at ``now``.
 
-    def _result_of(self, description: Sequence[Any], rows: Sequence[Row]) -> Result[Any]:
-        return self.reader.results.of(self.reading, self.form.compilation, description, rows)
+    ``capture`` is that of the query for those that were missing, ``new`` what it gave; ``ends``: when each part ends.
+    """
 
-    # -- row by row --------------------------------------------------------------------------------------------------
+    collection: Collection
+    keys: Sequence[Key]
+    rows: Sequence[Row]
+    found: Sequence[Lookup]
+    now: Stamp
+    raw: dict[int, Sequence[RawRow]] = field(default_factory=dict)
+    description: Sequence[Sequence[Any]] | None = None
+    seen: _Seen = field(default_factory=_Seen)
+    ends: list[Stamp] = field(default_factory=list)
+    capture: Capture | None = None
+    new: list[Answer] = field(default_factory=list)
 
-    def _put_together(self) -> str | None:
-        """Take what is stored, run for the rest, and look at the list again; say why that failed."""
-        return self._question_rows() or self._look_up() or self._find_missing() or self._look_again()
-
-    def _question_rows(self) -> str | None:
-        """Ask a question for each row."""
-        known = _known_of(self.form, self.wanted, self.others, self.reading.variation)
-        for key in self.wanted.keys:
-            about = known.get(key)
-            if about is None:
-                request = CacheRequest(self.wanted.region, self.wanted.name_of(key), None)
-                question = self.reader.questions.about(
-                    self.form, parameters_of(self.mapper, [key]), request, self.reading.variation
-                )
-                if isinstance(question, Bypass):
-                    return question.reason
-                about = known[key] = (question.key, question.tags, question.name)
-            self.questions.append(self.one._replace(key=about[0], tags=about[1], name=about[2]))
-        return None
-
-    def _look_up(self) -> str | None:
-        found = self._ask([(question.key, question.tags) for question in self.questions])
-        if found is None:
-            return NO_ANSWER
-        if found[0].storable and not self.questions[0].is_answered_by(found[0]):
-            self.one.plan.bind.doubt_survey(self.one.plan.survey_stamps)
-            return OTHER_CATALOG
-        self.found, self.rows, self.description = found, {}, None
-        for position, (question, lookup) in enumerate(zip(self.questions, found, strict=True)):
-            entry = self.reader.take(self.reading, question, lookup, self.freshness)
+    def take(self, listing: Question, listed: Lookup, freshness: Freshness) -> None:
+        """Take the rows that are stored and that this transaction may be served."""
+        self.seen.add(listing.tags, listed)
+        self.ends.append(listed.expires)
+        for position, (row, answer) in enumerate(zip(self.rows, self.found, strict=True)):
+            if answer.payload is None:
+                continue
+            question = self.collection.rowwise.question_of(row)
+            entry = entries.peek(self.collection.reading, question, answer, freshness)
             if entry is not None and self._is_alike(entry.description):
-                self.rows[position] = entry.rows
-        return None
+                self.raw[position] = entry.rows
+                self.seen.add(row.tags, answer)
+                self.ends.append(answer.expires)
 
     def _is_alike(self, description: Sequence[Sequence[Any]]) -> bool:
-        """Tell whether columns are described as those before them: rows are loaded together only then."""
-        described = tuple((column[0], column[1]) for column in description)
+        """Tell whether columns have the types of those before them: rows are loaded together only then."""
         if self.description is None:
-            self.description = described
-        return self.description == described
+            self.description = description
+        return [column[1] for column in self.description] == [column[1] for column in description]
 
-    def _missing(self) -> list[int]:
-        return [position for position in range(len(self.questions)) if position not in self.rows]
+    @property
+    def missing(self) -> list[int]:
+        return [position for position in range(len(self.rows)) if position not in self.raw]
 
-    def _find_missing(self) -> str | None:
-        """Run for what is not stored; where another thread is filling the first of it, wait and look once more."""
-        missing = self._missing()
-        if not missing:
-            return None
-        flights, key = self.reader.flights, self.questions[missing[0]].key
-        if not flights.begin(key):
-            return self._look_up() or self._run_for(self._missing())
-        try:
-            return self._run_for(missing)
-        finally:
-            flights.end(key)
-
-    def _run_for(self, missing: list[int]) -> str | None:
-        """Read the missing rows in one query, and store each."""
-        if not missing:
-            return None
-        keys = [self.wanted.keys[position] for position in missing]
+    def run_for(self, missing: Sequence[int]) -> bool:
+        """Read the missing rows in one query; False where it does not give just these."""
+        reading, rowwise = self.collection.reading, self.collection.rowwise
+        keys = [self.keys[position] for position in missing]
         for position in missing:
-            self.reading.attachment.coherence.events.emit("miss", key=self.questions[position].key)
-        capture = Capture(self.form.compilation.compiled)
-        parameters, options = parameters_of(self.mapper, keys), {CAPTURE: capture}
-        self.reading.orm.invoke_statement(params=parameters, execution_options=options).close()
-        if capture.rows is None or capture.bind is not self.reading.bind or not self._is_alike(capture.description):
-            return _MIXED
-        if not self.one.stands_for(capture.parameters):
-            return _MIXED
-        self.may_not_keep = self.may_not_keep or capture.dirty
-        found = self._by_key(capture, keys)
-        if found is None:
-            return _MIXED
+            reading.attachment.coherence.events.emit("miss", key=self.rows[position].key)
+        capture = Capture(rowwise.form.compilation.compiled)
+        # Rows that are not asked for load no instance.
+        parameters, options = rowwise.parameters_of(keys), {CAPTURE: capture, "prebuffer_rows": False}
+        _sqlalchemy.invoke(reading.orm, options, (rowwise.statement, parameters)).close()
+        if capture.rows is None or capture.bind is not reading.bind or capture.dirty:
+            # A replica's rows may be older than those that are stored.
+            return False
+        if not self._is_alike(capture.description):
+            return False
+        by_key = rowwise.by_key(capture.description, capture.rows)
+        if by_key is None or by_key.keys() != set(keys):
+            return False
         for position, key in zip(missing, keys, strict=True):
-            self.rows[position] = found[key]
-        answers = [(self.questions[position], self.found[position], self.rows[position]) for position in missing]
-        self.reader.fill(self.reading, answers, capture)
-        return None
+            self.raw[position] = by_key[key]
+            self.new.append((rowwise.question_of(self.rows[position]), self.found[position], by_key[key]))
+        self.capture = capture
+        return True
 
-    def _by_key(self, capture: Capture, keys: Sequence[Key]) -> Mapping[Key, Sequence[Row]] | None:
-        """Sort raw rows by the primary key that SQLAlchemy reads in them; None where one has another key."""
-        assert capture.rows is not None
-        if len(self.wanted.keys) == 1:
-            # The database may know the row under another spelling of the key.
-            return {keys[0]: capture.rows}
-        cursor = _sqlalchemy.replay_cursor(
-            self.form.compilation,
-            self.reading.orm.statement,
-            self.reading.engine,
-            self.reading.options,
-            capture.description,
-            capture.rows,
-        )
-        found: dict[Key, list[Row]] = {key: [] for key in keys}
-        try:
-            for raw, row in zip(capture.rows, cursor, strict=True):
-                found[tuple(row._mapping[column] for column in self.mapper.primary_key)].append(raw)
-        except (NoSuchColumnError, KeyError):
-            return None
-        return found
+    def are_one_state(self, *, look_again: bool) -> bool:
+        """Tell whether what was taken are parts of one state of the database, no older than this read."""
+        if self.seen.torn or not all(self.raw.values()):
+            return False
+        if not look_again:
+            return True
+        tags, lease = self.seen.as_one()
+        now = self.collection.reading.attachment.coherence.lookup(self.collection.whole.store, None, tags)
+        return now is not None and now.storable and now.lease == lease
 
-    def _look_again(self) -> str | None:
-        """Say why the rows do not make up the list that the keys were read of."""
-        if self.wanted.seen is None:
-            return None
-        if not all(self.rows.values()):
-            return _TORN
-        assert self._seen.question is not None
-        before = [(self._seen.question.tags, self._seen.lease)]
-        if self.before is not None:
-            before.append(self.before)
-        if not self.one.tables <= self._seen.question.tables:
-            # What the rows read beside the list may have changed between them.
-            before += [(question.tags, found.lease) for question, found in zip(self.questions, self.found, strict=True)]
-        now = self._ask([(None, tags) for tags, _ in before])
-        if now is None:
-            return NO_ANSWER
-        still = all(found.storable and found.lease == lease for found, (_, lease) in zip(now, before, strict=True))
-        return None if still else _TORN
-
-    def _ask(self, questions: list[tuple[bytes | None, TagSet]]) -> list[Lookup] | None:
-        return self.reading.attachment.coherence.lookup_many(self.one.store, questions)
-
-
-# What was found out about a row stays true for its statement: making key and tags costs more than looking them up.
-_Known = dict[Key, tuple[bytes, TagSet, "Tag | None"]]
-_KNOWN: weakref.WeakKeyDictionary[Any, dict[Any, _Known]] = weakref.WeakKeyDictionary()
-
-
-def _other_values(form: Form, parameters: Mapping[str, Any]) -> bytes:
-    """Return a digest of what a user's listener put into the statement: it decides on the rows like the keys do."""
-    values = form.plan.shape.processed(_sqlalchemy.parameters_of(form.compilation, parameters))
-    others = [values[name] for name in sorted(values) if name not in parameters]
-    return hashlib.blake2b(encode_values(others), digest_size=16).digest()
-
-
-def _known_of(form: Form, wanted: RowsByKey, others: bytes, variation: bytes) -> _Known:
-    # A plan stands for the database, its catalog, and how names are mapped.
-    by_place = _KNOWN.setdefault(form.plan, {})
-    known = by_place.setdefault((wanted.region, wanted.model.__qualname__, others, variation), {})
-    if sum(map(len, by_place.values())) > _MAX_KNOWN:
-        by_place.clear()
-    return known
+    def in_order(self) -> list[tuple[Any, ...]]:
+        return [tuple(raw) for position in range(len(self.rows)) for raw in self.raw[position]]

@@ -15,7 +15,10 @@ from typing import Literal, TypeAlias
 
 logger = logging.getLogger("querycache")
 
-Kind: TypeAlias = Literal["hit", "miss", "fill", "bypass", "mark", "release", "touch", "moved", "store_error", "defect"]
+Kind: TypeAlias = Literal[
+    "hit", "miss", "fill", "bypass", "whole", "mark", "release", "touch", "moved", "store_error", "defect"
+]
+"""``whole``: a list that should be kept as keys and rows was kept as one entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,7 @@ class Event:
     """One thing that happened.
 
     ``key`` is the entry's key in hex, where there is one. ``tags`` are names as ``QueryCache.explain`` prints them.
-    ``reason`` says why a statement passed the cache by, or what failed.
+    ``reason`` says why a statement passed the cache by or was kept whole, or what failed.
     """
 
     kind: Kind

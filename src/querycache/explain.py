@@ -19,7 +19,9 @@ from querycache.engine import Attachment
 from querycache.errors import ConfigurationError
 from querycache.hooks import rewritten_by
 from querycache.options import CacheRequest, FromCache, NoCache
+from querycache.policy import EntryShape
 from querycache.questions import Bypass, Questions
+from querycache.rowwise import Call, Rowwise, rowwise_of
 from querycache.statements import tags as naming
 from querycache.variation import Variations
 
@@ -36,7 +38,11 @@ class TableExplanation:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What ``QueryCache.explain`` found. ``reason`` says why a statement is not cached. ``ttl`` is in seconds."""
+    """What ``QueryCache.explain`` found. ``reason`` says why a statement is not cached. ``ttl`` is in seconds.
+
+    ``shape`` is "keys" where the list's keys and each of its rows are kept besides; ``why_whole`` says why they are not
+    although they should.
+    """
 
     cached: bool
     reason: str | None = None
@@ -46,6 +52,8 @@ class Explanation:
     ttl: float | None = None
     store: str | None = None
     present: bool | None = None
+    shape: EntryShape = "whole"
+    why_whole: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values, ready for JSON."""
@@ -55,6 +63,10 @@ class Explanation:
         if not self.cached:
             return f"not cached: {self.reason}"
         lines = [f"cached for {self.ttl:g} s under {self.key} in {self.store}: {_PRESENCE[self.present]}"]
+        if self.shape == "keys":
+            lines.append("  its keys, and each of its rows, are kept on their own besides")
+        if self.why_whole is not None:
+            lines.append(f"  kept whole, not by keys: {self.why_whole}")
         for table in self.tables:
             by = f"narrowed by {table.narrowed_by}" if table.narrowed_by else "not narrowed"
             lines.append(f"  {table.table}: {by}; dropped by {table.dropped_by}")
@@ -98,6 +110,10 @@ def explain(
     question = questions.of(statement, parameters, options, attachment, bind, attachment.engine, request, variation)
     if isinstance(question, Bypass):
         return Explanation(False, question.reason)
+    rowwise: Rowwise | str | None = None
+    if question.plan.by_keys:
+        call = Call(statement, parameters, options, attachment, bind, attachment.engine, variation)
+        rowwise = rowwise_of(questions, question, call, request)
     found = attachment.coherence.lookup(question.store, question.key, question.tags)
     tables, others = _by_table(bind, question.tags, question.tables)
     return Explanation(
@@ -108,6 +124,8 @@ def explain(
         ttl=question.ttl_s,
         store=attachment.coherence.journals[question.store].store.url,
         present=None if found is None else found.payload is not None,
+        shape="keys" if isinstance(rowwise, Rowwise) else "whole",
+        why_whole=rowwise if isinstance(rowwise, str) else None,
     )
 
 

@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.orm import Session
 
-from querycache import _loading, _sqlalchemy
+from querycache import _loading, _sqlalchemy, entries
 from querycache.engine import Attachment
 from querycache.questions import Bypass
 from querycache.reader import Reader
@@ -59,7 +59,7 @@ def get(
     found = attachment.coherence.lookup(question.store, question.key, question.tags)
     if found is None or not question.is_answered_by(found):
         return NOT_ANSWERED
-    entry = reader.take(situation, question, found, freshness)
+    entry = entries.take(situation, question, found, freshness)
     if entry is None:
         if found.payload is None:
             situation.notes.found = (question.key, found)

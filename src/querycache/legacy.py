@@ -13,28 +13,30 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Select, event, inspect
-from sqlalchemy.engine import Result
+from sqlalchemy import event, inspect
+from sqlalchemy.engine import IteratorResult, Result
+from sqlalchemy.engine.result import SimpleResultMetaData
 from sqlalchemy.orm import InstanceState, Mapper, ORMExecuteState
 
-from querycache import adoption
+from querycache import adoption, entries
 from querycache._types import Lookup
 from querycache.adoption import Regions
 from querycache.coherence.protocol import Coherence
 from querycache.coherence.snapshots import Freshness, may_fill
-from querycache.collection import RowsByKey, SeenList
+from querycache.collection import Collection, call_of
 from querycache.errors import ConfigurationError
-from querycache.keyed import Key
-from querycache.lists import no_rows, read_rows
+from querycache.keyed import Key, mapper_of
 from querycache.models import ModelCache
-from querycache.options import CacheRequest, FromCache, NoCache
+from querycache.options import CacheRequest, FromCache, NoCache, RowNames
 from querycache.questions import Bypass, Question
 from querycache.reader import NO_ANSWER, OwnWay, Reader
 from querycache.readings import Reading, freshness_in
 from querycache.rows.codec import UnsupportedValue, encode_rows
+from querycache.rowwise import rowwise_of
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Query
@@ -91,9 +93,10 @@ class CachingQuery(Query[Any]):
         if ignore_expiration and createfunc is not None:
             raise AssertionError(_CREATE_OR_IGNORE)
         own = _SetByHand(self._request())
-        self._ask(own)
+        rows = self._ask(own)
         if own.keys is not None:
-            return self._instances(own, own.keys)
+            # What is set may not go with the database as it is now: then the query is asked.
+            return rows if own.put_together else list(self.options(NoCache()))
         stored = _Stored(own.request)
         rows = self._ask(stored)
         if stored.present:
@@ -135,20 +138,6 @@ class CachingQuery(Query[Any]):
             raise TypeError("a value can be set by hand for a query of one entity")
         return mapper
 
-    def _instances(self, own: _SetByHand, keys: list[Key]) -> list[Any]:
-        model = self._entity().class_
-        statement = self.options(NoCache()).statement
-        assert isinstance(statement, Select)
-        # Not a closure over this query: that holds the Session.
-        past = partial(_itself, statement)
-        names = ModelCache(model)
-        wanted = RowsByKey(model, keys, own.request.region, names.name_of, names.any_name, past, own.seen)
-        return read_rows(self.session, wanted)
-
-
-def _itself(statement: Select[Any]) -> Select[Any]:
-    return statement
-
 
 def _key_of(mapper: Mapper[Any], instance: Any) -> Key:
     state = inspect(instance, raiseerr=False)
@@ -158,6 +147,11 @@ def _key_of(mapper: Mapper[Any], instance: Any) -> Key:
             f"not of {type(instance).__name__}"
         )
     return tuple(state.identity)
+
+
+def no_rows() -> Result[Any]:
+    """Return a result without rows."""
+    return IteratorResult(SimpleResultMetaData([]), iter([]))
 
 
 class _ByHand(OwnWay):
@@ -203,7 +197,7 @@ class _Stored(_ByHand):
         if isinstance(freshness, Bypass):
             return freshness
         found = reading.attachment.coherence.lookup(question.store, question.key, question.tags)
-        entry = None if found is None else reader.take(reading, question, found, freshness)
+        entry = None if found is None else entries.take(reading, question, found, freshness)
         if entry is None:
             return no_rows()
         self.present = True
@@ -217,32 +211,47 @@ class _SetByHand(_ByHand):
     """
 
     keys: list[Key] | None = None
-    seen: SeenList | None = None
+    put_together = False
     _question: Question | None = None
+    _found: Lookup | None = None
     _coherence: Coherence | None = None
 
     def answer(self, reader: Reader, reading: Reading) -> Result[Any] | Bypass:
-        question, freshness = reader.question_in(reading, self.request), freshness_in(reading)
-        if isinstance(question, Bypass):
-            return question
+        whole, freshness = reader.question_in(reading, self.request), freshness_in(reading)
+        if isinstance(whole, Bypass):
+            return whole
         if isinstance(freshness, Bypass):
             return freshness
-        question = question._replace(key=hashlib.blake2b(b"by hand" + question.key, digest_size=16).digest())
+        rowwise = rowwise_of(reader.questions, whole, call_of(reading), self._with_names_of_rows(reading))
+        if isinstance(rowwise, str):
+            return Bypass(rowwise)
+        question = whole._replace(key=hashlib.blake2b(b"by hand" + whole.key, digest_size=16).digest())
         coherence = reading.attachment.coherence
         found = coherence.lookup(question.store, question.key, question.tags)
         if found is None:
             return Bypass(NO_ANSWER)
-        self.seen = SeenList()
-        self.seen.note(reading, question, found)
         if _may_keep(reading, question, found, freshness):
-            self._question, self._coherence = question, coherence
-        entry = reader.take(reading, question, found, freshness)
-        self.keys = None if entry is None else [tuple(row) for row in entry.rows]
-        return no_rows()
+            self._question, self._found, self._coherence = question, found, coherence
+        entry = entries.take(reading, question, found, freshness)
+        if entry is None:
+            return no_rows()
+        self.keys = [tuple(row) for row in entry.rows]
+        rows = Collection(reading, whole, found, rowwise).rows_by_hand(self.keys, question, found, freshness)
+        if rows is None:
+            return no_rows()
+        self.put_together = True
+        return reader.results.of(reading, whole.compilation, rows.description, rows.rows)
+
+    def _with_names_of_rows(self, reading: Reading) -> CacheRequest:
+        mapper = mapper_of(reading.orm.statement)
+        if mapper is None:
+            return self.request
+        names = ModelCache(mapper.class_)
+        return replace(self.request, names=RowNames(names.name_of, names.any_name))
 
     def keep(self, keys: list[Key], ttl_s: float | None) -> None:
         """Store keys, where the transaction allows and their types are known."""
-        if self._question is None or self._coherence is None or self.seen is None:
+        if self._question is None or self._coherence is None or self._found is None:
             return
         columns = [(str(position), None) for position in range(len(keys[0]) if keys else 1)]
         try:
@@ -251,7 +260,7 @@ class _SetByHand(_ByHand):
             self._coherence.events.emit("bypass", key=self._question.key, reason=str(error))
             return
         ttl_s = self._question.ttl_s if ttl_s is None else min(ttl_s, self._question.ttl_s)
-        self._coherence.fill(self._question.store, self._question.key, payload, self.seen.lease, ttl_s)
+        self._coherence.fill(self._question.store, self._question.key, payload, self._found.lease, ttl_s)
 
 
 def _may_keep(reading: Reading, question: Question, found: Lookup, freshness: Freshness) -> bool:

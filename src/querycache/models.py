@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from sqlalchemy import inspect, select
@@ -21,11 +20,9 @@ from sqlalchemy.orm.attributes import get_history
 from querycache import adoption
 from querycache._types import MAX_TTL_S
 from querycache.cache import DEFAULT_REGION, bound_sessions, declare_models
-from querycache.collection import RowsByKey
 from querycache.errors import NotAttachedError
-from querycache.keyed import Key, key_attributes_of
-from querycache.lists import past_the_cache, read_list, read_rows
-from querycache.options import CacheRequest, FromCache
+from querycache.keyed import Key, key_attributes_of, parameters_of, rows_by_key
+from querycache.options import CacheRequest, FromCache, RowNames
 from querycache.policy import Policy
 from querycache.session import attachment_of
 from querycache.statements import tags as naming
@@ -70,9 +67,9 @@ class ModelCache(Generic[T]):
             return found.get(self.model, pk)
         if not _is_cached(found, mapper):
             return found.get(self.model, pk)
-        past = partial(past_the_cache, self.model, [key])
-        rows = read_rows(found, RowsByKey(self.model, [key], self.label, self.name_of, self.any_name, past))
-        return rows[0] if rows else None
+        request = CacheRequest(self.label, self.name_of(key))
+        rows = found.execute(rows_by_key(mapper).options(FromCache.of(request)), parameters_of(mapper, [key]))
+        return rows.unique().scalars().one_or_none()
 
     def filter(
         self,
@@ -95,10 +92,11 @@ class ModelCache(Generic[T]):
         whole = select(self.model).filter_by(**attributes).order_by(*self._order_of(order_by))
         whole = whole if offset is None else whole.offset(offset)
         whole = whole if limit is None else whole.limit(limit)
-        if not _is_cached(found, class_mapper(self.model)):
-            return list(found.scalars(whole).unique())
-        request = CacheRequest(self.label, self._cache_key(**attributes), None)
-        return read_list(found, self.model, whole, request=request, name_of=self.name_of, any_name=self.any_name)
+        if _is_cached(found, class_mapper(self.model)):
+            names = RowNames(self.name_of, self.any_name)
+            request = CacheRequest(self.label, self._cache_key(**attributes), shape="keys", names=names)
+            whole = whole.options(FromCache.of(request))
+        return list(found.scalars(whole).unique())
 
     def flush(self, key: str, *, session: Session | scoped_session[Any] | None = None) -> None:
         """Drop what was cached under a name: one of ``FromCache(cache_key=...)``, or as ``_cache_key`` makes them.

@@ -23,15 +23,26 @@ Operation: TypeAlias = Literal["get", "list", "columns"]
 
 OPERATIONS: Final[frozenset[str]] = frozenset({"get", "list", "columns"})
 
+EntryShape: TypeAlias = Literal["whole", "keys"]
+"""``whole``: one entry with all rows. ``keys``: beside it the list's primary keys, and each row on its own."""
+
+SHAPES: Final = ("keys", "whole")
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How a model is cached: seconds to live, operations, and the size in bytes past which a result is not stored."""
+    """How a model is cached: seconds to live, operations, and the size in bytes past which a result is not stored.
+
+    ``shape`` is how lists of the model are kept. "whole": one entry each, read again when one of its rows changes. "keys":
+    the list's primary keys and each row on its own besides, so that the change of a row costs that row: for long or costly
+    lists of rows that change. What cannot be kept so is kept whole; ``QueryCache.explain`` says why.
+    """
 
     ttl: float = DEFAULT_TTL_S
     operations: frozenset[str] = OPERATIONS
     max_size_bytes: int = 1_000_000
     region: str = "default"
+    shape: EntryShape = "whole"
 
     def __post_init__(self) -> None:
         if not 0 < self.ttl <= MAX_TTL_S:
@@ -41,6 +52,8 @@ class Policy:
             raise ConfigurationError(f"operations={sorted(unknown)}: known are {', '.join(sorted(OPERATIONS))}")
         if self.max_size_bytes <= 0:
             raise ConfigurationError(f"max_size_bytes={self.max_size_bytes!r}: give a number of bytes above 0")
+        if self.shape not in SHAPES:
+            raise ConfigurationError(f"shape={self.shape!r}: known are {', '.join(SHAPES)}")
 
 
 class Policies:

@@ -21,8 +21,9 @@ from querycache.coherence.declared import READS, Declared, Written, declared_in,
 from querycache.databases import TableName as CatalogName
 from querycache.engine import Attachment
 from querycache.errors import ConfigurationError
+from querycache.keyed import mapper_of
 from querycache.options import CacheRequest
-from querycache.policy import Operation, Policies, Policy
+from querycache.policy import EntryShape, Operation, Policies, Policy
 from querycache.rows.codec import UnsupportedValue, encode_values
 from querycache.statements import tags as naming
 from querycache.statements.dependencies import Dependencies, TableRead, dependencies_of, reads_the_clock
@@ -47,7 +48,7 @@ class Plan:
     """What holds for every call of a compiled statement on one database: made once, used with the values of each call.
 
     ``survey_stamps`` are those of the schema tag, by store, under which the catalog was asked for it. ``max_size_bytes``
-    bounds a payload.
+    bounds a payload. ``by_keys``: it should be kept as keys and rows.
     """
 
     shape: Shape
@@ -60,6 +61,7 @@ class Plan:
     store: int
     ttl_s: float
     max_size_bytes: int
+    by_keys: bool
 
     def encoded(self, parameters: Mapping[str, Any]) -> bytes | None:
         """Return values by bind name in their canonical form; None where one has none."""
@@ -120,6 +122,7 @@ class _Known:
 
     shape: Shape
     operation: Operation
+    entity_table: Table | None
     plans: dict[Any, Plan] = field(default_factory=dict)
     declared: Shape | None = None
 
@@ -180,7 +183,8 @@ class Questions:
         known = self._known.get(compilation.compiled)
         if known is None:
             shape = shape_of(compilation.compiled, attachment.dialect, self._declares)
-            known = self._known[compilation.compiled] = _Known(shape, _operation_of(statement, shape))
+            known = _Known(shape, _operation_of(statement, shape), _entity_table_of(statement))
+            self._known[compilation.compiled] = known
             if shape.reads is not None and shape.reads.missed_columns:
                 missed = ", ".join(shape.reads.missed_columns)
                 attachment.coherence.events.emit("defect", reason=f"the compiler rendered columns not found: {missed}")
@@ -246,9 +250,11 @@ class Questions:
         ttl_s = plan.ttl_s if request.ttl_s is None else min(plan.ttl_s, request.ttl_s)
         given = request.cache_key if request.cache_key is not None else key.hex()
         name = naming.named_tag(plan.bind.id, plan.region, given)
-        return Question(
-            key, TagSet((*tags.tags, name), tags.guards), name, plan.store, ttl_s, plan, compilation, called
-        )
+        names = [name]
+        if plan.by_keys and request.names is not None:
+            names.append(naming.named_tag(plan.bind.id, plan.region, request.names.any_name))
+        tags = TagSet((*tags.tags, *names), tags.guards)
+        return Question(key, tags, name, plan.store, ttl_s, plan, compilation, called)
 
     def _plan_of(
         self,
@@ -261,7 +267,7 @@ class Questions:
         place = (
             bind.picture_number,
             tuple(sorted(schema_map.items(), key=repr)) if schema_map else None,
-            None if request is None else request.region,
+            None if request is None else (request.region, request.shape),
             reads,
         )
         known_plan = known.plans.get(place)
@@ -324,7 +330,15 @@ class Questions:
             store=store,
             ttl_s=min([ttl_s, *(policy.ttl for policy in policies)]),
             max_size_bytes=min([MAX_SIZE_BYTES, *(policy.max_size_bytes for policy in policies)]),
+            by_keys=known.operation != "get" and self._shape_of(known, request) == "keys",
         )
+
+    def _shape_of(self, known: _Known, request: CacheRequest | None) -> EntryShape:
+        """Return how a list should be kept: the statement's word, else that of its entity's policy."""
+        if request is not None and request.shape is not None:
+            return request.shape
+        policy = None if known.entity_table is None else self.policies.of(known.entity_table)
+        return "whole" if policy is None else policy.shape
 
     def _policies_of(
         self,
@@ -413,3 +427,9 @@ def _operation_of(statement: Any, shape: Shape) -> Operation:
         return "list"
     narrowing = shape.reads.elements[0].narrowing
     return "get" if narrowing is not None and narrowing.by_primary_key else "list"
+
+
+def _entity_table_of(statement: Any) -> Table | None:
+    mapper = mapper_of(statement)
+    table = None if mapper is None else mapper.local_table
+    return table if isinstance(table, Table) else None

@@ -10,17 +10,16 @@ whatever is not surely so passes through, with its reason. Never: an error of th
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from collections.abc import Mapping
+from typing import Any, Final
 
 from sqlalchemy.engine import Connection, Engine, Result
 from sqlalchemy.orm import ORMExecuteState, Session, UserDefinedOption
 
-from querycache import _sqlalchemy
-from querycache._types import Lease, Lookup
-from querycache.coherence.protocol import Coherence
-from querycache.coherence.snapshots import Freshness, may_fill, may_serve
-from querycache.coherence.transactions import Served
+from querycache import _sqlalchemy, entries
+from querycache._types import Lookup
+from querycache.coherence.snapshots import Freshness
+from querycache.collection import collection_of
 from querycache.engine import CAPTURE, Attachment, Capture
 from querycache.flights import Flights
 from querycache.hooks import rewritten_by
@@ -28,13 +27,10 @@ from querycache.options import CacheRequest, FromCache, NoCache
 from querycache.questions import OTHER_CATALOG, Bypass, Question, Questions
 from querycache.readings import Reading, Situation, freshness_in, notes_of
 from querycache.results import Results
-from querycache.rows.codec import DecodedRows, PayloadRejected, UnsupportedValue, decode_rows, encode_rows
+from querycache.rows.codec import DecodedRows
 from querycache.variation import Variations
 
 NO_ANSWER: Final = "the store did not answer"
-
-Answer: TypeAlias = tuple[Question, Lookup, Sequence[Sequence[Any]]]
-"""What was asked, what the store said before the database was, and the rows that the database gave."""
 
 
 class OwnWay(UserDefinedOption):
@@ -80,8 +76,9 @@ class Reader:
             return reading
         if own is not None:
             return own.answer(self, reading)
-        question = self.question_in(reading, _request_of(orm))
-        return question if isinstance(question, Bypass) else self.answer(reading, question)
+        request = _request_of(orm)
+        question = self.question_in(reading, request)
+        return question if isinstance(question, Bypass) else self.answer(reading, question, request)
 
     def _reading_of(
         self, orm: ORMExecuteState, attachment: Attachment, engine: Engine | Connection
@@ -103,6 +100,7 @@ class Reader:
             found.connection,
             found.state,
             found.variation,
+            found.variations,
             orm,
         )
 
@@ -134,13 +132,13 @@ class Reader:
             return Bypass(f"it is not known which database this is: {attachment.why_no_bind}")
         owner = engine if connection is None else connection
         options = {**owner.get_execution_options(), **options}
-        return Situation(attachment, engine.engine, bind, options, notes, connection, state, variation)
+        return Situation(attachment, engine.engine, bind, options, notes, connection, state, variation, self.variations)
 
     def question_in(self, reading: Reading, request: CacheRequest | None) -> Question | Bypass:
         """Make key and tags of a read, or say why not."""
         question = self.questions.of(
             reading.orm.statement,
-            _one_set(reading.orm.parameters),
+            reading.parameters,
             reading.options,
             reading.attachment,
             reading.bind,
@@ -153,10 +151,8 @@ class Reader:
         why_not = reading.why_not_cached(question.tables)
         return question if why_not is None else Bypass(why_not)
 
-    def answer(
-        self, reading: Reading, question: Question, on_lookup: Callable[[Reading, Question, Lookup], None] | None = None
-    ) -> Result[Any] | Bypass:
-        """Answer from the store, or run and store. ``on_lookup`` hears of what the store said before either."""
+    def answer(self, reading: Reading, question: Question, request: CacheRequest | None) -> Result[Any] | Bypass:
+        """Answer from the store, or run and store."""
         freshness = freshness_in(reading)
         if isinstance(freshness, Bypass):
             return freshness
@@ -170,90 +166,55 @@ class Reader:
             if found.storable and not question.is_answered_by(found):
                 question.plan.bind.doubt_survey(question.plan.survey_stamps)
                 return Bypass(OTHER_CATALOG)
-            if on_lookup is not None:
-                on_lookup(reading, question, found)
-            entry = self.take(reading, question, found, freshness)
+            entry = entries.take(reading, question, found, freshness)
             if entry is not None:
                 return self.serve(reading, question, entry)
-            if not found.storable or (state is not None and state.dirty):
-                coherence.events.emit(
-                    "miss", key=question.key, reason=None if found.storable else "a commit is under way"
-                )
-                return _sqlalchemy.invoke(reading.orm)
-            if not waited and not self.flights.begin(question.key):
+            if state is not None and state.dirty:
+                return self._run(reading, question, found)
+            if found.storable and not waited and not self.flights.begin(question.key):
                 waited = True
                 continue
             try:
-                return self._run_and_fill(reading, question, found)
+                return self._answer_miss(reading, question, found, request, freshness)
             finally:
-                if not waited:
+                if found.storable and not waited:
                     self.flights.end(question.key)
 
-    def serve(self, reading: Reading, question: Question, entry: DecodedRows) -> Result[Any]:
-        """Return what the Session would have returned for the rows of an entry."""
-        return self.results.of(reading, question.compilation, entry.description, entry.rows)
-
-    def take(self, reading: Situation, question: Question, found: Lookup, freshness: Freshness) -> DecodedRows | None:
-        """Return the rows of an entry that this transaction may be served, and remember them where the snapshot asks."""
-        state, attachment = reading.state, reading.attachment
-        started = state is not None and state.statements > 0
-        since = None if state is None or state.since is None else state.since.get(question.store)
-        if found.payload is None or not may_serve(freshness, found.lease, started=started, since=since):
-            return None
-        try:
-            decoded = decode_rows(question.key, found.payload)
-        except PayloadRejected as error:
-            attachment.coherence.events.emit("defect", key=question.key, reason=f"payload rejected: {error}")
-            return None
-        if state is None:
-            served = reading.notes.served.setdefault(attachment.dialect, Served())
-            served.remember(question.store, question.key, question.tags, found.lease)
-        elif not state.pinned and freshness is Freshness.SNAPSHOT:
-            state.served.remember(question.store, question.key, question.tags, found.lease)
-        attachment.coherence.events.emit("hit", key=question.key)
-        return decoded
-
-    def _run_and_fill(self, reading: Reading, question: Question, found: Lookup) -> Result[Any]:
+    def _answer_miss(
+        self,
+        reading: Reading,
+        question: Question,
+        found: Lookup,
+        request: CacheRequest | None,
+        freshness: Freshness,
+    ) -> Result[Any]:
+        collection = None
+        if question.plan.by_keys and not reading.orm.is_relationship_load:
+            collection = collection_of(self.questions, reading, question, found, request)
+        entry = None if collection is None else collection.put_together(freshness)
+        if entry is not None:
+            return self.serve(reading, question, entry)
+        if not found.storable:
+            return self._run(reading, question, found)
         reading.attachment.coherence.events.emit("miss", key=question.key)
         capture = Capture(question.compilation.compiled)
         result = _sqlalchemy.invoke(reading.orm, {CAPTURE: capture, "prebuffer_rows": True})
         # The connection that it got may be set otherwise than those before it, or be on another database.
         if capture.rows is not None and capture.bind is reading.bind and question.stands_for(capture.parameters):
-            self.fill(reading, [(question, found, capture.rows)], capture)
+            entries.fill(reading, [(question, found, capture.rows)], capture)
+            if collection is not None:
+                collection.keep_apart(capture)
         return result
 
-    def fill(self, reading: Reading, answers: Sequence[Answer], capture: Capture) -> None:
-        """Store what was captured after it was looked up, where the snapshot allows; all in one store."""
-        coherence = reading.attachment.coherence
-        if self.variations.of(reading.orm.session) != reading.variation:
-            # What ran in between (a hook of its transaction's beginning, say) gave the Session to somebody else.
-            coherence.events.emit("bypass", reason="vary said something else once the rows were read")
-            return
-        entries = [entry for answer in answers if (entry := self._entry_of(coherence, answer, capture)) is not None]
-        if entries and coherence.fill_many(answers[0][0].store, entries) == len(entries):
-            for entry in entries:
-                coherence.events.emit("fill", key=entry[0])
+    def _run(self, reading: Reading, question: Question, found: Lookup) -> Result[Any]:
+        """Run a statement of which nothing is stored."""
+        reason = None if found.storable else "a commit is under way"
+        reading.attachment.coherence.events.emit("miss", key=question.key, reason=reason)
+        return _sqlalchemy.invoke(reading.orm)
 
-    def _entry_of(
-        self, coherence: Coherence, answer: Answer, capture: Capture
-    ) -> tuple[bytes, bytes, Lease, float] | None:
-        question, found, rows = answer
-        since = None if capture.since is None else capture.since.get(question.store)
-        if capture.dirty or not found.storable:
-            return None
-        if not may_fill(capture.freshness, found.lease, first=capture.first, since=since):
-            reason = "the snapshot is older than the entry would be"
-            coherence.events.emit("bypass", key=question.key, reason=reason)
-            return None
-        try:
-            payload = encode_rows(question.key, [column[:2] for column in capture.description], rows)
-        except UnsupportedValue as error:
-            coherence.events.emit("bypass", key=question.key, reason=str(error))
-            return None
-        if len(payload) > question.plan.max_size_bytes:
-            coherence.events.emit("bypass", key=question.key, reason="the result is larger than max_size_bytes")
-            return None
-        return question.key, payload, found.lease, question.ttl_s
+    def serve(self, reading: Reading, question: Question, entry: DecodedRows) -> Result[Any]:
+        """Return what the Session would have returned for the rows of an entry."""
+        return self.results.of(reading, question.compilation, entry.description, entry.rows)
 
 
 def _declined(orm: ORMExecuteState) -> str | None:
@@ -286,7 +247,3 @@ def _own_way_of(orm: ORMExecuteState) -> OwnWay | None:
         if isinstance(option, OwnWay):
             return option
     return None
-
-
-def _one_set(parameters: Any) -> Mapping[str, Any] | None:
-    return parameters if isinstance(parameters, Mapping) else None

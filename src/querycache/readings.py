@@ -18,6 +18,7 @@ from querycache.coherence.snapshots import Freshness, freshness_of
 from querycache.coherence.transactions import ConnectionState, Served
 from querycache.engine import Attachment
 from querycache.questions import Bypass
+from querycache.variation import Variations
 
 NOTES: Final = "querycache"
 
@@ -61,6 +62,7 @@ class Situation:
     connection: Connection | None
     state: ConnectionState | None
     variation: bytes
+    variations: Variations
 
     def why_not_cached(self, tables: frozenset[str]) -> str | None:
         """Say what in its transaction so far sends a read of these tables past the cache."""
@@ -76,6 +78,16 @@ class Reading(Situation):
     """One read of a Session that may be answered from the cache."""
 
     orm: ORMExecuteState
+
+    def is_still_the_same(self) -> bool:
+        """Tell whether what decides on the rows beside all that is what it was before."""
+        return self.variations.of(self.orm.session) == self.variation
+
+    @property
+    def parameters(self) -> Mapping[str, Any] | None:
+        """The parameters given with the statement, where it is one set."""
+        given = self.orm.parameters
+        return given if isinstance(given, Mapping) else None
 
 
 def freshness_in(reading: Situation) -> Freshness | Bypass:

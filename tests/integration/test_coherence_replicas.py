@@ -32,9 +32,7 @@ from coherence_world import (
 )
 from commit_support import wait_until
 from own_servers import start_postgresql, start_standby
-from querycache import SnapshotMovedError
-from querycache.lists import read_list
-from querycache.options import CacheRequest
+from querycache import FromCache, SnapshotMovedError
 from servers import POSTGRESQL, database, why_not
 
 
@@ -137,16 +135,39 @@ def test_a_list_put_together_of_rows_that_a_standby_gave_is_not_stored(pair: Pai
     primary.cache.attach(replica.engine)
 
     def rows(session: Session) -> list[str]:
-        request = CacheRequest("default", "by hand", None)
-        whole = select(Product).order_by(Product.id)
-        found = read_list(session, Product, whole, request=request, name_of=repr, any_name="any")
-        return [product.name for product in found]
+        by_keys = select(Product).order_by(Product.id).options(FromCache(shape="keys"))
+        return [product.name for product in session.scalars(by_keys)]
 
     read_in(primary, rows)
     with pair.lag():
         rename(primary, "b")
         assert read_in(replica, rows) == ["a", "z"]
         assert read_in(primary, rows) == ["b", "z"]
+
+
+def test_rows_that_a_standby_gave_are_not_put_together_with_newer_ones(pair: Pair) -> None:
+    replica, primary = pair.on_standby(cached=False), pair.primary.process()
+    assert primary.cache is not None
+    primary.cache.attach(replica.engine)
+
+    def rows(session: Session) -> list[str]:
+        by_keys = select(Product).order_by(Product.id).options(FromCache(shape="keys"))
+        return [product.name for product in session.scalars(by_keys)]
+
+    def last(session: Session) -> list[str]:
+        by_keys = select(Product).where(Product.category_id == 7).order_by(Product.id).options(FromCache(shape="keys"))
+        return [product.name for product in session.scalars(by_keys)]
+
+    before = read_in(primary, rows)
+    read_in(primary, last)
+    with pair.lag():
+        with Session(primary.engine) as session:
+            for product in session.scalars(select(Product)):
+                product.name = product.name + " anew"
+            session.commit()
+        read_in(primary, last)
+
+        assert read_in(replica, rows) == before
 
 
 def test_a_standby_is_the_same_database_as_its_primary(pair: Pair) -> None:

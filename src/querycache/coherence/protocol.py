@@ -52,6 +52,10 @@ class Coherence:
             self.events.emit("store_error", reason=f"lookup: {error}")
             return None
 
+    def sees_one_moment(self, store: int) -> bool:
+        """Tell whether a store looks at several things at once as they are at one moment."""
+        return self.journals[store].store.sees_one_moment
+
     def fill(self, store: int, key: bytes, payload: bytes, lease: Lease, ttl_s: float) -> bool:
         """Store an entry; False where the store declined or cannot."""
         try:

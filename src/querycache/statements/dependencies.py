@@ -63,6 +63,10 @@ class Dependencies:
     guards: tuple[Guard, ...]
     whole: tuple[Tag, ...] = ()
 
+    def narrows(self, any_row: Tag) -> bool:
+        """Tell whether the rows that matter of a table, by the tag of any of its rows, are told by values."""
+        return any(tags[0].startswith(any_row) and elements is not None for tags, elements in self.tables)
+
     def tags(self, values: Values, limit: int = VALUES_LIMIT) -> TagSet:
         """Return the tags that one call depends on. Where ``values`` raises LookupError, any row is meant."""
         tags = [self.bind_tag, *self.whole]

@@ -21,7 +21,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, Protocol
 
-from querycache._types import MARK_TTL_S, Lease, Stamp, Tag, TagSet, Writer
+from querycache._types import MARK_TTL_S, Lease, Lookup, Stamp, Tag, TagSet, Writer
 from querycache.stores._slot import (
     CHECK_SIZE,
     Slot,
@@ -312,6 +312,15 @@ _ENTRY: Final = struct.Struct("<QI")
 def pack_entry(payload: bytes, lease: Lease, expires: Stamp) -> bytes:
     """Write an entry as bytes: when it expires, its lease, its payload."""
     return _ENTRY.pack(expires, len(lease)) + struct.pack(f"<{len(lease)}Q", *lease) + payload
+
+
+def answer_of(record: bytes | None, seen: tuple[Lease, bool, Stamp]) -> Lookup:
+    """Return what a lookup found: an entry as bytes, if there is one, under what is seen of its tags now."""
+    lease, storable, now = seen
+    payload = unpack_entry(record, lease, now) if record is not None and storable else None
+    if record is None or payload is None:
+        return Lookup(None, lease, storable, now)
+    return Lookup(payload, lease, storable, now, expiry_of(record))
 
 
 def unpack_entry(record: bytes, lease: Lease, now: Stamp) -> bytes | None:

@@ -60,6 +60,10 @@ class Store(ABC):
     either above the last one that ``clock`` saw or not before the time that it read. Else the margin covers clocks that tie,
     step back, or differ between hosts by less."""
 
+    sees_one_moment: ClassVar[bool] = False
+    """Whether ``lookup_many`` looks at the stamps of all its questions at one moment; else at one after the other, in any
+    order, and who needs them together asks once more."""
+
     @property
     @abstractmethod
     def url(self) -> str:

@@ -24,12 +24,12 @@ from querycache.errors import ConfigurationError, StoreUnavailable
 from querycache.stores._registers import (
     META_KEY,
     Writing,
+    answer_of,
     guard_key,
     latest_stamp,
     pack_entry,
     peek,
     slot_key,
-    unpack_entry,
 )
 from querycache.stores._slot import SMALLEST
 from querycache.stores.base import Scope, Store, StoreStats
@@ -123,7 +123,7 @@ class DogpileStore(Store):
             with self._writing(cells) as writing:
                 seen = [writing.lease(tags) for _, tags in asked]
         return [
-            _answer(None if key is None else records[key], found)
+            answer_of(None if key is None else records[key], found)
             for (key, _), found in zip(asked, seen, strict=True)
             if found is not None
         ]
@@ -211,11 +211,6 @@ def _keys_of(tags: TagSet) -> list[bytes]:
     for tag, _ in tags.guards:
         keys += (slot_key(tag, SLOT_BITS), guard_key(tag))
     return list(dict.fromkeys(keys))
-
-
-def _answer(record: bytes | None, seen: tuple[Lease, bool, Stamp]) -> Lookup:
-    lease, storable, now = seen
-    return Lookup(unpack_entry(record, lease, now) if record is not None and storable else None, lease, storable, now)
 
 
 def _decoded(value: object) -> bytes | None:

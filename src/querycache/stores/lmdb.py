@@ -31,12 +31,12 @@ from querycache.stores._registers import (
     SLOT_BITS,
     SLOT_PREFIX,
     Writing,
+    answer_of,
     expiry_of,
     is_marked,
     latest_stamp,
     pack_entry,
     peek,
-    unpack_entry,
 )
 from querycache.stores.base import Scope, Store, StoreStats
 
@@ -69,6 +69,7 @@ class LMDBStore(Store):
     )
 
     clock_margin_s: ClassVar[float] = 0.0
+    sees_one_moment: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -186,7 +187,7 @@ class LMDBStore(Store):
         seen = handle.stamps.read(lambda txn: [peek(txn, tags, ticks) for _, tags in asked])
         if None in seen:
             seen = handle.stamps.write(lambda txn: self._lease(txn, [tags for _, tags in asked]), grow=True)
-        return [_answer(record, told) for record, told in zip(records, seen, strict=True) if told is not None]
+        return [answer_of(record, told) for record, told in zip(records, seen, strict=True) if told is not None]
 
     def _lease(self, txn: Txn, wanted: list[TagSet]) -> list[Seen | None]:
         writing = Writing(txn, self._ticks())
@@ -260,12 +261,6 @@ def _size_that_fits(directory: Path, wanted: int | None) -> int:
     if wanted and size < wanted:
         logger.warning("lmdb://%s: size=%d does not fit the filesystem, using %d", directory.parent, wanted, size)
     return size // _PAGE * _PAGE
-
-
-def _answer(record: bytes | None, seen: Seen) -> Lookup:
-    lease, storable, now = seen
-    payload = unpack_entry(record, lease, now) if record is not None and storable else None
-    return Lookup(payload, lease, storable, now)
 
 
 def _entry_key(key: bytes) -> bytes:

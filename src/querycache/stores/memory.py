@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -54,6 +54,7 @@ class MemoryStore(Store):
     )
 
     clock_margin_s: ClassVar[float] = 0.0
+    sees_one_moment: ClassVar[bool] = True
 
     def __init__(self, max_size_bytes: int = DEFAULT_SIZE_BYTES, max_entries: int = DEFAULT_ENTRIES) -> None:
         if max_size_bytes < 65_536 or max_entries < 1:
@@ -78,14 +79,24 @@ class MemoryStore(Store):
 
     def lookup(self, key: bytes | None, tags: TagSet) -> Lookup:
         with self._lock:
-            ticks = self._ticks()
-            seen = peek(self._cells, tags, ticks, self._bits)
-            if seen is None:
-                seen = self._writing(ticks).lease(tags)
-                self._tidy(ticks)
-            lease, storable, now = seen
-            payload = None if key is None else self._entry_of(key, lease, storable, now)
-            return Lookup(payload, lease, storable, now)
+            return self._lookup(key, tags)
+
+    def lookup_many(self, questions: Iterable[tuple[bytes | None, TagSet]]) -> list[Lookup]:
+        asked = list(questions)
+        with self._lock:
+            return [self._lookup(key, tags) for key, tags in asked]
+
+    def _lookup(self, key: bytes | None, tags: TagSet) -> Lookup:
+        ticks = self._ticks()
+        seen = peek(self._cells, tags, ticks, self._bits)
+        if seen is None:
+            seen = self._writing(ticks).lease(tags)
+            self._tidy(ticks)
+        lease, storable, now = seen
+        entry = None if key is None else self._entry_of(key, lease, storable, now)
+        if entry is None:
+            return Lookup(None, lease, storable, now)
+        return Lookup(entry.payload, lease, storable, now, entry.expires)
 
     def fill(self, key: bytes, payload: bytes, lease: Lease, ttl_s: float) -> bool:
         cost = _ENTRY_COST + len(key) + len(payload) + 40 * len(lease)
@@ -141,7 +152,7 @@ class MemoryStore(Store):
     def _writing(self, ticks: Stamp) -> Writing:
         return Writing(self._cells, ticks, self._bits)
 
-    def _entry_of(self, key: bytes, lease: Lease, storable: bool, now: Stamp) -> bytes | None:
+    def _entry_of(self, key: bytes, lease: Lease, storable: bool, now: Stamp) -> _Entry | None:
         entry = self._entries.get(key)
         if entry is None or not storable:
             return None
@@ -149,7 +160,7 @@ class MemoryStore(Store):
             self._drop(key)  # a stamp never comes back, so neither does what was filled under it
             return None
         self._entries.move_to_end(key)
-        return entry.payload
+        return entry
 
     def _drop(self, key: bytes) -> None:
         entry = self._entries.pop(key, None)

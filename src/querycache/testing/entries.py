@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
+from querycache._types import TagSet
 from querycache.stores.base import Store
-from querycache.testing.sample import KEY, LONG_S, A, B, Promises, filled, tags_of
+from querycache.testing.sample import KEY, LONG_S, A, B, Promises, filled, new_writer, tags_of
 
 
 class EntryPromises(Promises):
@@ -67,3 +69,26 @@ class EntryPromises(Promises):
         store.fill(KEY, b"rows", seen.lease, LONG_S)
         self.let_pass(store, 0.02)
         assert store.lookup(KEY, tags_of(A)).payload == b"rows"
+
+    def test_an_entry_that_is_found_says_when_it_ends(self, store: Store) -> None:
+        filled(store, tags_of(A))
+        found = store.lookup(KEY, tags_of(A))
+        assert 0 < found.expires - found.now <= LONG_S * 1e9
+
+    def test_several_questions_are_answered_in_their_order(self, store: Store) -> None:
+        filled(store, tags_of(A), b"one", b"k1")
+        filled(store, tags_of(B), b"two", b"k2")
+        questions = [(b"k2", tags_of(B)), (None, tags_of(A)), (b"k1", tags_of(A)), (b"k3", tags_of(A, B))]
+        assert [found.payload for found in store.lookup_many(questions)] == [b"two", None, b"one", None]
+
+    def test_several_questions_are_answered_as_of_one_moment_where_the_store_says_so(self, store: Store) -> None:
+        store.lookup(None, tags_of(A, B))
+
+        def questions() -> Iterator[tuple[bytes | None, TagSet]]:
+            yield None, tags_of(A)
+            if store.sees_one_moment:
+                store.release([A, B], new_writer())
+            yield None, tags_of(B)
+
+        leases = [found.lease for found in store.lookup_many(questions())]
+        assert leases == [store.lookup(None, tags_of(tag)).lease for tag in (A, B)]

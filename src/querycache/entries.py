@@ -1,0 +1,103 @@
+"""When may an entry be taken from the store for a transaction, and when may rows be stored?
+
+Promises: what is taken is what the transaction would be shown, and it is remembered where the snapshot is still to be taken;
+what is stored was read after its lease. Never: a lookup, or a statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from querycache._types import Lease, Lookup, TagSet
+from querycache.coherence.protocol import Coherence
+from querycache.coherence.snapshots import Freshness, may_fill, may_serve
+from querycache.coherence.transactions import Served
+from querycache.engine import Capture
+from querycache.questions import Question
+from querycache.readings import Reading, Situation
+from querycache.rows.codec import DecodedRows, PayloadRejected, UnsupportedValue, decode_rows, encode_rows
+
+Answer: TypeAlias = tuple[Question, Lookup, Sequence[Sequence[object]]]
+"""What was asked, what the store said before the database was, and the rows that the database gave."""
+
+
+def take(reading: Situation, question: Question, found: Lookup, freshness: Freshness) -> DecodedRows | None:
+    """Return the rows of an entry that this transaction may be served, and remember them where the snapshot asks."""
+    decoded = peek(reading, question, found, freshness)
+    if decoded is not None:
+        remember(reading, question, question.tags, found.lease, freshness)
+        reading.attachment.coherence.events.emit("hit", key=question.key)
+    return decoded
+
+
+def peek(reading: Situation, question: Question, found: Lookup, freshness: Freshness) -> DecodedRows | None:
+    """Return the rows of an entry that this transaction may be served; who does serve them calls ``remember``."""
+    state = reading.state
+    started = state is not None and state.statements > 0
+    since = None if state is None or state.since is None else state.since.get(question.store)
+    if found.payload is None or not may_serve(freshness, found.lease, started=started, since=since):
+        return None
+    try:
+        return decode_rows(question.key, found.payload)
+    except PayloadRejected as error:
+        reading.attachment.coherence.events.emit("defect", key=question.key, reason=f"payload rejected: {error}")
+        return None
+
+
+def remember(reading: Situation, question: Question, tags: TagSet, lease: Lease, freshness: Freshness) -> None:
+    """Note under which stamps rows are served to a transaction whose snapshot is still to be taken."""
+    state = reading.state
+    if state is None:
+        served = reading.notes.served.setdefault(reading.attachment.dialect, Served())
+    elif not state.pinned and freshness is Freshness.SNAPSHOT:
+        served = state.served
+    else:
+        return
+    served.remember(question.store, question.key, tags, lease)
+
+
+def fill(reading: Reading, answers: Sequence[Answer], capture: Capture) -> int:
+    """Store what was captured after it was looked up, where the snapshot allows; all in one store.
+
+    Return how many answers the store holds now: one that it held already stays as it is.
+    """
+    coherence = reading.attachment.coherence
+    if not reading.is_still_the_same():
+        # What ran in between (a hook of its transaction's beginning, say) gave the Session to somebody else.
+        coherence.events.emit("bypass", reason="vary said something else once the rows were read")
+        return 0
+    entries, held = [], 0
+    for question, found, rows in answers:
+        payload = _payload_of(coherence, question, found, rows, capture)
+        if payload is not None and payload == found.payload:
+            held += 1
+        elif payload is not None:
+            entries.append((question.key, payload, found.lease, question.ttl_s))
+    kept = coherence.fill_many(answers[0][0].store, entries) if entries else 0
+    if kept == len(entries):
+        for entry in entries:
+            coherence.events.emit("fill", key=entry[0])
+    return held + kept
+
+
+def _payload_of(
+    coherence: Coherence, question: Question, found: Lookup, rows: Sequence[Sequence[object]], capture: Capture
+) -> bytes | None:
+    """Make an entry's payload; None where it must not be stored, or cannot."""
+    since = None if capture.since is None else capture.since.get(question.store)
+    if capture.dirty or not found.storable:
+        return None
+    if not may_fill(capture.freshness, found.lease, first=capture.first, since=since):
+        reason = "the snapshot is older than the entry would be"
+        coherence.events.emit("bypass", key=question.key, reason=reason)
+        return None
+    try:
+        payload = encode_rows(question.key, [column[:2] for column in capture.description], rows)
+    except UnsupportedValue as error:
+        coherence.events.emit("bypass", key=question.key, reason=str(error))
+        return None
+    if len(payload) > question.plan.max_size_bytes:
+        coherence.events.emit("bypass", key=question.key, reason="the result is larger than max_size_bytes")
+        return None
+    return payload
