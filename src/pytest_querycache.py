@@ -136,7 +136,7 @@ def _lines_of(report: Report) -> Iterable[str]:
         + ", ".join(f"{events.get(kind, 0):,} {word}" for kind, word in _WORDS.items())
     )
     if report["verdicts"]:
-        yield "hits compared with the database: " + _listed(report["verdicts"])
+        yield "compared with the database: " + _listed(report["verdicts"])
     if engines:
         yield "engines left alone: " + _listed(engines)
     bypassed = {reason.partition(": ")[2]: n for reason, n in report["reasons"].items() if reason.startswith("bypass:")}

@@ -18,7 +18,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from querycache import QueryCache
 from querycache.everywhere import CacheOfEverything, VerifiedCacheOfEverything, attach_everywhere
 from querycache.session import attachment_of
-from querycache.verifying import IN_OTHER_ORDER, NOT_VERIFIED, OVERTAKEN, VERIFIED, StaleReadError
+from querycache.verifying import IN_OTHER_ORDER, NOT_VERIFIED, OVERTAKEN, REPLAYED, VERIFIED, StaleReadError
 
 
 class Base(DeclarativeBase):
@@ -217,7 +217,7 @@ def test_a_verified_hit_sends_its_statement_and_is_the_database_s(
         with Session(engine) as session:
             assert (session.get_one(Pet, 1).name, len(session.scalars(select(Pet)).all())) == ("rex", 2)
     assert len(sent) == 6
-    assert verified.verdicts == {VERIFIED: 4}
+    assert verified.verdicts == {REPLAYED: 2, VERIFIED: 4}
 
 
 def test_a_stale_hit_is_an_error_where_hits_are_verified(
@@ -243,7 +243,7 @@ def test_a_hit_that_a_commit_overtakes_is_not_taken_for_stale(
             connection.execute(update(Pet).where(Pet.id == 1).values(name="max"))
 
     assert read(engine) == ["rex", "tom"]
-    assert verified.verdicts == {OVERTAKEN: 1}
+    assert verified.verdicts == {REPLAYED: 1, OVERTAKEN: 1}
 
 
 def test_rows_that_come_in_another_order_are_no_stale_ones(
@@ -258,7 +258,7 @@ def test_rows_that_come_in_another_order_are_no_stale_ones(
         sqlite_url, "DELETE FROM ev_word WHERE word = 'one'", "INSERT INTO ev_word (word) VALUES ('one')"
     )
     assert read(engine, select(words.c.word)) == ["one", "two"]
-    assert verified.verdicts == {IN_OTHER_ORDER: 1}
+    assert verified.verdicts == {REPLAYED: 1, IN_OTHER_ORDER: 1}
 
 
 def test_a_statement_that_a_listener_rewrote_proves_nothing(
@@ -273,4 +273,4 @@ def test_a_statement_that_a_listener_rewrote_proves_nothing(
         retval=True,
     )
     assert read(engine) == ["rex", "tom"]
-    assert verified.verdicts == {NOT_VERIFIED: 1}
+    assert verified.verdicts == {REPLAYED: 1, NOT_VERIFIED: 1}

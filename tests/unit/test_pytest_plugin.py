@@ -13,6 +13,7 @@ import pytest
 import pytest_querycache as plugin
 from querycache.everywhere import CacheOfEverything, VerifiedCacheOfEverything
 
+SOURCE = str(Path(plugin.__file__).parent)
 SUITE = """
 import sqlite3
 import pytest
@@ -60,7 +61,7 @@ def project(tmp_path: Path) -> Path:
 
 def run(project: Path, value: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "-p", "pytest_querycache", "-p", "no:cacheprovider", *arguments]
-    environment = {**os.environ, plugin.VARIABLE: value}
+    environment = {**os.environ, "PYTHONPATH": SOURCE, plugin.VARIABLE: value}
     return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -77,7 +78,7 @@ def test_a_stale_read_that_a_test_hides_fails_the_run_and_reports_of_processes_a
     done = run(project, "verify", "-n", "1")
     assert "3 passed" in done.stdout, done.stdout + done.stderr
     assert "3 engines attached, 0 left alone; 3 hits" in done.stdout
-    assert "hits compared with the database: 2 verified; 1 stale" in done.stdout
+    assert "compared with the database: 3 misses answered by what was stored; 2 verified; 1 stale" in done.stdout
     assert "WRONG, 1 time: stale: the database has others" in done.stdout
     assert done.returncode == pytest.ExitCode.TESTS_FAILED
 
@@ -92,7 +93,7 @@ def test_without_the_variable_nothing_is_registered(value: str, monkeypatch: pyt
 
 def test_the_plugin_alone_imports_neither_the_package_nor_sqlalchemy() -> None:
     code = "import sys, pytest_querycache; print({'querycache', 'sqlalchemy'} & set(sys.modules))"
-    environment = {**os.environ, "PYTHONPATH": str(Path(plugin.__file__).parent)}
+    environment = {**os.environ, "PYTHONPATH": SOURCE}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 
