@@ -61,10 +61,11 @@ class VerifyingReader(Reader):
 
     def _run_and_fill(self, reading: Reading, question: Question, found: Lookup) -> Result[Any]:
         capture = self._send(reading, question)
-        if capture.rows is None or capture.bind is not reading.bind:
+        if capture.rows is None:
             return super()._run_and_fill(reading, question, found)
         reading.attachment.coherence.events.emit("miss", key=question.key)
-        self.fill(reading, [(question, found, capture.rows)], capture)
+        if capture.bind is reading.bind and question.stands_for(capture.parameters):
+            self.fill(reading, [(question, found, capture.rows)], capture)
         try:
             payload = encode_rows(question.key, [column[:2] for column in capture.description], capture.rows)
         except UnsupportedValue:
