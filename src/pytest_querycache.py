@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ _EXPECTED: Final = (
     '1 (served from memory), verify (each hit is compared with the database), a store\'s URL such as "lmdb:///path", '
     '"verify+" before such a URL, or 0'
 )
+_URL: Final = re.compile(r"[a-z]+://")
 _OUTPUT: Final = "querycache"
 _MOST_REASONS: Final = 12
 
@@ -42,23 +44,22 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Begin before the first of the project's files is imported."""
     value = os.environ.get(VARIABLE, "").strip()
     if value.lower() not in ("", "0"):
-        early_config.pluginmanager.register(Run(_cache_of(value), early_config), "querycache-run")
+        early_config.pluginmanager.register(Run(cache_of(value), early_config), "querycache-run")
 
 
-def _cache_of(value: str) -> CacheOfEverything:
+def cache_of(value: str) -> CacheOfEverything:
+    """Make the cache that a value of the variable asks for.
+
+    Raises ``pytest.UsageError`` for a value that cannot be used.
+    """
     from querycache import ConfigurationError
     from querycache.everywhere import CacheOfEverything, VerifiedCacheOfEverything
 
-    verifies, _, url = value.rpartition("+") if "+" in value.partition("://")[0] else (value, "", "memory://")
-    if value == "1":
-        return CacheOfEverything()
-    if verifies == "verify":
-        kind: type[CacheOfEverything] = VerifiedCacheOfEverything
-    elif "://" in value and verifies == value:
-        kind, url = CacheOfEverything, value
-    else:
-        raise pytest.UsageError(f"{VARIABLE}={value} cannot be used: give {_EXPECTED}")
+    kind = VerifiedCacheOfEverything if value.startswith("verify") else CacheOfEverything
+    url = "memory://" if value in ("1", "verify") else value.removeprefix("verify+")
     try:
+        if not _URL.match(url):
+            raise ConfigurationError(f"give {_EXPECTED}")
         return kind(url)
     except ConfigurationError as error:
         raise pytest.UsageError(f"{VARIABLE}={value} cannot be used: {error}") from error
@@ -135,7 +136,7 @@ def _lines_of(report: Report) -> Iterable[str]:
         + ", ".join(f"{events.get(kind, 0):,} {word}" for kind, word in _WORDS.items())
     )
     if report["verdicts"]:
-        yield "hits compared with the database: " + _listed(report["verdicts"])
+        yield "compared with the database: " + _listed(report["verdicts"])
     if engines:
         yield "engines left alone: " + _listed(engines)
     bypassed = {reason.partition(": ")[2]: n for reason, n in report["reasons"].items() if reason.startswith("bypass:")}
