@@ -19,7 +19,7 @@ from sqlalchemy.orm import ORMExecuteState, Session, UserDefinedOption
 from querycache import _sqlalchemy, entries
 from querycache._types import Lookup
 from querycache.coherence.snapshots import Freshness
-from querycache.collection import collection_of
+from querycache.collection import Collection, collection_of
 from querycache.engine import CAPTURE, Attachment, Capture
 from querycache.flights import Flights
 from querycache.hooks import rewritten_by
@@ -196,15 +196,25 @@ class Reader:
             return self.serve(reading, question, entry)
         if not found.storable:
             return self._run(reading, question, found)
+        return self._run_and_fill(reading, question, found, collection)
+
+    def _run_and_fill(
+        self, reading: Reading, question: Question, found: Lookup, collection: Collection | None
+    ) -> Result[Any]:
         reading.attachment.coherence.events.emit("miss", key=question.key)
         capture = Capture(question.compilation.compiled)
         result = _sqlalchemy.invoke(reading.orm, {CAPTURE: capture, "prebuffer_rows": True})
+        self._fill(reading, question, found, collection, capture)
+        return result
+
+    def _fill(
+        self, reading: Reading, question: Question, found: Lookup, collection: Collection | None, capture: Capture
+    ) -> None:
         # The connection that it got may be set otherwise than those before it, or be on another database.
         if capture.rows is not None and capture.bind is reading.bind and question.stands_for(capture.parameters):
             entries.fill(reading, [(question, found, capture.rows)], capture)
             if collection is not None:
                 collection.keep_apart(capture)
-        return result
 
     def _run(self, reading: Reading, question: Question, found: Lookup) -> Result[Any]:
         """Run a statement of which nothing is stored."""

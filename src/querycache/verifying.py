@@ -19,6 +19,7 @@ from sqlalchemy.engine import Dialect, Result
 
 from querycache import _sqlalchemy
 from querycache._types import Lookup
+from querycache.collection import Collection
 from querycache.engine import CAPTURE, Capture
 from querycache.errors import QueryCacheError
 from querycache.questions import Question, Questions
@@ -59,13 +60,14 @@ class VerifyingReader(Reader):
             raise StaleReadError(f"the cache had other rows than the database for {question.compilation.compiled}")
         return super().serve(reading, question, entry)
 
-    def _run_and_fill(self, reading: Reading, question: Question, found: Lookup) -> Result[Any]:
+    def _run_and_fill(
+        self, reading: Reading, question: Question, found: Lookup, collection: Collection | None
+    ) -> Result[Any]:
         capture = self._send(reading, question)
         if capture.rows is None:
-            return super()._run_and_fill(reading, question, found)
+            return super()._run_and_fill(reading, question, found, collection)
         reading.attachment.coherence.events.emit("miss", key=question.key)
-        if capture.bind is reading.bind and question.stands_for(capture.parameters):
-            self.fill(reading, [(question, found, capture.rows)], capture)
+        self._fill(reading, question, found, collection, capture)
         try:
             payload = encode_rows(question.key, [column[:2] for column in capture.description], capture.rows)
         except UnsupportedValue:
