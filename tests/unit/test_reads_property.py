@@ -291,8 +291,9 @@ def draw_statement(random: Random) -> Any:
     if kind == "count of rows":
         return block.with_only_columns(func.count(), maintain_column_froms=True)
     if kind == "number of rows":
-        paged = random.choice([block, block.limit(2), block.distinct(), block.order_by(one).limit(9).offset(1)])
-        return select(func.count()).select_from(paged.subquery())
+        distinct = block.with_only_columns(one, maintain_column_froms=True).distinct()
+        counted = random.choice([block, block.limit(2), distinct, distinct, block.order_by(one).limit(9).offset(1)])
+        return select(func.count()).select_from(counted.subquery())
     if kind == "is there one":
         return select(block.offset(random.randint(0, 2)).limit(5).exists())
     if kind == "star":
@@ -310,9 +311,10 @@ def draw_statement(random: Random) -> Any:
         grouped = block.with_only_columns(one, func.count(), maintain_column_froms=True).group_by(one)
         return grouped if random.random() < 0.5 else grouped.having(func.max(draw_column(random, elements)) == 3)
     if kind in ("derived", "cte"):
-        page = block.order_by(*shown).limit(2)
+        page = random.choice([block, block.order_by(*shown).limit(2)])
         inner: FromClause = page.subquery() if kind == "derived" else page.cte()
-        return select(inner).where(draw_condition(random, [inner], 0))
+        shown_of_it = random.choice([[inner], [func.count()], [draw_column(random, [inner])]])
+        return select(*shown_of_it).select_from(inner).where(draw_condition(random, [inner], 0))
     if kind == "union":
         other, more = draw_block(random)
         return union_all(
