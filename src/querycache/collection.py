@@ -97,7 +97,7 @@ class Collection:
         """Return the rows of the list as they are, and store the whole; None where the SELECT has to run."""
         listing = self.rowwise.listing
         self._listed = listed = self._coherence.lookup(listing.store, listing.key, listing.tags)
-        entry = None if listed is None else entries.peek(self.reading, listing, listed, freshness)
+        entry = None if listed is None else entries.peek(self.reading, listing.store, listing.key, listed, freshness)
         if listed is None or entry is None:
             return None
         if not listing.is_answered_by(listed):
@@ -235,13 +235,11 @@ class _Parts:
 
     def take(self, listing: Question, listed: Lookup, freshness: Freshness) -> None:
         """Take the rows that are stored and that this transaction may be served."""
+        reading = self.collection.reading
         self.seen.add(listing.tags, listed)
         self.ends.append(listed.expires)
         for position, (row, answer) in enumerate(zip(self.rows, self.found, strict=True)):
-            if answer.payload is None:
-                continue
-            question = self.collection.rowwise.question_of(row)
-            entry = entries.peek(self.collection.reading, question, answer, freshness)
+            entry = entries.peek(reading, listing.store, row.key, answer, freshness)
             if entry is not None and self._is_alike(entry.description):
                 self.raw[position] = entry.rows
                 self.seen.add(row.tags, answer)

@@ -36,7 +36,7 @@ from querycache.stores._registers import (
     is_marked,
     latest_stamp,
     pack_entry,
-    peek,
+    peek_all,
 )
 from querycache.stores.base import Scope, Store, StoreStats
 
@@ -184,9 +184,10 @@ class LMDBStore(Store):
         if any(names):
             records = handle.entries.read(lambda txn: [None if name is None else txn.get(name) for name in names])
         ticks = self._ticks()
-        seen = handle.stamps.read(lambda txn: [peek(txn, tags, ticks) for _, tags in asked])
+        wanted = [tags for _, tags in asked]
+        seen = handle.stamps.read(lambda txn: peek_all(txn, wanted, ticks))
         if None in seen:
-            seen = handle.stamps.write(lambda txn: self._lease(txn, [tags for _, tags in asked]), grow=True)
+            seen = handle.stamps.write(lambda txn: self._lease(txn, wanted), grow=True)
         return [answer_of(record, told) for record, told in zip(records, seen, strict=True) if told is not None]
 
     def _lease(self, txn: Txn, wanted: list[TagSet]) -> list[Seen | None]:
