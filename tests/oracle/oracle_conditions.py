@@ -10,10 +10,26 @@ import operator
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
-from oracle_schema import Attribute, attributes_of, key_of, keys_in, random_value, relations_of
+from oracle_schema import Attribute, attributes_of, key_of, keys_in, relations_of
 from oracle_stage import Stage
 from oracle_values import BOOL
-from sqlalchemy import Integer, String, and_, case, cast, exists, false, func, literal, not_, null, or_, select, true, tuple_
+from sqlalchemy import (
+    Integer,
+    String,
+    and_,
+    case,
+    cast,
+    exists,
+    false,
+    func,
+    literal,
+    not_,
+    null,
+    or_,
+    select,
+    true,
+    tuple_,
+)
 from sqlalchemy.orm import aliased
 
 Condition: TypeAlias = Callable[[Any], Any]
@@ -23,7 +39,9 @@ _COMPARISONS: Final = (operator.eq, operator.eq, operator.eq, operator.ne, opera
 
 def condition(stage: Stage, model: type[Any], depth: int = 2) -> Condition:
     """Return a condition on a class; ``depth`` bounds how often AND, OR, NOT and subqueries stand in one another."""
-    makers: list[tuple[Any, int]] = [(_comparison, 6), (_key, 3), (_list, 3), (_null, 1), (_tuples, 2), (_odd, 3)]
+    makers: list[tuple[Any, int]] = [
+        (_comparison, 6), (_key, 3), (_list, 2), (_null, 1), (_tuples, 1), (_odd, 3), (_either, 3), (_both, 2)
+    ]  # fmt: skip
     if depth > 0:
         makers += [(_joined, 4), (_negated, 1), (_related, 3), (_subquery, 4)]
     return stage.dice.weighted(makers)(stage, model, depth - 1)
@@ -43,10 +61,10 @@ def comparable(stage: Stage, model: type[Any]) -> Attribute:
 
 def _comparison(stage: Stage, model: type[Any], depth: int) -> Condition:
     one = comparable(stage, model)
-    name, value = one.name, random_value(stage.dice, one.column, null=False)
+    name, value = one.name, stage.value(one.column, null=False)
     compare = stage.dice.one_of(_COMPARISONS) if one.kind.orders else operator.eq
     if one.kind.orders and stage.dice.happens(0.15):
-        low, high = sorted([value, random_value(stage.dice, one.column, null=False)])
+        low, high = sorted([value, stage.value(one.column, null=False)])
         return lambda entity: getattr(entity, name).between(low, high)
     if one.kind.likes and stage.dice.happens(0.15):
         return lambda entity: getattr(entity, name).like("a%")
@@ -57,13 +75,13 @@ def _key(stage: Stage, model: type[Any], depth: int) -> Condition:
     """Return a condition on the whole primary key, or on a foreign key."""
     foreign = [one for one in attributes_of(model) if one.column.foreign_keys and not one.column.primary_key]
     chosen = [stage.dice.one_of(foreign)] if foreign and stage.dice.happens(0.5) else list(key_of(model))
-    values = [(one.name, random_value(stage.dice, one.column, null=False)) for one in chosen]
+    values = [(one.name, stage.value(one.column, null=False)) for one in chosen]
     return lambda entity: and_(*(getattr(entity, name) == value for name, value in values))
 
 
 def _list(stage: Stage, model: type[Any], depth: int) -> Condition:
     one = comparable(stage, model)
-    name, values = one.name, [random_value(stage.dice, one.column) for _ in range(stage.dice.number(0, 3))]
+    name, values = one.name, [stage.value(one.column) for _ in range(stage.dice.number(0, 3))]
     if stage.dice.happens(0.25):
         return lambda entity: getattr(entity, name).not_in(values)
     return lambda entity: getattr(entity, name).in_(values)
@@ -75,7 +93,7 @@ def _tuples(stage: Stage, model: type[Any], depth: int) -> Condition:
     chosen = key if len(key) > 1 and stage.dice.happens(0.6) else [comparable(stage, model) for _ in range(2)]
     names = [one.name for one in chosen]
     rows = [
-        tuple(random_value(stage.dice, one.column, null=False) for one in chosen)
+        tuple(stage.value(one.column, null=False) for one in chosen)
         for _ in range(stage.dice.number(1, 3))
     ]
     return lambda entity: tuple_(*(getattr(entity, name) for name in names)).in_(rows)
@@ -91,9 +109,9 @@ def _null(stage: Stage, model: type[Any], depth: int) -> Condition:
 def _odd(stage: Stage, model: type[Any], depth: int) -> Condition:
     """Return what looks like an equality and is none, or is one in disguise."""
     one, other = comparable(stage, model), comparable(stage, model)
-    name, value = one.name, random_value(stage.dice, one.column, null=False)
-    further, another = other.name, random_value(stage.dice, other.column, null=False)
-    again = random_value(stage.dice, one.column, null=False)
+    name, value = one.name, stage.value(one.column, null=False)
+    further, another = other.name, stage.value(other.column, null=False)
+    again = stage.value(one.column, null=False)
     shapes: list[Condition] = [
         lambda entity: case((getattr(entity, name) == value, 1), else_=0) == 0,
         lambda entity: func.coalesce(getattr(entity, name) == value, false()) == false(),
@@ -136,6 +154,25 @@ def _odd(stage: Stage, model: type[Any], depth: int) -> Condition:
         shapes += [lambda entity: and_(getattr(entity, name) == getattr(entity, equal), getattr(entity, equal) == value)] * 3
         shapes += [lambda entity: getattr(entity, name) == getattr(entity, equal)]
     return stage.dice.one_of(shapes)
+
+
+def _either(stage: Stage, model: type[Any], depth: int) -> Condition:
+    """Return an OR of equalities: of one column, which narrows, or of two, which does not."""
+    one = comparable(stage, model)
+    other = one if stage.dice.happens(0.3) else comparable(stage, model)
+    first, second = stage.value(one.column, null=False), stage.value(other.column, null=False)
+    with_null = stage.dice.happens(0.2)
+    return lambda entity: or_(
+        getattr(entity, one.name) == first,
+        getattr(entity, other.name).is_(None) if with_null else getattr(entity, other.name) == second,
+    )
+
+
+def _both(stage: Stage, model: type[Any], depth: int) -> Condition:
+    """Return two equalities that must hold both."""
+    one, other = comparable(stage, model), comparable(stage, model)
+    first, second = stage.value(one.column, null=False), stage.value(other.column, null=False)
+    return lambda entity: and_(getattr(entity, one.name) == first, getattr(entity, other.name) == second)
 
 
 def _joined(stage: Stage, model: type[Any], depth: int) -> Condition:
@@ -190,7 +227,7 @@ def _subquery(stage: Stage, model: type[Any], depth: int) -> Condition:
     here, there = pair
     inner = conditions(stage, target, 2, min(depth, 1))
     negated = stage.dice.happens(0.3)
-    value = random_value(stage.dice, next(a.column for a in attributes_of(model) if a.name == here), null=False)
+    value = stage.value(next(a.column for a in attributes_of(model) if a.name == here), null=False)
     number = stage.dice.number(0, 2)
 
     def within(entity: Any) -> Any:
@@ -255,6 +292,6 @@ def _linked(stage: Stage, model: type[Any], link: Any) -> Condition:
     others = [column for column in link.columns if column not in mine]
     if not mine or not others:
         return _comparison(stage, model, 0)
-    other, value = others[0], random_value(stage.dice, others[0], null=False)
+    other, value = others[0], stage.value(others[0], null=False)
     name, column = own.name, mine[0]
     return lambda entity: getattr(entity, name).in_(select(column).where(other == value))

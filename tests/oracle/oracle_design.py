@@ -25,7 +25,6 @@ from sqlalchemy import (
     Table,
     UniqueConstraint,
     and_,
-    event,
     func,
     literal_column,
     select,
@@ -169,7 +168,7 @@ class _Designer:
 
     def _subclass(self, name: str, base: type[Any], *, joined: bool) -> None:
         identity = name.lower()
-        _add_identity(base, identity)
+        _add_identity(base, identity, single=not joined)
         draft = _Draft(name, self._table_name(name) if joined else "")
         draft.mapper_args = {"polymorphic_identity": identity}
         if self.dice.happens(0.3):
@@ -225,8 +224,7 @@ class _Designer:
             body["__table_args__"] = (*draft.args, *self._indexes(draft))
         if base is None and self.dice.happens(0.6):
             kind = Column(self._name(draft, "kind"), String(10), default=draft.name.lower(), nullable=False)
-            identities = [draft.name.lower()]
-            kind.info.update({ROLE: "class", "own": draft.name.lower(), "identities": identities})
+            kind.info.update({ROLE: "class", "own": draft.name.lower(), "single": []})
             kind.info["kind"] = Kind("class", lambda dialect: String(10), (draft.name.lower(), "other"))
             body["kind"] = kind
             draft.mapper_args |= {"polymorphic_on": "kind", "polymorphic_identity": draft.name.lower()}
@@ -289,7 +287,7 @@ class _Designer:
     def _column_options(self, kind: Kind, *, inherited: bool) -> dict[str, Any]:
         options: dict[str, Any] = {"nullable": inherited or self.dice.happens(0.7)}
         if kind.indexes and kind.compares:
-            options[self.dice.one_of(["unique", "index", "", "", ""])] = True
+            options[self.dice.one_of(["unique", "index", "index", "", "", "", ""])] = True
             options.pop("", None)
         if kind is BOOL or inherited:
             options.pop("unique", None)
@@ -445,7 +443,7 @@ class _Designer:
             numbers = [a for a in attributes_of(model) if a.kind is INT and not a.column.primary_key and ROLE not in a.column.info]
             if numbers and self.dice.happens(0.15):
                 expression = column_property(numbers[0].column + 1, deferred=self.dice.happens(0.3))
-                setattr(model, "more", expression)
+                model.more = expression
         for reference in self.references:
             if reference.parent is object or not self._has("column_property", 0.2):
                 continue
@@ -510,9 +508,11 @@ def _plain_info(column: Column[Any]) -> dict[str, Any]:
     return {"kind": kind_of(column)}
 
 
-def _add_identity(base: type[Any], identity: str) -> None:
+def _add_identity(base: type[Any], identity: str, *, single: bool) -> None:
     """Let a base class's discriminator know one more class."""
     column = next(a.column for a in attributes_of(base) if a.column.info.get(ROLE) == "class")
+    if single:
+        column.info["single"].append(identity)
     known: Sequence[str] = (*kind_of(column).values[:-1], identity, "other")
     column.info["kind"] = Kind("class", kind_of(column).type_on, tuple(known))
     forget()

@@ -43,6 +43,7 @@ class Scene:
     questions: tuple[str, ...]
     writes: tuple[str, ...]
     level: str | None
+    taste: int
 
     def __str__(self) -> str:
         return (
@@ -133,7 +134,7 @@ class Play:
         self.changed = False
 
     def stage(self, dice: Dice) -> Stage:
-        return Stage(self.world.schema, dice, self.scene.focus)
+        return Stage(self.world.schema, dice, self.scene.focus, self.scene.taste)
 
     def note(self, line: str) -> None:
         self.log.append(line)
@@ -216,12 +217,14 @@ def write_and_commit(play: Play, dice: Dice) -> None:
     slot = Slot(play.world.next_side(), play.scene.level)
     writes = [draw_write(play.stage(dice), play.scene.writes) for _ in range(dice.number(1, 2))]
     play.changed = True
-    for write in filter(None, writes):
-        play.note(f"write: {write.kind}: {write.told}")
-        play.perform(slot, write)
-    play.note("commit")
-    slot.commit()
-    slot.close()
+    try:
+        for write in filter(None, writes):
+            play.note(f"write: {write.kind}: {write.told}")
+            play.perform(slot, write)
+        play.note("commit")
+        slot.commit()
+    finally:
+        slot.close()
 
 
 @step(3)
@@ -329,6 +332,7 @@ def scene_of(
         tuple(questions or dice.some_of(list(QUESTIONS), 4, 14)),
         tuple(writes or dice.some_of(list(WRITES), 4, 12)),
         dice.one_of(levels),
+        dice.seed(),
     )
 
 

@@ -61,14 +61,30 @@ def draw_question(stage: Stage, kinds: Sequence[str]) -> Question:
 
 def rows_question(kind: str, build: Callable[[], Any], *, ordered: bool = False) -> Question:
     """Return the question whose answer is what a statement returns."""
-    return Question(kind, "", lambda session: session.execute(build()).all(), build, ordered)
+    statement = _now_and_then_anew(build)
+    return Question(kind, "", lambda session: session.execute(statement()).all(), build, ordered)
 
 
 def entities_question(
     kind: str, build: Callable[[], Any], *, ordered: bool = False, walks: Sequence[str] = ()
 ) -> Question:
     """Return the question whose answer has objects, each row once where collections are joined to them."""
-    return Question(kind, "", lambda session: session.execute(build()).unique().all(), build, ordered, tuple(walks))
+    statement = _now_and_then_anew(build)
+    return Question(kind, "", lambda session: session.execute(statement()).unique().all(), build, ordered, tuple(walks))
+
+
+def _now_and_then_anew(build: Callable[[], Any]) -> Callable[[], Any]:
+    """Return what gives a statement: the same object some times, then an equal one."""
+    built: list[Any] = []
+
+    def statement() -> Any:
+        if len(built) % 4 == 0:
+            built[:] = [build()]
+        else:
+            built.append(built[0])
+        return built[0]
+
+    return statement
 
 
 def walks_of(stage: Stage, model: type[Any]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from oracle_conditions import condition, conditions, pair_of
 from oracle_questions import Question, entities_question, question, rows_question
-from oracle_schema import Attribute, attributes_of, key_of, keys_in, random_value, relations_of
+from oracle_schema import Attribute, attributes_of, key_of, keys_in, relations_of
 from oracle_stage import Stage
 from sqlalchemy import except_, exists, func, intersect, literal, select, true, union, union_all
 from sqlalchemy.orm import aliased
@@ -18,13 +18,13 @@ def set_operation(stage: Stage) -> Question:
     first, second = condition(stage, model, 1), condition(stage, model, 1)
     combine = stage.dice.one_of([union, union_all, intersect, except_])
     way = stage.dice.one_of(["keys", "limit", "outside", "entities"])
-    value = random_value(stage.dice, key_of(model)[0].column, null=False)
+    value = stage.value(key_of(model)[0].column, null=False)
 
     def build() -> Any:
         keys = keys_in(model, model)
         whole: Any = combine(select(*keys).where(first(model)), select(*keys).where(second(model)))
         if way == "limit":
-            return whole.order_by(*(column.name for column in whole.selected_columns)).limit(2)
+            return whole.order_by(*whole.selected_columns).limit(2)
         if way == "outside":
             block = whole.subquery()
             return select(block).where(list(block.c)[0] == value)
@@ -71,7 +71,7 @@ def derived(stage: Stage) -> Question:
     model = stage.any_model()
     outside = stage.attribute(model, lambda one: one.kind.compares and one.kind.orders)
     assert outside is not None
-    block, value = _block(stage, model, outside), random_value(stage.dice, outside.column, null=False)
+    block, value = _block(stage, model, outside), stage.value(outside.column, null=False)
     way = stage.dice.one_of(["subquery", "cte", "twice", "left", "exists"])
 
     def build() -> Any:
@@ -154,7 +154,7 @@ def association(stage: Stage) -> Question | None:
         return None
     link = stage.dice.one_of(stage.schema.links)
     column = stage.dice.one_of(list(link.columns))
-    value = random_value(stage.dice, column, null=False)
+    value = stage.value(column, null=False)
     way = stage.dice.one_of(["rows", "count", "joined", "not linked"])
     sides = [model for model in stage.schema.models if any(r.link is link for r in relations_of(model))]
     side = stage.dice.one_of(sides)

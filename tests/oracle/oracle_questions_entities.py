@@ -13,8 +13,6 @@ from oracle_schema import (
     key_of,
     keys_in,
     mapper_of,
-    random_key,
-    random_value,
     relations_of,
     subclasses_of,
 )
@@ -46,7 +44,7 @@ _LOADERS: Final = (joinedload, selectinload, subqueryload, immediateload, lazylo
 @question("get", 3)
 def get(stage: Stage) -> Question:
     model = stage.any_model()
-    key = random_key(stage.dice, model)
+    key = stage.key(model)
     ident = key if len(key) > 1 else key[0]
     return Question(
         "get", f"{model.__name__} {key}", lambda session: [session.get(model, ident)], walks=walks_of(stage, model)
@@ -56,7 +54,7 @@ def get(stage: Stage) -> Question:
 @question("Model.cache.get")
 def cache_get(stage: Stage) -> Question:
     model = stage.any_model()
-    key = random_key(stage.dice, model)
+    key = stage.key(model)
     return Question(
         "Model.cache.get",
         f"{model.__name__} {key}",
@@ -70,7 +68,7 @@ def cache_filter(stage: Stage) -> Question | None:
     model = stage.any_model()
     one = stage.attribute(model, lambda found: found.kind.compares)
     assert one is not None
-    given = {} if stage.dice.happens(0.3) else {one.name: random_value(stage.dice, one.column)}
+    given = {} if stage.dice.happens(0.3) else {one.name: stage.value(one.column)}
     page = stage.dice.one_of([{}, {}, {"limit": 2}, {"limit": 1, "offset": 1}])
     order = stage.dice.one_of(["asc", "desc"])
     return Question(
@@ -209,8 +207,8 @@ def legacy(stage: Stage) -> Question:
     verb = stage.dice.one_of(["all", "count", "first", "filter_by", "exists", "get", "one_or_none", "from_statement"])
     one = stage.attribute(model, lambda found: found.kind.compares)
     assert one is not None
-    value = random_value(stage.dice, one.column, null=False)
-    key = random_key(stage.dice, model)
+    value = stage.value(one.column, null=False)
+    key = stage.key(model)
     ident = key if len(key) > 1 else key[0]
 
     def ask(session: Session) -> Sequence[Any]:
@@ -269,7 +267,7 @@ def of_parent(stage: Stage) -> Question | None:
         return None
     relation = stage.relation(model, lambda one: one.many)
     assert relation is not None
-    key = random_key(stage.dice, model)
+    key = stage.key(model)
     name, target = relation.name, relation.target
 
     def ask(session: Session) -> Sequence[Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from oracle_conditions import condition, conditions, pair_of
 from oracle_questions import Question, question, rows_question
-from oracle_schema import attributes_of, expressions_of, keys_in, random_key, random_value, key_of
+from oracle_schema import attributes_of, expressions_of, key_of, keys_in
 from oracle_stage import Stage
 from sqlalchemy import Integer, and_, case, distinct, exists, func, select, type_coerce
 from sqlalchemy.orm import Bundle, aliased
@@ -53,11 +53,11 @@ def few_columns(stage: Stage) -> Question:
 @question("one row's columns", 3)
 def columns_by_key(stage: Stage) -> Question:
     model = stage.any_model()
-    key = random_key(stage.dice, model)
+    key = stage.key(model)
     names = [one.name for one in stage.dice.some_of(attributes_of(model), 1, 2)]
     foreign = [one for one in attributes_of(model) if one.column.foreign_keys]
     further = stage.dice.one_of(foreign) if foreign and stage.dice.happens(0.3) else None
-    value = None if further is None else random_value(stage.dice, further.column, null=False)
+    value = None if further is None else stage.value(further.column, null=False)
 
     def build() -> Any:
         same = [getattr(model, one.name) == part for one, part in zip(key_of(model), key, strict=True)]
@@ -148,7 +148,7 @@ def window(stage: Stage) -> Question:
     assert one is not None
     where, outside = conditions(stage, model, 1, 0), stage.dice.happens(0.5)
     verb = stage.dice.one_of(["row_number", "count", "rank"])
-    value = random_value(stage.dice, one.column, null=False)
+    value = stage.value(one.column, null=False)
 
     def build() -> Any:
         keys = keys_in(model, model)

@@ -79,7 +79,7 @@ def _error_of(world: World, scene: Scene, steps: Sequence[Step]) -> Exception | 
     try:
         Play(world, scene).run(steps)
     except Exception as error:
-        # Whatever it is, a read or a write ended otherwise than without the cache, or the oracle itself is wrong.
+        # Whatever it is: a read or a write ended otherwise than without the cache, or the oracle itself is wrong.
         return error
     return None
 

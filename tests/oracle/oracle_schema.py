@@ -14,7 +14,7 @@ from oracle_dice import Dice
 from oracle_values import Kind, kind_of
 from sqlalchemy import Column, MetaData, Table, inspect
 from sqlalchemy.orm import Mapper, registry
-from sqlalchemy.schema import CreateTable, CreateIndex
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 ROLE: Final = "role"
 """In a column's ``info``: "class" for a discriminator, "version" for a counter of the ORM's."""
@@ -142,18 +142,14 @@ def keys_in(entity: Any, model: type[Any]) -> list[Any]:
     return [getattr(entity, attribute.name) for attribute in key_of(model)]
 
 
-def random_key(dice: Dice, model: type[Any]) -> tuple[Any, ...]:
-    """Return a primary key that a row may have."""
-    return tuple(dice.one_of(attribute.kind.keys) for attribute in key_of(model))
-
-
 def random_value(dice: Dice, column: Column[Any], *, null: bool = True) -> Any:
     """Return a value that a column may have; ``null``: or NULL, where the column may."""
     kind = kind_of(column)
     if null and column.nullable and dice.happens(0.25):
         return None
-    is_key = column.primary_key or bool(column.foreign_keys)
-    return dice.one_of(kind.keys if is_key and kind.keys else kind.values)
+    if column.foreign_keys and kind.keys and dice.happens(0.8):
+        return dice.one_of(kind.keys[:3])  # those that the first rows have
+    return dice.one_of(kind.keys if column.primary_key or column.foreign_keys else kind.values)
 
 
 def random_row(dice: Dice, columns: Sequence[Column[Any]], *, omit: float = 0.0) -> dict[str, Any]:
@@ -163,7 +159,7 @@ def random_row(dice: Dice, columns: Sequence[Column[Any]], *, omit: float = 0.0)
         if column.computed is not None:
             continue
         if column.info.get(ROLE) == "class":
-            row[column.key] = column.info["own"]
+            row[column.key] = dice.one_of([column.info["own"], *column.info["single"]])
         elif not ((column.nullable or column.server_default is not None) and dice.happens(omit)):
             row[column.key] = random_value(dice, column)
     return row

@@ -1,6 +1,7 @@
 """What may a kind of question or write draw from?
 
-A stage is the schema, dice, and the classes that this example is mostly about: few, so that reads and writes meet.
+A stage is the schema, dice, and what this example is mostly about: few classes, and of these few columns, few values and
+few rows, so that reads and writes meet.
 """
 
 from __future__ import annotations
@@ -10,17 +11,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from oracle_dice import Dice
-from oracle_schema import Attribute, Relation, Schema, attributes_of, relations_of
-from sqlalchemy import Table
+from oracle_schema import Attribute, Relation, Schema, attributes_of, key_of, random_row, random_value, relations_of
+from sqlalchemy import Column, Table
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One draw."""
+    """One draw. ``taste``: the seed of an example's favourites."""
 
     schema: Schema
     dice: Dice
     focus: Sequence[type[Any]]
+    taste: int
 
     @property
     def dialect(self) -> str:
@@ -52,7 +54,36 @@ class Stage:
     def attribute(self, model: type[Any], accepts: Callable[[Attribute], bool] = lambda one: True) -> Attribute | None:
         """Return a mapped column of a class."""
         found = [attribute for attribute in attributes_of(model) if accepts(attribute)]
-        return self.dice.one_of(found) if found else None
+        liked = [attribute for attribute in found if self._likes(attribute.column)]
+        return self.dice.one_of(liked if liked and self.dice.happens(0.5) else found) if found else None
+
+    def value(self, column: Column[Any], *, null: bool = True) -> Any:
+        """Return a value that a column may have, NULL too where it may and ``null`` says so; most often a favourite."""
+        if self.dice.happens(0.4) and not column.foreign_keys:
+            return random_value(Dice(self.taste, column.table.name, column.name), column, null=False)
+        return random_value(self.dice, column, null=null)
+
+    def key(self, model: type[Any]) -> tuple[Any, ...]:
+        """Return a primary key that a row may have."""
+        return tuple(self.value(attribute.column, null=False) for attribute in key_of(model))
+
+    def row(self, columns: Sequence[Column[Any]], *, omit: float = 0.0) -> dict[str, Any]:
+        """Return values of a new row: its key is any, lest it be there already."""
+        return random_row(self.dice, columns, omit=omit)
+
+    def new_value(self, column: Column[Any]) -> Any:
+        """Return a value of a new row."""
+        return random_value(self.dice, column) if column.primary_key or column.unique else self.value(column)
+
+    def some_columns(self, columns: Sequence[Column[Any]], low: int, high: int) -> list[Column[Any]]:
+        """Return some of several columns, most often a favourite."""
+        liked = [column for column in columns if self._likes(column)]
+        if liked and high == 1 and self.dice.happens(0.5):
+            return [self.dice.one_of(liked)]
+        return self.dice.some_of(columns, low, high)
+
+    def _likes(self, column: Column[Any]) -> bool:
+        return Dice(self.taste, column.table.name, column.name, "liked").happens(0.3)
 
     def relation(self, model: type[Any], accepts: Callable[[Relation], bool] = lambda one: True) -> Relation | None:
         """Return a relationship of a class."""

@@ -18,7 +18,7 @@ from oracle_answers import Disagreement, answer_to
 from oracle_design import Wishes, design
 from oracle_dice import Dice
 from oracle_questions import Question
-from oracle_schema import Schema, forget, random_row, table_of
+from oracle_schema import Schema, forget, mapper_of, random_row, table_of
 from oracle_tally import Tally
 from oracle_values import POSTGRESQL_COLLATION, kind_of
 from sqlalchemy import Connection, Engine, NullPool, Table, create_engine, event, insert, text
@@ -66,6 +66,7 @@ class World:
         self.schema: Schema = design(Dice(seed, "schema"), self.outside.dialect.name, wishes)
         self._create()
         self.rows = self._first_rows(Dice(seed, "rows"))
+        self._name_classes()
         self.settings = ""
         self.sides = self._open(dice, url, store)
         self.levels = LEVELS[self.outside.dialect.name]
@@ -90,8 +91,11 @@ class World:
         taken = []
         for table in self.schema.tables:
             rows = []
-            for _ in range(7):
+            key = next(iter(table.primary_key.columns))
+            for attempt in range(8):
                 row = random_row(dice, list(table.columns))
+                if not key.foreign_keys:
+                    row[key.key] = kind_of(key).keys[attempt % 3]
                 with suppress(SQLAlchemyError), self.outside.begin() as connection:
                     connection.execute(insert(table).values(row))
                     rows.append(row)
@@ -99,6 +103,21 @@ class World:
                     break
             taken.append((table, rows))
         return taken
+
+    def _name_classes(self) -> None:
+        """Let the rows of a base class say which of them have a row in a subclass's table."""
+        rows_of = dict(self.rows)
+        for model in self.schema.models:
+            mapper = mapper_of(model)
+            if mapper.inherits is None or mapper.concrete or mapper.single or mapper.polymorphic_on is None:
+                continue
+            column: Any = mapper.polymorphic_on
+            base, own = mapper.inherits.local_table, table_of(model)
+            keys = [c.key for c in own.primary_key.columns], [c.key for c in base.primary_key.columns]
+            there = [[row[key] for key in keys[0]] for row in rows_of[own]]
+            for row in rows_of[base]:  # type: ignore[index]
+                if [row[key] for key in keys[1]] in there:
+                    row[column.key] = mapper.polymorphic_identity
 
     def _open(self, dice: Dice, url: str, store: str | None) -> list[Side]:
         """Open one cache or two on one store, each with settings of its own."""

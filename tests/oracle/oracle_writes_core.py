@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from oracle_schema import ROLE, random_row, random_value
+from oracle_schema import ROLE
 from oracle_stage import Stage
 from oracle_values import kind_of
 from oracle_writes import CoreWrite, settable_in, write
@@ -34,7 +34,7 @@ _SPELLED = frozenset({"int", "number", "small int", "big int", "text", "plain te
 
 def key_condition(stage: Stage, table: Table) -> Any:
     """Return a condition on the whole primary key of a table."""
-    return and_(*(column == random_value(stage.dice, column, null=False) for column in table.primary_key.columns))
+    return and_(*(column == stage.value(column, null=False) for column in table.primary_key.columns))
 
 
 def table_condition(stage: Stage, table: Table) -> Any:
@@ -43,7 +43,7 @@ def table_condition(stage: Stage, table: Table) -> Any:
         return key_condition(stage, table)
     columns = [column for column in table.columns if kind_of(column).compares and kind_of(column).name in _SPELLED]
     column = stage.dice.one_of(columns) if columns else next(iter(table.primary_key.columns))
-    value, other = (random_value(stage.dice, column, null=False) for _ in range(2))
+    value, other = (stage.value(column, null=False) for _ in range(2))
     return stage.dice.one_of(
         [column == value, column == value, column.in_([value, other]), column.is_(None), column != value]
         + ([or_(column == value, column.is_(None))] if column.nullable else [])
@@ -56,7 +56,7 @@ def _spelled(column: Column[Any]) -> bool:
 
 def _new_value(stage: Stage, column: Column[Any]) -> Any:
     """Return what a column is set to: a value, or what the database computes."""
-    value = random_value(stage.dice, column)
+    value = stage.value(column)
     if kind_of(column).counts and not column.foreign_keys and stage.dice.happens(0.3):
         return stage.dice.one_of([column + 1, func.coalesce(column, 0) + 1, case((column == 1, 2), else_=1)])
     return value
@@ -65,7 +65,7 @@ def _new_value(stage: Stage, column: Column[Any]) -> Any:
 @write("Core insert", 3, core=True)
 def core_insert(stage: Stage) -> CoreWrite:
     table = stage.table()
-    rows = [random_row(stage.dice, list(table.columns), omit=0.2) for _ in range(stage.dice.number(1, 3))]
+    rows = [stage.row(list(table.columns), omit=0.2) for _ in range(stage.dice.number(1, 3))]
     way = stage.dice.one_of(["one", "many", "values", "returning"])
     names = sorted(set.intersection(*(set(row) for row in rows)))
     alike = [{name: row[name] for name in names} for row in rows]
@@ -90,7 +90,7 @@ def core_update(stage: Stage) -> CoreWrite | None:
     settable = settable_in(table)
     if not settable:
         return None
-    chosen = stage.dice.some_of(settable, 1, 1 if stage.dice.happens(0.7) else 2)
+    chosen = stage.some_columns(settable, 1, 1 if stage.dice.happens(0.7) else 2)
     new = {column: _new_value(stage, column) for column in chosen}
     where = table_condition(stage, table)
     returning = stage.dialect != "mysql" and stage.dice.happens(0.2)
@@ -125,7 +125,7 @@ def core_update_many(stage: Stage) -> CoreWrite | None:
         return None
     column, keys = stage.dice.one_of(settable), list(table.primary_key.columns)
     rows = [
-        {**{f"k{i}": random_value(stage.dice, key, null=False) for i, key in enumerate(keys)}, "v": random_value(stage.dice, column)}
+        {**{f"k{i}": stage.value(key, null=False) for i, key in enumerate(keys)}, "v": stage.value(column)}
         for _ in range(stage.dice.number(2, 3))
     ]  # fmt: skip
 
@@ -141,10 +141,10 @@ def upsert(stage: Stage) -> CoreWrite | None:
     """Insert, or update, replace or ignore what is there, as each database spells it."""
     table = stage.table()
     settable = settable_in(table)
-    row = random_row(stage.dice, list(table.columns))
+    row = stage.row(list(table.columns))
     way = stage.dice.one_of(["update", "ignore", "replace"])
     column = stage.dice.one_of(settable) if settable else None
-    value = None if column is None else random_value(stage.dice, column)
+    value = None if column is None else stage.value(column)
 
     def perform(connection: Connection) -> None:
         if stage.dialect == "mysql":
@@ -176,7 +176,7 @@ def insert_from(stage: Stage) -> CoreWrite | None:
     table = stage.table()
     keys = list(table.primary_key.columns)
     others = [column for column in table.columns if not column.primary_key and column.computed is None and not column.unique]
-    values = [random_value(stage.dice, key, null=False) for key in keys]
+    values = [stage.value(key, null=False) for key in keys]
     where = table_condition(stage, table)
 
     def perform(connection: Connection) -> None:
@@ -209,7 +209,7 @@ def multi_table(stage: Stage) -> CoreWrite | None:
     verb = stage.dice.one_of(["update", "update", "delete"]) if settable else "delete"
     joined = stage.dice.happens(0.6) and not (verb == "delete" and stage.dialect == "sqlite")
     column = stage.dice.one_of(settable) if settable else None
-    value = None if column is None else random_value(stage.dice, column)
+    value = None if column is None else stage.value(column)
 
     def perform(connection: Connection) -> None:
         statement: Any = delete(table) if column is None or verb == "delete" else update(table).values({column: value})
@@ -231,7 +231,7 @@ def dml_in_cte(stage: Stage) -> CoreWrite | None:
     if not settable:
         return None
     column, where = stage.dice.one_of(settable), table_condition(stage, table)
-    value = random_value(stage.dice, column)
+    value = stage.value(column)
     key = next(iter(table.primary_key.columns))
     verb = stage.dice.one_of(["update", "delete"])
     reads = stage.dice.happens(0.5)
@@ -264,7 +264,7 @@ def _statement_of(stage: Stage) -> tuple[Any, str] | None:
     if verb == "delete":
         return delete(table).where(where), f"delete {table.name} {_told(where)}"
     needed = [c for c in table.columns if _spelled(c) or c.info.get(ROLE) == "class"]
-    row = random_row(stage.dice, needed, omit=0.3)
+    row = stage.row(needed, omit=0.3)
     return insert(table).values(row), f"insert {table.name} {row}"
 
 
@@ -308,7 +308,7 @@ def bound_text(stage: Stage) -> CoreWrite | None:
         return None
     column = stage.dice.one_of(settable)
     rows = [
-        {**{f"k{i}": random_value(stage.dice, key, null=False) for i, key in enumerate(keys)}, "v": random_value(stage.dice, column)}
+        {**{f"k{i}": stage.value(key, null=False) for i, key in enumerate(keys)}, "v": stage.value(column)}
         for _ in range(stage.dice.number(1, 2))
     ]  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from oracle_schema import ROLE, attributes_of, key_of, random_key, random_value, relations_of
+from oracle_schema import ROLE, attributes_of, key_of, relations_of
 from oracle_stage import Stage
 from oracle_writes import SessionWrite, settable_of, write
 from sqlalchemy import case, func
@@ -22,7 +22,7 @@ def row_of(stage: Stage, model: type[Any], omit: float = 0.3) -> dict[str, Any]:
         may_be_left = column.nullable or column.server_default is not None or column.default is not None
         if (is_given_by_database or may_be_left) and stage.dice.happens(omit):
             continue
-        row[one.name] = random_value(stage.dice, column)
+        row[one.name] = stage.new_value(column)
     return row
 
 
@@ -44,10 +44,10 @@ def add(stage: Stage) -> SessionWrite:
 def change(stage: Stage) -> SessionWrite | None:
     """Set attributes of a row that may be there: to values, to SQL expressions; loaded or expired before."""
     model = stage.any_model()
-    key, settable = random_key(stage.dice, model), settable_of(model)
+    key, settable = stage.key(model), settable_of(model)
     if not settable:
         return None
-    new = {one.name: random_value(stage.dice, one.column) for one in stage.dice.some_of(settable, 1, 2)}
+    new = {one.name: stage.value(one.column) for one in stage.dice.some_of(settable, 1, 2)}
     numbers = [one.name for one in settable if one.kind.counts and not one.column.foreign_keys]
     counted = stage.dice.one_of(numbers) if numbers and stage.dice.happens(0.3) else None
     way = stage.dice.one_of(["loaded", "loaded", "expired", "only", "cased"])
@@ -74,9 +74,9 @@ def change(stage: Stage) -> SessionWrite | None:
 @write("flush: key change", 1)
 def change_key(stage: Stage) -> SessionWrite:
     model = stage.any_model()
-    key = random_key(stage.dice, model)
+    key = stage.key(model)
     part = stage.dice.one_of(key_of(model))
-    value = random_value(stage.dice, part.column, null=False)
+    value = stage.value(part.column, null=False)
 
     def perform(session: Session) -> None:
         target = found(session, model, key)
@@ -89,7 +89,7 @@ def change_key(stage: Stage) -> SessionWrite:
 @write("flush: delete", 3)
 def remove(stage: Stage) -> SessionWrite:
     model = stage.any_model()
-    key = random_key(stage.dice, model)
+    key = stage.key(model)
 
     def perform(session: Session) -> None:
         target = found(session, model, key)
@@ -108,7 +108,7 @@ def link(stage: Stage) -> SessionWrite | None:
     relation = stage.relation(model, lambda one: one.writes)
     assert relation is not None
     name, target, many = relation.name, relation.target, relation.many
-    key, other = random_key(stage.dice, model), random_key(stage.dice, target)
+    key, other = stage.key(model), stage.key(target)
     verb = stage.dice.one_of(["add", "add", "remove", "clear", "new"])
     row = row_of(stage, target)
 
@@ -136,5 +136,5 @@ def link(stage: Stage) -> SessionWrite | None:
 @write("flush: merge", 1)
 def merge(stage: Stage) -> SessionWrite:
     model = stage.any_model()
-    row = row_of(stage, model, 0.5) | dict(zip((one.name for one in key_of(model)), random_key(stage.dice, model), strict=True))
+    row = row_of(stage, model, 0.5) | dict(zip((one.name for one in key_of(model)), stage.key(model), strict=True))
     return SessionWrite("flush: merge", f"{model.__name__} {row}", lambda session: session.merge(model(**row)))

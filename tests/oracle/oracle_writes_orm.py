@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from oracle_conditions import condition, pair_of
-from oracle_schema import keys_in, key_of, mapper_of, random_key, random_value, table_of
+from oracle_schema import key_of, keys_in, mapper_of, table_of
 from oracle_stage import Stage
 from oracle_writes import SessionWrite, settable_of, write
 from oracle_writes_flush import found, row_of
@@ -45,8 +45,12 @@ def bulk_update(stage: Stage) -> SessionWrite | None:
         return None
     one = stage.dice.one_of(settable)
     names = [part.name for part in key_of(model)]
-    keys = list(dict.fromkeys(random_key(stage.dice, model) for _ in range(stage.dice.number(1, 2))))
-    rows = [{**dict(zip(names, key, strict=True)), one.name: random_value(stage.dice, one.column)} for key in keys]
+    keys = list(dict.fromkeys(stage.key(model) for _ in range(stage.dice.number(1, 2))))
+    rows = [{**dict(zip(names, key, strict=True)), one.name: stage.value(one.column)} for key in keys]
+    version = mapper_of(model).version_id_col
+    if version is not None:
+        # By mappings it is the application's to say which version it has.
+        rows = [{**row, mapper_of(model).get_property_by_column(version).key: 1} for row in rows]
     way = stage.dice.one_of(["mappings", "update", "objects"])
 
     def perform(session: Session) -> None:
@@ -71,7 +75,7 @@ def orm_update(stage: Stage) -> SessionWrite | None:
     if not settable:
         return None
     where, one = condition(stage, model, 1), stage.dice.one_of(settable)
-    value = random_value(stage.dice, one.column)
+    value = stage.value(one.column)
     way = stage.dice.one_of(["update", "update", "Query.update", "returning", "count"])
     synchronize: Any = stage.dice.one_of(_SYNCHRONIZE)
 
@@ -118,7 +122,7 @@ def orm_update_from(stage: Stage) -> SessionWrite | None:
         return None
     here, there = pair
     inner, one = condition(stage, target, 0), stage.dice.one_of(settable)
-    value = random_value(stage.dice, one.column)
+    value = stage.value(one.column)
 
     def perform(session: Session) -> None:
         other = aliased(target)
@@ -136,9 +140,9 @@ def orm_upsert(stage: Stage) -> SessionWrite | None:
     model = stage.model(lambda one: mapper_of(one).inherits is None)
     if model is None or stage.dialect == "mysql" or not settable_of(model):
         return None
-    row = row_of(stage, model, 0.2) | dict(zip((a.name for a in key_of(model)), random_key(stage.dice, model), strict=True))
+    row = row_of(stage, model, 0.2) | dict(zip((a.name for a in key_of(model)), stage.key(model), strict=True))
     one = stage.dice.one_of(settable_of(model))
-    value = random_value(stage.dice, one.column)
+    value = stage.value(one.column)
     make: Any = sqlite.insert if stage.dialect == "sqlite" else postgresql.insert
 
     def perform(session: Session) -> None:
