@@ -49,7 +49,8 @@ def condition(stage: Stage, model: type[Any], depth: int = 2) -> Condition:
 
 def conditions(stage: Stage, model: type[Any], most: int = 2, depth: int = 2) -> list[Condition]:
     """Return some conditions, to be joined by AND."""
-    return [condition(stage, model, depth) for _ in range(stage.dice.number(0, most))]
+    count = stage.dice.weighted([(0, 4), (1, 5), (2, 2)])
+    return [condition(stage, model, depth) for _ in range(min(count, most))]
 
 
 def comparable(stage: Stage, model: type[Any]) -> Attribute:

@@ -102,6 +102,7 @@ class _Designer:
         self.links: list[Table] = []
         self.references: list[_Reference] = []
         self.after: list[str] = []
+        self.pairs: list[tuple[type[Any], type[Any]]] = []
         self.table_names: set[str] = set()
 
     def schema(self) -> Schema:
@@ -128,6 +129,7 @@ class _Designer:
             tuple(self.links),
             tuple(views),
             tuple(self.after),
+            tuple(self.pairs),
         )
 
     def _has(self, part: str, chance: float) -> bool:
@@ -187,6 +189,7 @@ class _Designer:
             draft.taken = frozenset(column.name.lower() for column in table_of(base).columns)
         self._add_columns(draft, self.dice.number(1, 2), prefix=f"{identity}_", inherited=not joined)
         self._make(draft, base)
+        self.pairs.append((self.models[-1], base))
 
     def _concrete(self, name: str, base: type[Any]) -> None:
         """Add a class with a table of its own in which it has all columns of its base."""
@@ -292,7 +295,10 @@ class _Designer:
         if kind is BOOL or inherited:
             options.pop("unique", None)
         if kind is INT and "unique" not in options:
-            more = self.dice.weighted([("", 8), ("server_default", 1), ("default", 1), ("onupdate", 1), ("sql onupdate", 1)])
+            often = 20 if "onupdate" in self.wishes.parts else 1
+            more = self.dice.weighted(
+                [("", 8), ("server_default", 1), ("default", 1), ("onupdate", 1), ("sql onupdate", often)]
+            )
             if more == "server_default":
                 options["server_default"] = text("1")
             elif more == "default":
@@ -355,6 +361,7 @@ class _Designer:
         child: Any = next(model for model in self.models if model.__name__ == reference.child)
         is_own = reference.parent is object
         parent: Any = child if is_own else reference.parent
+        self.pairs.append((child, parent))
         one = self._free(child, reference.way)
         many = self._free(parent, "children" if is_own else f"{reference.child.lower()}s")
         foreign = list(reference.columns.values())
@@ -417,6 +424,7 @@ class _Designer:
             columns.extend(mine)
         table = Table(name, self.registry.metadata, *columns, *constraints)
         self.links.append(table)
+        self.pairs.append((first, second))
         there = self._free(first, f"linked_{second.__name__.lower()}s")
         back = self._free(second, f"linked_{first.__name__.lower()}s")
         passive = all(constraint.ondelete for constraint in constraints) and self.dice.happens(0.5)
@@ -459,7 +467,7 @@ class _Designer:
     def _add_trigger(self) -> None:
         """Let a change of one table change another, by the database alone."""
         pairs = [
-            (table_of(first), attribute.column)
+            (first, second, attribute.column)
             for first in self.models
             for second in self.models
             if table_of(first) is not table_of(second)
@@ -469,7 +477,9 @@ class _Designer:
         ]  # fmt: skip
         if not pairs or not self._has("trigger", 0.08):
             return
-        watched, counted = self.dice.one_of(pairs)
+        first, second, counted = self.dice.one_of(pairs)
+        self.pairs.extend([(first, second)] * 3)
+        watched = table_of(first)
         quote = "`{}`" if self.dialect in ("mysql", "mariadb") else '"{}"'
         target, column, table = (quote.format(name) for name in (counted.table.name, counted.name, watched.name))
         body = f"UPDATE {target} SET {column} = 2 WHERE {column} = 1"

@@ -98,8 +98,8 @@ class Slot:
         self.savepoints.clear()
 
 
-_REFUSALS: Final = (SQLAlchemyError, AssertionError)
-"""The database's or the unit of work's answer to a write that makes no sense."""
+_REFUSALS: Final = (SQLAlchemyError, AssertionError, NotImplementedError)
+"""The database's, the unit of work's or the compiler's answer to a write that makes no sense."""
 
 
 class Play:
@@ -177,7 +177,7 @@ def step(weight: int) -> Callable[[Action], Action]:
 # -- reads -------------------------------------------------------------------------------------------------------------
 
 
-@step(2)
+@step(5)
 def ask_something_new(play: Play, dice: Dice) -> None:
     question = draw_question(play.stage(dice), play.scene.questions)
     play.note(f"ask {question}")
@@ -185,7 +185,7 @@ def ask_something_new(play: Play, dice: Dice) -> None:
     play.world.compare_afresh(question)
 
 
-@step(4)
+@step(8)
 def ask_within(play: Play, dice: Dice) -> None:
     number, mode = dice.number(0, 1), dice.one_of(["fresh", "fresh", "expired", "kept"])
     position = dice.number(0, MAX_QUESTIONS - 1)
@@ -199,7 +199,7 @@ def ask_within(play: Play, dice: Dice) -> None:
 # -- writes ------------------------------------------------------------------------------------------------------------
 
 
-@step(5)
+@step(10)
 def write_within(play: Play, dice: Dice) -> None:
     number, then = dice.number(0, 1), dice.one_of(["leave", "flush", "ask"])
     write = draw_write(play.stage(dice), play.scene.writes)
@@ -212,7 +212,7 @@ def write_within(play: Play, dice: Dice) -> None:
         play.ask_within(play.slots[number], play.questions, "fresh")
 
 
-@step(8)
+@step(22)
 def write_and_commit(play: Play, dice: Dice) -> None:
     slot = Slot(play.world.next_side(), play.scene.level)
     writes = [draw_write(play.stage(dice), play.scene.writes) for _ in range(dice.number(1, 2))]
@@ -227,7 +227,7 @@ def write_and_commit(play: Play, dice: Dice) -> None:
         slot.close()
 
 
-@step(3)
+@step(7)
 def write_in_autocommit(play: Play, dice: Dice) -> None:
     kinds = [kind for kind in play.scene.writes if kind in CORE_WRITES]
     write = draw_write(play.stage(dice), kinds or sorted(CORE_WRITES))
@@ -270,7 +270,7 @@ def change_the_schema(play: Play, dice: Dice) -> None:
 # -- transactions ------------------------------------------------------------------------------------------------------
 
 
-@step(4)
+@step(7)
 def commit(play: Play, dice: Dice) -> None:
     number = dice.number(0, 1)
     play.changed = True
@@ -278,7 +278,7 @@ def commit(play: Play, dice: Dice) -> None:
     play.slots[number].commit()
 
 
-@step(2)
+@step(3)
 def roll_back(play: Play, dice: Dice) -> None:
     number = dice.number(0, 1)
     play.changed = True
@@ -305,7 +305,7 @@ def begin_savepoint(play: Play, dice: Dice) -> None:
         slot.roll_back()
 
 
-@step(2)
+@step(3)
 def end_savepoint(play: Play, dice: Dice) -> None:
     number, keep = dice.number(0, 1), dice.happens(0.5)
     slot = play.slots[number]
@@ -327,8 +327,9 @@ def scene_of(
     dice: Dice, schema: Schema, levels: Sequence[str | None], questions: Sequence[str] = (), writes: Sequence[str] = ()
 ) -> Scene:
     """Return what an example is about: a few classes, and some of all kinds, or those that are given."""
+    pair = dice.one_of(schema.pairs) if schema.pairs and dice.happens(0.8) else dice.some_of(schema.models, 1, 2)
     return Scene(
-        tuple(dice.some_of(schema.models, 1, 2)),
+        tuple(dict.fromkeys(pair)),
         tuple(questions or dice.some_of(list(QUESTIONS), 4, 14)),
         tuple(writes or dice.some_of(list(WRITES), 4, 12)),
         dice.one_of(levels),

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 from oracle_schema import relations_of
 from oracle_stage import Stage
-from sqlalchemy.exc import CompileError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 
@@ -98,13 +98,20 @@ def _sql_of(build: Callable[[], Any] | None) -> str:
     statement = build()
     try:
         text = str(statement.compile(compile_kwargs={"literal_binds": True}))
-    except (CompileError, NotImplementedError):
-        compiled = statement.compile()
-        text = f"{compiled} {compiled.params}"
+    except (SQLAlchemyError, NotImplementedError):
+        text = _sql_with_parameters(statement)
     options = ", ".join(_option_text(option) for option in getattr(statement, "_with_options", ()))
     return " ".join(text.split()) + (f" OPTIONS {options}" if options else "")
 
 
+def _sql_with_parameters(statement: Any) -> str:
+    try:
+        compiled = statement.compile()
+    except SQLAlchemyError as error:
+        return f"(a statement that cannot be compiled: {error})"
+    return f"{compiled} {compiled.params}"
+
+
 def _option_text(option: Any) -> str:
-    context = getattr(option, "context", ())
-    return f"{type(option).__name__}({', '.join(f'{part.path} {dict(part.strategy or ())}' for part in context if hasattr(part, 'path'))})"
+    parts = [f"{part.path} {dict(part.strategy or ())}" for part in getattr(option, "context", ()) if hasattr(part, "path")]
+    return f"{type(option).__name__}({', '.join(parts)})"

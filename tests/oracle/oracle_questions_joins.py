@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from oracle_conditions import condition, conditions, pair_of
+from oracle_conditions import comparable, condition, conditions, pair_of
 from oracle_questions import Question, entities_question, question, rows_question
 from oracle_schema import attributes_of, keys_in, relations_of
 from oracle_stage import Stage
@@ -26,6 +26,7 @@ def related(stage: Stage) -> Question | None:
     on_here = conditions(stage, model, 1, 0) if relation.link is None and stage.dice.happens(0.4) else []
     on_there = conditions(stage, target, 1, 0) if stage.dice.happens(0.5) else []
     what = stage.dice.one_of(["both", "one", "column", "missing", "count"])
+    shown = comparable(stage, model)
 
     def build() -> Any:
         other = aliased(target)
@@ -35,7 +36,7 @@ def related(stage: Stage) -> Question | None:
         chosen: dict[str, list[Any]] = {
             "both": [model, other],
             "one": [model],
-            "column": [*keys_in(model, model), key],
+            "column": [*keys_in(model, model), key, getattr(model, shown.name)],
             "missing": keys_in(model, model),
             "count": [func.count(), func.count(key)],
         }
@@ -58,31 +59,37 @@ def explicit(stage: Stage) -> Question | None:
     here, there = pair
     ways = ["inner", "inner", "outer", "outer", "where", "swapped"] + ([] if stage.dialect == "mysql" else ["full"])
     way = stage.dice.one_of(ways)
-    on_here, on_there = conditions(stage, model, 1, 0), conditions(stage, target, 1, 0)
-    where_here, where_there = conditions(stage, model, 1, 1), conditions(stage, target, 1, 1)
-    confined = stage.dice.happens(0.5)
+    # Few at a time: over few rows, each keeps most of them out.
+    places = stage.dice.some_of(["on here", "on there", "where here", "where there", "confined", "missing"], 0, 2)
+    on_here, on_there = condition(stage, model, 0), condition(stage, target, 0)
+    where_here, where_there = condition(stage, model, 1), condition(stage, target, 1)
+    flat = stage.dice.happens(0.7)
     column = next(one for one in attributes_of(target) if one.name == there)
     value = stage.dice.one_of(column.kind.keys or column.kind.values)
     counts = stage.dice.happens(0.25)
+    shown_here, shown_there = comparable(stage, model), comparable(stage, target)
 
     def build() -> Any:
-        left, right = aliased(model), aliased(target)
-        equal = getattr(left, here) == getattr(right, there)
-        if way == "full":
-            # PostgreSQL joins fully by conditions that it can merge or hash, only.
-            on = equal
-        else:
-            on = and_(equal, *(one(left) for one in on_here), *(one(right) for one in on_there))
+        left, right = aliased(model, flat=flat), aliased(target, flat=flat)
+        on = getattr(left, here) == getattr(right, there)
+        on = and_(on, on_here(left)) if "on here" in places else on
+        on = and_(on, on_there(right)) if "on there" in places else on
         keys = [*keys_in(left, model), *keys_in(right, target)]
-        statement = select(func.count(), func.count(keys[-1])) if counts else select(*keys)
+        shown = [getattr(left, shown_here.name), getattr(right, shown_there.name)]
+        statement = select(func.count(), func.count(keys[-1])) if counts else select(*keys, *shown)
         if way == "where":
             statement = statement.select_from(left, right).where(on)
         elif way == "swapped":
             statement = statement.select_from(right).join(left, on, isouter=True)
         else:
             statement = statement.select_from(left).join(right, on, isouter=way == "outer", full=way == "full")
-        statement = statement.where(*(one(left) for one in where_here), *(one(right) for one in where_there))
-        return statement.where(getattr(right, there) == value) if confined else statement
+        where = {
+            "where here": lambda: where_here(left),
+            "where there": lambda: where_there(right),
+            "confined": lambda: getattr(right, there) == value,
+            "missing": lambda: getattr(right, shown_there.name).is_(None),
+        }
+        return statement.where(*(where[place]() for place in places if place in where))
 
     return rows_question("join by columns", build)
 

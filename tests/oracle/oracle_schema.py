@@ -22,7 +22,11 @@ ROLE: Final = "role"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Schema:
-    """Random classes. ``views`` are mapped to views, for reading only; ``after`` are statements that follow the tables."""
+    """Random classes.
+
+    ``views`` are mapped to views, for reading only; ``after`` are statements that follow the tables. ``pairs``: classes of
+    which one changes with the other.
+    """
 
     dialect: str
     metadata: MetaData
@@ -31,6 +35,7 @@ class Schema:
     links: tuple[Table, ...] = ()
     views: tuple[type[Any], ...] = ()
     after: tuple[str, ...] = ()
+    pairs: tuple[tuple[type[Any], type[Any]], ...] = ()
 
     @property
     def tables(self) -> list[Table]:
@@ -147,7 +152,7 @@ def random_value(dice: Dice, column: Column[Any], *, null: bool = True) -> Any:
     kind = kind_of(column)
     if null and column.nullable and dice.happens(0.25):
         return None
-    if column.foreign_keys and kind.keys and dice.happens(0.8):
+    if (column.primary_key or column.foreign_keys) and kind.keys and dice.happens(0.8):
         return dice.one_of(kind.keys[:3])  # those that the first rows have
     return dice.one_of(kind.keys if column.primary_key or column.foreign_keys else kind.values)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from oracle_dice import Dice
 from oracle_schema import Attribute, Relation, Schema, attributes_of, key_of, random_row, random_value, relations_of
+from oracle_values import kind_of
 from sqlalchemy import Column, Table
 
 
@@ -68,11 +69,15 @@ class Stage:
         return tuple(self.value(attribute.column, null=False) for attribute in key_of(model))
 
     def row(self, columns: Sequence[Column[Any]], *, omit: float = 0.0) -> dict[str, Any]:
-        """Return values of a new row: its key is any, lest it be there already."""
-        return random_row(self.dice, columns, omit=omit)
+        """Return values of a new row."""
+        row = random_row(self.dice, columns, omit=omit)
+        return {column.key: self.new_value(column) if column.primary_key else row[column.key]
+                for column in columns if column.key in row}
 
     def new_value(self, column: Column[Any]) -> Any:
-        """Return a value of a new row."""
+        """Return a value of a new row: a key that the first rows do not have, most often."""
+        if column.primary_key and not column.foreign_keys and self.dice.happens(0.8):
+            return self.dice.one_of(kind_of(column).keys[3:] or kind_of(column).keys)
         return random_value(self.dice, column) if column.primary_key or column.unique else self.value(column)
 
     def some_columns(self, columns: Sequence[Column[Any]], low: int, high: int) -> list[Column[Any]]:

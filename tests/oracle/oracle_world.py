@@ -7,6 +7,7 @@ same visible state, and counts.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from sqlalchemy.orm import Session
 
 from querycache import Policy, QueryCache, _sqlalchemy
 from querycache.questions import Bypass
+from querycache.session import _READERS as readers
 from querycache.stores import open_store
 from servers import empty_database
 
@@ -279,12 +281,24 @@ class World:
         for side in self.sides:
             side.engine.dispose()
             side.cache.close()
+            # An engine stays attached for as long as the process lives.
+            readers.pop(side.engine.dialect, None)
         self.outside.dispose()
         self.schema.registry.dispose()
         for model in self.schema.views:
             model.registry.dispose()
         forget()
+        _forget_tables()
         self._folder.cleanup()
+
+
+def _forget_tables() -> None:
+    """Empty what the library remembers of tables: it remembers a thousand, and each holds its whole schema."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("querycache"):
+            for value in list(vars(module).values()):
+                if hasattr(value, "cache_clear"):
+                    value.cache_clear()
 
 
 def _or_error(answer: Callable[[], Any]) -> Any:

@@ -39,7 +39,7 @@ def key_condition(stage: Stage, table: Table) -> Any:
 
 def table_condition(stage: Stage, table: Table) -> Any:
     """Return a condition on the columns of a table: its key, most often."""
-    if stage.dice.happens(0.4):
+    if stage.dice.happens(0.6):
         return key_condition(stage, table)
     columns = [column for column in table.columns if kind_of(column).compares and kind_of(column).name in _SPELLED]
     column = stage.dice.one_of(columns) if columns else next(iter(table.primary_key.columns))
@@ -65,7 +65,7 @@ def _new_value(stage: Stage, column: Column[Any]) -> Any:
 @write("Core insert", 3, core=True)
 def core_insert(stage: Stage) -> CoreWrite:
     table = stage.table()
-    rows = [stage.row(list(table.columns), omit=0.2) for _ in range(stage.dice.number(1, 3))]
+    rows = [stage.row(list(table.columns), omit=0.2) for _ in range(stage.dice.weighted([(1, 3), (2, 1)]))]
     way = stage.dice.one_of(["one", "many", "values", "returning"])
     names = sorted(set.intersection(*(set(row) for row in rows)))
     alike = [{name: row[name] for name in names} for row in rows]

@@ -34,7 +34,7 @@ def found(session: Session, model: type[Any], key: tuple[Any, ...]) -> Any:
 @write("flush: insert", 3)
 def add(stage: Stage) -> SessionWrite:
     model = stage.any_model()
-    rows = [row_of(stage, model) for _ in range(stage.dice.number(1, 2))]
+    rows = [row_of(stage, model) for _ in range(stage.dice.weighted([(1, 3), (2, 1)]))]
     return SessionWrite(
         "flush: insert", f"{model.__name__} {rows}", lambda session: session.add_all([model(**row) for row in rows])
     )

@@ -19,7 +19,7 @@ _SYNCHRONIZE = ("auto", "fetch", "evaluate", False)
 @write("bulk insert")
 def bulk_insert(stage: Stage) -> SessionWrite:
     model = stage.any_model()
-    rows = [row_of(stage, model) for _ in range(stage.dice.number(1, 3))]
+    rows = [row_of(stage, model) for _ in range(stage.dice.weighted([(1, 3), (2, 1)]))]
     way = stage.dice.one_of(["mappings", "objects", "insert", "returning"])
 
     def perform(session: Session) -> None:
