@@ -82,5 +82,9 @@ class _Picture:
                 for name, found in sorted(state.dict.items())
                 if name in state.mapper.attrs
             ]
-            self.pictures[reference] = (tuple(sorted(state.unloaded)), tuple(sorted(state.expired_attributes)), tuple(loaded))
+            self.pictures[reference] = (
+                tuple(sorted(state.unloaded)),
+                tuple(sorted(state.expired_attributes)),
+                tuple(loaded),
+            )
         return reference

@@ -44,7 +44,8 @@ def condition(stage: Stage, model: type[Any], depth: int = 2) -> Condition:
     ]  # fmt: skip
     if depth > 0:
         makers += [(_joined, 4), (_negated, 1), (_related, 3), (_subquery, 4)]
-    return stage.dice.weighted(makers)(stage, model, depth - 1)
+    made: Condition = stage.dice.weighted(makers)(stage, model, depth - 1)
+    return made
 
 
 def conditions(stage: Stage, model: type[Any], most: int = 2, depth: int = 2) -> list[Condition]:
@@ -93,10 +94,7 @@ def _tuples(stage: Stage, model: type[Any], depth: int) -> Condition:
     key = list(key_of(model))
     chosen = key if len(key) > 1 and stage.dice.happens(0.6) else [comparable(stage, model) for _ in range(2)]
     names = [one.name for one in chosen]
-    rows = [
-        tuple(stage.value(one.column, null=False) for one in chosen)
-        for _ in range(stage.dice.number(1, 3))
-    ]
+    rows = [tuple(stage.value(one.column, null=False) for one in chosen) for _ in range(stage.dice.number(1, 3))]
     return lambda entity: tuple_(*(getattr(entity, name) for name in names)).in_(rows)
 
 
@@ -152,7 +150,9 @@ def _odd(stage: Stage, model: type[Any], depth: int) -> Condition:
     same = [a.name for a in attributes_of(model) if a.kind is one.kind and a.name != name]
     if same:
         equal = stage.dice.one_of(same)
-        shapes += [lambda entity: and_(getattr(entity, name) == getattr(entity, equal), getattr(entity, equal) == value)] * 3
+        shapes += [
+            lambda entity: and_(getattr(entity, name) == getattr(entity, equal), getattr(entity, equal) == value)
+        ] * 3
         shapes += [lambda entity: getattr(entity, name) == getattr(entity, equal)]
     return stage.dice.one_of(shapes)
 

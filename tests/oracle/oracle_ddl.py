@@ -35,9 +35,13 @@ def ddl(stage: Stage, world: Any) -> Ddl | None:
         column = quote(stage.dice.one_of(columns).name)
         unique = "UNIQUE " if way == "unique index" else ""
         on = f" ON {name}" if stage.dialect == "mysql" else ""
-        return Ddl("DDL: index", f"CREATE {unique}INDEX ix_{number} ON {name} ({column})", f"DROP INDEX ix_{number}{on}")
+        return Ddl(
+            "DDL: index", f"CREATE {unique}INDEX ix_{number} ON {name} ({column})", f"DROP INDEX ix_{number}{on}"
+        )
     if way == "truncate" and stage.dialect != "sqlite":
         return Ddl("DDL: truncate", f"TRUNCATE {name}{' CASCADE' if stage.dialect == 'postgresql' else ''}")
     return Ddl(
-        "DDL: column", f"ALTER TABLE {name} ADD COLUMN extra_{number} INTEGER", f"ALTER TABLE {name} DROP COLUMN extra_{number}"
+        "DDL: column",
+        f"ALTER TABLE {name} ADD COLUMN extra_{number} INTEGER",
+        f"ALTER TABLE {name} DROP COLUMN extra_{number}",
     )

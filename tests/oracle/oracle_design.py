@@ -49,6 +49,9 @@ class Wishes:
     parts: frozenset[str] = frozenset()
 
 
+NO_WISHES: Final = Wishes()
+
+
 @dataclass(slots=True)
 class _Reference:
     """A foreign key of a class, for the relationships over it. ``columns`` are those of the child, by attribute."""
@@ -80,7 +83,7 @@ class _Draft:
         return [value for value in self.attributes.values() if isinstance(value, Column)]
 
 
-def design(dice: Dice, dialect: str, wishes: Wishes = Wishes()) -> Schema:
+def design(dice: Dice, dialect: str, wishes: Wishes = NO_WISHES) -> Schema:
     """Return a random schema for a dialect."""
     try:
         with warnings.catch_warnings():
@@ -158,7 +161,9 @@ class _Designer:
         """Add a subclass of a class that has none of another make, or one more root."""
         roots = [model for model in self.models if mapper_of(model).inherits is None and not _is_concrete(model)]
         ready = [model for model in roots if mapper_of(model).polymorphic_on is not None]
-        how = self.dice.weighted([("joined", 4), ("single", 3), ("concrete", 2), ("root", 2), ("association object", 2)])
+        how = self.dice.weighted(
+            [("joined", 4), ("single", 3), ("concrete", 2), ("root", 2), ("association object", 2)]
+        )
         if how == "concrete":
             self._concrete(name, self.dice.one_of(roots))
         elif how in ("joined", "single") and ready:
@@ -184,7 +189,9 @@ class _Designer:
                 columns.append(draft.attributes[attribute.name])
             action = self.dice.one_of(["CASCADE", "CASCADE", None])
             parents = [attribute.column for attribute in key_of(base)]
-            draft.args.append(ForeignKeyConstraint([c.name for c in columns], parents, ondelete=action, onupdate=action))
+            draft.args.append(
+                ForeignKeyConstraint([c.name for c in columns], parents, ondelete=action, onupdate=action)
+            )
         else:
             draft.taken = frozenset(column.name.lower() for column in table_of(base).columns)
         self._add_columns(draft, self.dice.number(1, 2), prefix=f"{identity}_", inherited=not joined)
@@ -193,7 +200,9 @@ class _Designer:
 
     def _concrete(self, name: str, base: type[Any]) -> None:
         """Add a class with a table of its own in which it has all columns of its base."""
-        draft = _Draft(name, self._table_name(name), mapper_args={"concrete": True, "polymorphic_identity": name.lower()})
+        draft = _Draft(
+            name, self._table_name(name), mapper_args={"concrete": True, "polymorphic_identity": name.lower()}
+        )
         for attribute in attributes_of(base):
             column = attribute.column
             if column.info.get(ROLE) == "class":
@@ -319,12 +328,17 @@ class _Designer:
         usable = [
             column
             for column in draft.columns()
-            if kind_of(column).indexes and kind_of(column).compares and column.computed is None and not column.primary_key
+            if kind_of(column).indexes
+            and kind_of(column).compares
+            and column.computed is None
+            and not column.primary_key
         ]
         made: list[Any] = []
         if len(usable) > 1 and self.dice.happens(0.2):
             names = [column.name for column in self.dice.some_of(usable, 2, 2)]
-            made.append(UniqueConstraint(*names) if self.dice.happens(0.5) else Index(f"ix_{draft.name.lower()}_two", *names))
+            made.append(
+                UniqueConstraint(*names) if self.dice.happens(0.5) else Index(f"ix_{draft.name.lower()}_two", *names)
+            )
         return made
 
     # -- foreign keys and relationships --------------------------------------------------------------------------------
@@ -391,7 +405,9 @@ class _Designer:
                 foreign_keys=foreign,
             ),
         )
-        others = [a for a in attributes_of(child) if a.kind is INT and not a.column.foreign_keys and not a.column.primary_key]
+        others = [
+            a for a in attributes_of(child) if a.kind is INT and not a.column.foreign_keys and not a.column.primary_key
+        ]
         if others and self._has("viewonly", 0.2):
             pairs = [column == key.column for column, key in zip(foreign, key_of(parent), strict=True)]
             condition = and_(*pairs, others[0].column == 1)
@@ -418,9 +434,8 @@ class _Designer:
                 for key in key_of(model)
             ]  # fmt: skip
             action = self.dice.one_of(["CASCADE", "CASCADE", None])
-            constraints.append(
-                ForeignKeyConstraint([c.name for c in mine], [k.column for k in key_of(model)], ondelete=action, onupdate=action)
-            )
+            names, targets = [column.name for column in mine], [key.column for key in key_of(model)]
+            constraints.append(ForeignKeyConstraint(names, targets, ondelete=action, onupdate=action))
             columns.extend(mine)
         table = Table(name, self.registry.metadata, *columns, *constraints)
         self.links.append(table)
@@ -428,7 +443,7 @@ class _Designer:
         there = self._free(first, f"linked_{second.__name__.lower()}s")
         back = self._free(second, f"linked_{first.__name__.lower()}s")
         passive = all(constraint.ondelete for constraint in constraints) and self.dice.happens(0.5)
-        options = [
+        options: list[dict[str, Any]] = [
             {
                 "lazy": self.dice.weighted(_LAZY),
                 "order_by": [key.column for key in key_of(target)] if self.dice.happens(0.7) else False,
@@ -448,7 +463,7 @@ class _Designer:
 
     def _add_expressions(self) -> None:
         for model in self.models:
-            numbers = [a for a in attributes_of(model) if a.kind is INT and not a.column.primary_key and ROLE not in a.column.info]
+            numbers = [one for one in attributes_of(model) if one.kind is INT and one.is_settable]
             if numbers and self.dice.happens(0.15):
                 expression = column_property(numbers[0].column + 1, deferred=self.dice.happens(0.3))
                 model.more = expression
@@ -462,7 +477,9 @@ class _Designer:
             pairs = [c == key.column for c, key in zip(reference.columns.values(), key_of(parent), strict=True)]
             table = table_of(child)
             counted = select(func.count()).select_from(table).where(*pairs).correlate_except(table).scalar_subquery()
-            setattr(parent, f"{reference.child.lower()}_count", column_property(counted, deferred=self.dice.happens(0.2)))
+            setattr(
+                parent, f"{reference.child.lower()}_count", column_property(counted, deferred=self.dice.happens(0.2))
+            )
 
     def _add_trigger(self) -> None:
         """Let a change of one table change another, by the database alone."""
@@ -488,11 +505,9 @@ class _Designer:
             self.after.append(
                 f"CREATE FUNCTION oracle_fire() RETURNS trigger AS $$ BEGIN {body}; RETURN NULL; END $$ LANGUAGE plpgsql"
             )
-            self.after.append(f"CREATE TRIGGER oracle_fires AFTER {when} ON {table} FOR EACH ROW EXECUTE FUNCTION oracle_fire()")
-        elif self.dialect == "sqlite":
-            self.after.append(f"CREATE TRIGGER oracle_fires AFTER {when} ON {table} BEGIN {body}; END")
-        else:
-            self.after.append(f"CREATE TRIGGER oracle_fires AFTER {when} ON {table} FOR EACH ROW {body}")
+        runs = {"postgresql": "FOR EACH ROW EXECUTE FUNCTION oracle_fire()", "sqlite": f"BEGIN {body}; END"}
+        run = runs.get(self.dialect, f"FOR EACH ROW {body}")
+        self.after.append(f"CREATE TRIGGER oracle_fires AFTER {when} ON {table} {run}")
 
     def _views(self) -> list[type[Any]]:
         """Map a class to a view of some rows of a table."""

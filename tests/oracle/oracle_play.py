@@ -218,7 +218,9 @@ def write_and_commit(play: Play, dice: Dice) -> None:
     writes = [draw_write(play.stage(dice), play.scene.writes) for _ in range(dice.number(1, 2))]
     play.changed = True
     try:
-        for write in filter(None, writes):
+        for write in writes:
+            if write is None:
+                continue
             play.note(f"write: {write.kind}: {write.told}")
             play.perform(slot, write)
         play.note("commit")

@@ -113,5 +113,7 @@ def _sql_with_parameters(statement: Any) -> str:
 
 
 def _option_text(option: Any) -> str:
-    parts = [f"{part.path} {dict(part.strategy or ())}" for part in getattr(option, "context", ()) if hasattr(part, "path")]
+    parts = [
+        f"{part.path} {dict(part.strategy or ())}" for part in getattr(option, "context", ()) if hasattr(part, "path")
+    ]
     return f"{type(option).__name__}({', '.join(parts)})"

@@ -27,14 +27,16 @@ def set_operation(stage: Stage) -> Question:
             return whole.order_by(*whole.selected_columns).limit(2)
         if way == "outside":
             block = whole.subquery()
-            return select(block).where(list(block.c)[0] == value)
+            return select(block).where(next(iter(block.c)) == value)
         if way == "entities":
             block = whole.subquery()
-            return select(model).where(keys[0].in_(select(list(block.c)[0])))
+            return select(model).where(keys[0].in_(select(next(iter(block.c)))))
         return whole
 
-    return entities_question("set operation", build) if way == "entities" else rows_question(
-        "set operation", build, ordered=way == "limit"
+    return (
+        entities_question("set operation", build)
+        if way == "entities"
+        else rows_question("set operation", build, ordered=way == "limit")
     )
 
 
@@ -83,7 +85,9 @@ def derived(stage: Stage) -> Question:
         if way == "left":
             again = source.alias()
             joined = select(source.c.key, again.c.outside)
-            return joined.outerjoin_from(source, again, (source.c.outside == again.c.outside) & (again.c.outside == value))
+            return joined.outerjoin_from(
+                source, again, (source.c.outside == again.c.outside) & (again.c.outside == value)
+            )
         if way == "exists":
             found = exists().where(source.c.outside == getattr(model, outside.name), source.c.outside == value)
             return select(*keys_in(model, model)).where(found)

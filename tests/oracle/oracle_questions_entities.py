@@ -240,7 +240,9 @@ def refresh(stage: Stage) -> Question:
     model = stage.any_model()
     where = conditions(stage, model, 1, 0)
     way = stage.dice.one_of(["refresh", "expire", "expire some", "refresh some"])
-    names = [one.name for one in stage.dice.some_of([a for a in attributes_of(model) if not a.column.primary_key], 1, 2)]
+    names = [
+        one.name for one in stage.dice.some_of([a for a in attributes_of(model) if not a.column.primary_key], 1, 2)
+    ]
 
     def ask(session: Session) -> Sequence[Any]:
         statement = select(model).where(*(one(model) for one in where)).order_by(*keys_in(model, model))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from oracle_answers import Disagreement
-from oracle_design import Wishes
+from oracle_design import NO_WISHES, Wishes
 from oracle_dice import Dice
 from oracle_play import Play, Scene, Step, scene_of, steps_of
 from oracle_tally import Tally
@@ -29,6 +29,9 @@ class Kinds:
 
     questions: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
+
+
+ALL_KINDS: Final = Kinds()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +53,8 @@ def play_round(
     seed: int,
     tally: Tally,
     *,
-    kinds: Kinds = Kinds(),
-    wishes: Wishes = Wishes(),
+    kinds: Kinds = ALL_KINDS,
+    wishes: Wishes = NO_WISHES,
     examples: int = EXAMPLES,
     steps: int = 14,
     shrink_seconds: float = 0.0,
@@ -63,7 +66,7 @@ def play_round(
         for number in range(examples):
             dice = Dice(seed, number)
             scene = scene_of(dice, world.schema, world.levels, kinds.questions, kinds.writes)
-            taken = steps_of(dice, further=steps)
+            taken: Sequence[Step] = steps_of(dice, further=steps)
             error = _error_of(world, scene, taken)
             if error is not None:
                 tally.disagreements += 1

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from broken_rules import Rule, read_rules
-from oracle_answers import Disagreement
 from oracle_breaking import taken_out
 from oracle_design import Wishes
-from oracle_rounds import Kinds, play_round
+from oracle_rounds import Failure, Kinds, play_round
 from oracle_tally import Tally
 from oracle_values import BOOL, INT, TEXT, Kind
 
@@ -52,7 +51,9 @@ RULES: Final[dict[str, Focus]] = {
     "an upsert changes other rows than the one that it names": Focus(_FEW, ("upsert",)),
     "what onupdate sets by SQL is not known": Focus(_FEW, ("flush: update", "Core update"), ("onupdate",)),
     "a value that the database computes is not known": Focus(_FEW, ("flush: update", "Core update")),
-    "a transaction that changed rows reads past the cache and stores nothing": Focus(_FEW, ("Core update", "Core delete")),
+    "a transaction that changed rows reads past the cache and stores nothing": Focus(
+        _FEW, ("Core update", "Core delete")
+    ),
     "tables that a text names are changed": Focus(_FEW, ("text()", "exec_driver_sql")),
     "a table with triggers may change any other": Focus(_FEW, _BY_ROW, ("trigger",)),
 }
@@ -69,17 +70,26 @@ def examples_until_caught(url: str, name: str, focus: Focus, most: int, *, first
     with taken_out(rule_named(name)):
         seed = first_seed
         while tally.examples < most:
-            failure = play_round(
-                url,
-                seed,
-                tally,
-                kinds=Kinds(focus.questions, focus.writes),
-                wishes=Wishes(focus.kinds, frozenset(focus.parts)),
-                store="memory://",
-            )
+            failure = _play(url, seed, tally, focus)
             if failure is not None:
-                if not isinstance(failure.error, Disagreement):
+                if not failure.is_disagreement:
                     raise failure.error
                 return tally.examples
             seed += 1
     return None
+
+
+def play_for(url: str, focus: Focus) -> Failure | None:
+    """Play the round at which the search for a rule begins, with the library as it is."""
+    return _play(url, focus.seed, Tally(), focus)
+
+
+def _play(url: str, seed: int, tally: Tally, focus: Focus) -> Failure | None:
+    return play_round(
+        url,
+        seed,
+        tally,
+        kinds=Kinds(focus.questions, focus.writes),
+        wishes=Wishes(focus.kinds, frozenset(focus.parts)),
+        store="memory://",
+    )

@@ -5,10 +5,10 @@ Questions and writes are made of what is found here, and of nothing else: they k
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Final
+from functools import wraps
+from typing import Any, Final, TypeVar
 
 from oracle_dice import Dice
 from oracle_values import Kind, kind_of
@@ -18,6 +18,11 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 ROLE: Final = "role"
 """In a column's ``info``: "class" for a discriminator, "version" for a counter of the ORM's."""
+
+
+T = TypeVar("T")
+
+_MEMORIES: Final[list[dict[type[Any], Any]]] = []
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,7 +83,21 @@ class Relation:
     link: Table | None
 
 
-@lru_cache(maxsize=512)
+def _remembered(function: Callable[[type[Any]], T]) -> Callable[[type[Any]], T]:
+    """Have a function look at each class once."""
+    memory: dict[type[Any], T] = {}
+    _MEMORIES.append(memory)
+
+    @wraps(function)
+    def remembering(model: type[Any]) -> T:
+        if model not in memory:
+            memory[model] = function(model)
+        return memory[model]
+
+    return remembering
+
+
+@_remembered
 def attributes_of(model: type[Any]) -> tuple[Attribute, ...]:
     """Return the columns that a class maps, those of its bases included."""
     found = [(attribute.key, attribute.columns[0]) for attribute in mapper_of(model).column_attrs]
@@ -89,14 +108,14 @@ def attributes_of(model: type[Any]) -> tuple[Attribute, ...]:
     )
 
 
-@lru_cache(maxsize=512)
+@_remembered
 def expressions_of(model: type[Any]) -> tuple[str, ...]:
     """Return the names of attributes that are mapped to an expression."""
     columns = {attribute.name for attribute in attributes_of(model)}
     return tuple(attribute.key for attribute in mapper_of(model).column_attrs if attribute.key not in columns)
 
 
-@lru_cache(maxsize=512)
+@_remembered
 def relations_of(model: type[Any]) -> tuple[Relation, ...]:
     """Return the relationships of a class."""
     return tuple(
@@ -111,7 +130,7 @@ def relations_of(model: type[Any]) -> tuple[Relation, ...]:
     )
 
 
-@lru_cache(maxsize=512)
+@_remembered
 def key_of(model: type[Any]) -> tuple[Attribute, ...]:
     """Return the attributes of the primary key."""
     mapper = mapper_of(model)
@@ -121,8 +140,8 @@ def key_of(model: type[Any]) -> tuple[Attribute, ...]:
 
 def forget() -> None:
     """Look at classes anew: those that are still being made change."""
-    for function in (attributes_of, expressions_of, relations_of, key_of):
-        function.cache_clear()
+    for memory in _MEMORIES:
+        memory.clear()
 
 
 def mapper_of(model: type[Any]) -> Mapper[Any]:
@@ -172,12 +191,15 @@ def random_row(dice: Dice, columns: Sequence[Column[Any]], *, omit: float = 0.0)
 
 def _mapped_lines(model: type[Any]) -> str:
     mapper = mapper_of(model)
-    names = [f"{one.name} -> {one.column.table.name}.{one.column.name} ({one.kind.name})" for one in attributes_of(model)]
+    names = [
+        f"{one.name} -> {one.column.table.name}.{one.column.name} ({one.kind.name})" for one in attributes_of(model)
+    ]
     names.extend(f"{name} = {getattr(model, name).expression}" for name in expressions_of(model))
     names.extend(
         f"{one.key} -> {one.mapper.class_.__name__}: lazy={one.lazy}, {one.cascade!r}, "
         f"passive_deletes={one.passive_deletes}{', viewonly' if one.viewonly else ''}"
         for one in mapper.relationships
     )
-    base = "" if mapper.inherits is None else f"({mapper.inherits.class_.__name__}, {'concrete' if mapper.concrete else 'single' if mapper.single else 'joined'})"
+    how = "concrete" if mapper.concrete else "single" if mapper.single else "joined"
+    base = "" if mapper.inherits is None else f"({mapper.inherits.class_.__name__}, {how})"
     return "\n    ".join([f"class {model.__name__}{base}", *names])

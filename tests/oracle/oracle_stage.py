@@ -71,8 +71,11 @@ class Stage:
     def row(self, columns: Sequence[Column[Any]], *, omit: float = 0.0) -> dict[str, Any]:
         """Return values of a new row."""
         row = random_row(self.dice, columns, omit=omit)
-        return {column.key: self.new_value(column) if column.primary_key else row[column.key]
-                for column in columns if column.key in row}
+        return {
+            column.key: self.new_value(column) if column.primary_key else row[column.key]
+            for column in columns
+            if column.key in row
+        }
 
     def new_value(self, column: Column[Any]) -> Any:
         """Return a value of a new row: a key that the first rows do not have, most often."""

@@ -16,13 +16,13 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from oracle_answers import Disagreement, answer_to
-from oracle_design import Wishes, design
+from oracle_design import NO_WISHES, Wishes, design
 from oracle_dice import Dice
 from oracle_questions import Question
 from oracle_schema import Schema, forget, mapper_of, random_row, table_of
 from oracle_tally import Tally
 from oracle_values import POSTGRESQL_COLLATION, kind_of
-from sqlalchemy import Connection, Engine, NullPool, Table, create_engine, event, insert, text
+from sqlalchemy import Connection, Engine, NullPool, Table, create_engine, event, insert, inspect, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -56,10 +56,10 @@ class Side:
 class World:
     """One round. ``url``: a database that is emptied first; of SQLite a file that is made anew."""
 
-    def __init__(self, url: str, seed: int, tally: Tally, wishes: Wishes = Wishes(), store: str | None = None) -> None:
+    def __init__(self, url: str, seed: int, tally: Tally, wishes: Wishes = NO_WISHES, store: str | None = None) -> None:
         dice = Dice(seed, "world")
         self.tally = tally
-        self.outside = _engine_on(url)
+        self.outside = _engine_on(url, waits=True)
         self._folder = TemporaryDirectory(prefix="querycache-oracle-")
         self._undone: list[str] = []
         self._turn = 0
@@ -114,10 +114,10 @@ class World:
             if mapper.inherits is None or mapper.concrete or mapper.single or mapper.polymorphic_on is None:
                 continue
             column: Any = mapper.polymorphic_on
-            base, own = mapper.inherits.local_table, table_of(model)
+            base, own = table_of(mapper.inherits.class_), table_of(model)
             keys = [c.key for c in own.primary_key.columns], [c.key for c in base.primary_key.columns]
             there = [[row[key] for key in keys[0]] for row in rows_of[own]]
-            for row in rows_of[base]:  # type: ignore[index]
+            for row in rows_of[base]:
                 if [row[key] for key in keys[1]] in there:
                     row[column.key] = mapper.polymorphic_identity
 
@@ -228,16 +228,16 @@ class World:
             session.expunge_all()
         elif mode == "expired":
             session.expire_all()
-        before = list(session.identity_map.values())
+        before: list[Any] = list(session.identity_map.values())
         cached = self._asked(side, question, session)
-        after = list(session.identity_map.values())
+        after: list[Any] = list(session.identity_map.values())
         if mode == "fresh" and _sqlalchemy.connection_of(session, session.get_bind()) is None:
             truth = self._committed(question)
         else:
             if mode != "kept":
                 # As it was before: what the first asking loaded is not there when it is asked again.
                 known = set(map(id, before))
-                session._expunge_states([one._sa_instance_state for one in after if id(one) not in known])
+                session._expunge_states([inspect(one) for one in after if id(one) not in known])
                 session.expire_all()
             with self._uncached():
                 truth = answer_to(question, session)
@@ -334,14 +334,15 @@ def _switch_keys(connection: Connection, *, on: bool) -> None:
         connection.exec_driver_sql(f"SET foreign_key_checks = {int(on)}")
 
 
-def _engine_on(url: str) -> Engine:
-    """Return an engine on which nobody waits for a lock: one thread plays all parts."""
+def _engine_on(url: str, *, waits: bool = False) -> Engine:
+    """Return an engine on which nobody waits for a lock: one thread plays all parts. ``waits``: but for the server's own."""
     engine = create_engine(url, connect_args={"timeout": 0} if url.startswith("sqlite") else {})
+    settings = () if waits and engine.dialect.name != "sqlite" else _SETTINGS[engine.dialect.name]
 
     @event.listens_for(engine, "connect")
     def prepare(dbapi_connection: Any, record: Any) -> None:
         cursor = dbapi_connection.cursor()
-        for statement in _SETTINGS[engine.dialect.name]:
+        for statement in settings:
             cursor.execute(statement)
         cursor.close()
         dbapi_connection.commit()
@@ -349,7 +350,7 @@ def _engine_on(url: str) -> Engine:
     return engine
 
 
-_MARIADB: Final = ("SET innodb_lock_wait_timeout = 0", "SET lock_wait_timeout = 0")
+_MARIADB: Final = ("SET innodb_lock_wait_timeout = 0", "SET lock_wait_timeout = 1")
 _SETTINGS: Final[Mapping[str, Sequence[str]]] = {
     "sqlite": ("PRAGMA foreign_keys = ON", "PRAGMA journal_mode = WAL", "PRAGMA synchronous = OFF"),
     "postgresql": ("SET lock_timeout = '20ms'",),

@@ -28,7 +28,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
-_SPELLED = frozenset({"int", "number", "small int", "big int", "text", "plain text", "nocase text", "bool", "uuid", "numeric"})
+_SPELLED = frozenset(
+    {"int", "number", "small int", "big int", "text", "plain text", "nocase text", "bool", "uuid", "numeric"}
+)
 """Kinds whose values SQLAlchemy can write into a text."""
 
 
@@ -175,12 +177,16 @@ def insert_from(stage: Stage) -> CoreWrite | None:
     """Copy a row of a table under another key."""
     table = stage.table()
     keys = list(table.primary_key.columns)
-    others = [column for column in table.columns if not column.primary_key and column.computed is None and not column.unique]
+    others = [
+        column for column in table.columns if not column.primary_key and column.computed is None and not column.unique
+    ]
     values = [stage.value(key, null=False) for key in keys]
     where = table_condition(stage, table)
 
     def perform(connection: Connection) -> None:
-        chosen = select(*(literal(value, key.type) for value, key in zip(values, keys, strict=True)), *others).where(where)
+        chosen = select(*(literal(value, key.type) for value, key in zip(values, keys, strict=True)), *others).where(
+            where
+        )
         connection.execute(insert(table).from_select([*keys, *others], chosen.limit(1)))
 
     return CoreWrite("insert from select", f"{table.name} {values} where {_told(where)}", perform)
@@ -213,11 +219,8 @@ def multi_table(stage: Stage) -> CoreWrite | None:
 
     def perform(connection: Connection) -> None:
         statement: Any = delete(table) if column is None or verb == "delete" else update(table).values({column: value})
-        if joined:
-            statement = statement.where(here == there, where)
-        else:
-            statement = statement.where(here.in_(select(there).where(where)))
-        connection.execute(statement)
+        which = [here == there, where] if joined else [here.in_(select(there).where(where))]
+        connection.execute(statement.where(*which))
 
     told = f"{verb} {table.name} set {column} = {value!r} where {here} = {there} and {_told(where)}"
     return CoreWrite("update or delete by another table", told, perform)
@@ -260,7 +263,9 @@ def _statement_of(stage: Stage) -> tuple[Any, str] | None:
             return None
         column = stage.dice.one_of(settable)
         value = _new_value(stage, column)
-        return update(table).where(where).values({column: value}), f"update {table.name} {column} = {value} {_told(where)}"
+        return update(table).where(where).values(
+            {column: value}
+        ), f"update {table.name} {column} = {value} {_told(where)}"
     if verb == "delete":
         return delete(table).where(where), f"delete {table.name} {_told(where)}"
     needed = [c for c in table.columns if _spelled(c) or c.info.get(ROLE) == "class"]
@@ -302,7 +307,9 @@ _by_text("driver cursor", 1, _by_cursor)
 def bound_text(stage: Stage) -> CoreWrite | None:
     """Send a text with several sets of parameters, by SQLAlchemy's spelling of them or the driver's."""
     table = stage.table()
-    settable = [column for column in settable_in(table) if kind_of(column).name in ("int", "text", "plain text", "nocase text")]
+    settable = [
+        column for column in settable_in(table) if kind_of(column).name in ("int", "text", "plain text", "nocase text")
+    ]
     keys = list(table.primary_key.columns)
     if not settable or not all(kind_of(key).name in ("int", "number", "text", "nocase text") for key in keys):
         return None

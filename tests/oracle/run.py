@@ -20,12 +20,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
+HERE: Final = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE), str(HERE.parent / "rules")]
 
-from oracle_rounds import play_round
-from oracle_tally import Tally
+from oracle_rounds import play_round  # noqa: E402
+from oracle_tally import Tally  # noqa: E402
 
-from servers import MARIADB, POSTGRESQL, database, server
+from servers import MARIADB, POSTGRESQL, database, server  # noqa: E402
 
 IDLE_MINUTES: Final = 5.0
 """A run of so many minutes asks and writes in every way."""
