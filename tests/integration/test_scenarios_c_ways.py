@@ -150,6 +150,7 @@ WAYS: dict[str, Way] = {
         ),
         {PRODUCTS, CATEGORIES},
         {"roots", "apple", "pear", "fruit itself", "roots itself"},
+        on="postgresql",
     ),
     "s36 bulk_update_mappings that move": Way(
         lambda session: session.bulk_update_mappings(
@@ -164,6 +165,7 @@ WAYS: dict[str, Way] = {
     "s36 bulk_insert_mappings with nulls": Way(
         lambda session: session.bulk_insert_mappings(Product, [PLUM, {**PLUM, "note": "ripe"}], render_nulls=True),
         kept={"apple", "roots"},
+        on="sqlite",
     ),
     "s36 insertmanyvalues in order": Way(returning_in_order, kept={"apple", "roots"}),
     "s36 update by primary key that moves": Way(
@@ -171,17 +173,20 @@ WAYS: dict[str, Way] = {
         kept={"carrot", "plum"},
     ),
     "s36 insert with other keys each": Way(
-        lambda session: session.execute(insert(Product), [PLUM, {**PLUM, "note": "ripe"}]), kept={"apple", "roots"}
+        lambda session: session.execute(insert(Product), [PLUM, {**PLUM, "note": "ripe"}]),
+        kept={"apple", "roots"},
+        on="mariadb",
     ),
-    "s36 a merge of what is there": Way(merge_detached, kept=PEAR),
-    "s36 a merge of what is new": Way(merge_new, kept={"apple", "pear", "roots"}),
+    "s36 a merge of what is there": Way(merge_detached, kept=PEAR, on="sqlite"),
+    "s36 a merge of what is new": Way(merge_new, kept={"apple", "pear", "roots"}, on="mariadb"),
     # 37
     **{
         f"s37 update, synchronize_session={how!r}": Way(
             lambda session, how=how: session.execute(  # type: ignore[misc]
                 update(Product).where(Product.category_id == 1).values(name="quince", category_id=2),
                 **options(synchronize_session=how),
-            )
+            ),
+            on="sqlite",
         )
         for how in ("auto", "evaluate", "fetch", False)
     },
@@ -189,7 +194,8 @@ WAYS: dict[str, Way] = {
         f"s37 delete, synchronize_session={how!r}": Way(
             lambda session, how=how: session.execute(  # type: ignore[misc]
                 delete(Product).where(Product.category_id == 2, Product.id > 3), **options(synchronize_session=how)
-            )
+            ),
+            on="sqlite",
         )
         for how in ("auto", "evaluate", "fetch", False)
     },
@@ -218,7 +224,8 @@ WAYS: dict[str, Way] = {
         lambda session: session.execute(
             update(Product).values(name=case((Product.id == 1, "quince"), else_=Product.name)),
             **options(synchronize_session=False),
-        )
+        ),
+        on="sqlite",
     ),
     "s37 update where a subquery says": Way(
         lambda session: session.execute(
@@ -226,7 +233,8 @@ WAYS: dict[str, Way] = {
             .where(Product.category_id.in_(select(Category.id).where(Category.name == "fruit")))
             .values(name="quince"),
             **options(synchronize_session=False),
-        )
+        ),
+        on="sqlite postgresql",
     ),
     "s37 update of a primary key": Way(
         lambda session: session.execute(
@@ -244,7 +252,8 @@ WAYS: dict[str, Way] = {
         lambda session: session.execute(
             delete(Product).where(~exists().where(labels.c.product_id == Product.id)),
             **options(synchronize_session=False),
-        )
+        ),
+        on="sqlite postgresql",
     ),
     "s37 delete of one row": Way(
         lambda session: session.execute(delete(Product).where(Product.id == 3)), kept={"apple", "pear", "fruit"}
@@ -272,6 +281,7 @@ WAYS: dict[str, Way] = {
             insert(T).values(**{**PLUM, "id": 9, "category_id": select(func.max(C.c.id)).scalar_subquery()})
         ),
         kept={"apple", "pear"},
+        on="postgresql",
     ),
     "s37 insert of many values": Way(
         lambda session: session.execute(insert(Product).values([{**PLUM, "id": 9}, {**PLUM, "id": 10}]))
@@ -286,6 +296,7 @@ WAYS: dict[str, Way] = {
     "s37 two deletes of one statement": Way(
         lambda session: session.connection().execute(delete(T).where(BY_ID), [{"an_id": 3}, {"an_id": 4}]),
         kept={"apple", "pear"},
+        on="sqlite postgresql",
     ),
     "s37 two updates of one statement": Way(
         lambda session: session.connection().execute(
@@ -422,17 +433,20 @@ WAYS: dict[str, Way] = {
     ),
     # 38
     "s38 legacy update that moves": Way(
-        lambda session: session.query(Product).filter(Product.category_id == 1).update({Product.category_id: 2})
+        lambda session: session.query(Product).filter(Product.category_id == 1).update({Product.category_id: 2}),
+        on="sqlite",
     ),
     "s38 legacy update unsynchronised": Way(
         lambda session: (
             session.query(Product)
             .filter(Product.name.like("a%"))
             .update({"name": Product.name + "s"}, synchronize_session=False)
-        )
+        ),
+        on="postgresql",
     ),
     "s38 legacy delete fetching": Way(
-        lambda session: session.query(Product).filter(Product.views == 40).delete(synchronize_session="fetch")
+        lambda session: session.query(Product).filter(Product.views == 40).delete(synchronize_session="fetch"),
+        on="mariadb",
     ),
     # 39
     "s39 core and flushes around it": Way(flush_around_core, kept={"carrot", "plum"}),
@@ -451,7 +465,9 @@ WAYS: dict[str, Way] = {
     "s40 text, inserted from a query": Way(
         sql("INSERT INTO sc_label (product_id, tag_id) SELECT id, 1 FROM sc_product WHERE id > 2"), {LABELS}
     ),
-    "s40 text, deleted": Way(sql("DELETE FROM sc_label WHERE tag_id IN (SELECT id FROM sc_tag)"), {LABELS}),
+    "s40 text, deleted": Way(
+        sql("DELETE FROM sc_label WHERE tag_id IN (SELECT id FROM sc_tag)"), {LABELS}, on="sqlite mariadb"
+    ),
     "s40 text with a schema": Way(sql("UPDATE public.sc_product SET name = 'quince' WHERE id = 1"), on="postgresql"),
     "s40 text with quoted names": Way(
         sql('UPDATE "sc_product" SET "name" = \'quince\' WHERE "id" = 1'), on="sqlite postgresql"
@@ -551,24 +567,29 @@ WAYS: dict[str, Way] = {
 
 
 @pytest.fixture(scope="module")
-def standing_shop(standing: Any) -> World:
+def standing_shop(standing: Any) -> tuple[World, Matrix]:
     world: World = standing(Category, Product, Tag)
-    return world
+    refill(world, Shop, stock)
+    return world, Matrix(world, READS)
 
 
 def ways() -> list[Any]:
     """Return each way with each database that has it."""
     pairs = {"sqlite": "sqlite-memory", "postgresql": "postgresql-lmdb", "mariadb": "mariadb-memory"}
     return [
-        pytest.param(pairs[kind], way, id=f"{kind}-{name}") for name, way in WAYS.items() for kind in way.on.split()
+        pytest.param(pair, way, id=f"{kind}-{name}")
+        for kind, pair in pairs.items()
+        for name, way in WAYS.items()
+        if kind in way.on.split()
     ]
 
 
 @pytest.mark.parametrize(("standing", "way"), ways(), indirect=["standing"])
-def test_s36_to_s40_every_way_to_write_is_heard_where_it_writes(standing_shop: World, way: Way) -> None:
-    refill(standing_shop, Shop, stock)
-    matrix = Matrix(standing_shop, READS)
-    with standing_shop.write() as session:
+def test_s36_to_s40_every_way_to_write_is_heard_where_it_writes(standing_shop: tuple[World, Matrix], way: Way) -> None:
+    shop, matrix = standing_shop
+    refill(shop, Shop, stock)
+    matrix.begin()
+    with shop.write() as session:
         way.write(session)
     assert matrix.changed_by(way.written, way.kept), "the scenario changes nothing"
     matrix.assert_all_stored()
