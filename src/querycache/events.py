@@ -1,7 +1,7 @@
 """What happened? Counters that are always on, and events for whoever subscribes.
 
-Promises: counting takes no lock longer than an addition, a subscriber's error is logged and never reaches a read or a
-commit, nothing here holds a value of a row or a parameter.
+Promises: counting takes no lock longer than an addition, a defect is logged, once for each reason, a subscriber's error
+is logged and never reaches a read or a commit, nothing here holds a value of a row or a parameter.
 """
 
 from __future__ import annotations
@@ -52,6 +52,9 @@ class Events:
             self._counts[kind] += 1
             if reason is not None:
                 self._reasons[f"{kind}: {reason}"] += 1
+            is_new = self._reasons[f"{kind}: {reason}"] == 1
+        if kind == "defect" and is_new:
+            logger.error("a defect of querycache, please report it: %s", reason)
         if self._subscribers:
             event = Event(kind, None if key is None else key.hex(), tuple(tag.decode() for tag in tags), reason)
             for subscriber in self._subscribers:

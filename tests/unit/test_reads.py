@@ -448,7 +448,7 @@ REFUSED = {
     "alias of a temporary table": (select(TEMPORARY.alias()), "temporary"),
     "insert": (insert(p), "Insert is not a SELECT"),
     "text search": (select(u).where(u.c.nick.match("x")), "match"),
-    "row function over a table": (select(func.coalesce(p.table_valued())), "TableValuedColumn"),
+    "row function over a table": (select(func.coalesce(p.table_valued())), "a row of table"),
 }
 
 

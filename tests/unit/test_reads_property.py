@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import pytest
 from sqlalchemy import (
+    CTE,
     Column,
     ColumnElement,
     FromClause,
@@ -25,18 +26,19 @@ from sqlalchemy import (
     Table,
     and_,
     case,
-    exists,
     false,
     func,
     not_,
     or_,
     select,
     true,
+    tuple_,
     union_all,
 )
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateTable
 
+from querycache._sqlalchemy import record_rendering, rendered_by
 from querycache.statements import tags as naming
 from querycache.statements.dependencies import TableRead, dependencies_of
 from querycache.statements.reads import SelectReads, reads_of
@@ -53,6 +55,7 @@ m = Table(
 )
 TABLES = (u, p, m)
 DIALECT = sqlite.dialect()
+record_rendering(DIALECT)
 EXAMPLES = int(os.environ.get("QUERYCACHE_TEST_EXAMPLES", "900"))
 BATCHES = 6
 
@@ -162,8 +165,9 @@ def draw_column(random: Random, elements: Elements) -> Condition:
 
 
 def draw_condition(random: Random, elements: Elements, depth: int = 2) -> Condition:
-    simple = ["eq"] * 6 + ["in", "in", "null", "null", "columns", "columns", "true", "greater", "not in"]
-    kind = random.choice(simple + (["or"] * 4 + ["and", "not", "case", "exists", "in select"] if depth else []))
+    simple = ["eq"] * 6 + ["in", "in", "null", "null", "columns", "columns", "true", "greater", "not in", "tuple", "pair"]
+    nested = ["or"] * 4 + ["and", "not", "case"] + ["exists", "in select"] * 2 + ["scalar"]
+    kind = random.choice(simple + (nested if depth else []))
     if kind in ("or", "and"):
         parts = [draw_condition(random, elements, depth - 1) for _ in range(2)]
         return or_(*parts) if kind == "or" else and_(*parts)
@@ -173,12 +177,16 @@ def draw_condition(random: Random, elements: Elements, depth: int = 2) -> Condit
         return case((draw_condition(random, elements, depth - 1), 0), else_=1) == 1
     if kind in ("exists", "in select"):
         return draw_subquery(random, elements, depth - 1, as_list=kind == "in select")
+    if kind == "scalar":
+        return draw_scalar(random, elements, depth - 1) == draw_column(random, elements)
     return draw_simple_condition(random, elements, kind)
 
 
 def draw_simple_condition(random: Random, elements: Elements, kind: str) -> Condition:
     column = draw_column(random, elements)
-    known = ["1", "a"] if isinstance(column.type, String) else [1, 2, 3]
+    known = known_values(column)
+    if kind in ("tuple", "pair"):
+        return draw_tuple_condition(random, elements, as_list=kind == "tuple")
     conditions: dict[str, Condition] = {
         "eq": column == random.choice(known),
         "in": column.in_(random.choices([*known, None], k=random.randint(0, 2))),
@@ -191,25 +199,114 @@ def draw_simple_condition(random: Random, elements: Elements, kind: str) -> Cond
     return conditions[kind]
 
 
-def draw_subquery(random: Random, outer: Elements, depth: int, *, as_list: bool) -> Condition:
-    inner = random.choice(TABLES).alias()
-    where = [draw_condition(random, [inner], depth) for _ in range(random.randint(0, 1))]
+def known_values(column: Condition) -> list[Any]:
+    return ["1", "a"] if isinstance(column.type, String) else [1, 2, 3]
+
+
+def draw_tuple_condition(random: Random, elements: Elements, *, as_list: bool) -> Condition:
+    """Draw a condition on several columns at once, a whole composite key where there is one, as often as not."""
+    keys = [list(element.primary_key) for element in elements if len(element.primary_key) > 1]
+    if keys and random.random() < 0.6:
+        columns = random.sample(chosen := random.choice(keys), len(chosen))
+    else:
+        columns = [draw_column(random, elements) for _ in range(2)]
+    values = [tuple(random.choice([*known_values(column), None]) for column in columns) for _ in range(random.choice([1, 2, 2]))]
     if as_list:
-        column, chosen = draw_column(random, outer), select(draw_column(random, [inner])).where(*where)
-        return cast(Condition, random.choice([column.in_, column.not_in])(chosen))
-    there = exists().where(draw_column(random, [inner]) == draw_column(random, outer), *where)
-    return random.choice([there, ~there])
+        return tuple_(*columns).in_(values)
+    other = [draw_column(random, elements) if random.random() < 0.5 else value for value in values[0]]
+    return cast(Condition, tuple_(*columns) == tuple_(*other))
 
 
-def draw_source(random: Random) -> tuple[FromClause, Elements]:
-    source: FromClause = random.choice(TABLES).alias()
+def draw_inner(random: Random, outer: Elements, depth: int) -> tuple[FromClause, Elements, list[Condition]]:
+    """Draw FROM and WHERE of a subquery that may look at the rows around it."""
+    table = random.choice(TABLES)
+    first: FromClause = table if random.random() < 0.3 and not any(table is element for element in outer) else table.alias()
+    source, inner = first, [first]
+    if random.random() < 0.25:
+        second = random.choice(TABLES).alias()
+        on = draw_column(random, [first]) == draw_column(random, [second])
+        source, inner = first.join(second, on, isouter=random.random() < 0.5), [first, second]
+    where = [draw_column(random, inner) == draw_column(random, outer) for _ in range(random.choice([0, 1, 1, 1, 2]))]
+    where += [draw_condition(random, [*inner, *random.sample(outer, random.randint(0, 1))], depth) for _ in range(random.choice([0, 0, 1, 1]))]
+    return source, inner, where
+
+
+def draw_subquery(random: Random, outer: Elements, depth: int, *, as_list: bool) -> Condition:
+    source, inner, where = draw_inner(random, outer, depth)
+    chosen = draw_column(random, inner)
+    block = select(chosen).select_from(source).where(*where).correlate(*outer)
+    order = columns_of(inner)
+    shape = random.choice(["plain"] * 6 + ["page", "distinct", "group", "having", "count", "union"])
+    if shape == "page":
+        block = block.order_by(*order).limit(1).offset(random.randint(0, 1))
+    elif shape == "distinct":
+        block = block.distinct()
+    elif shape == "group":
+        block = block.group_by(chosen)
+    elif shape == "having":
+        block = block.with_only_columns(func.max(chosen), maintain_column_froms=True).having(func.count() < 2)
+    elif shape == "count":
+        block = block.with_only_columns(func.count(), maintain_column_froms=True)
+    found: Any = block
+    if shape == "union":
+        _, more, other = draw_inner(random, outer, 0)
+        found = union_all(block, select(draw_column(random, more[:1])).where(*other).correlate(*outer))
+    if as_list:
+        column = draw_column(random, outer)
+        return cast(Condition, random.choice([column.in_, column.in_, column.not_in])(found))
+    there = found.exists()
+    return random.choice([there, there, ~there])
+
+
+def draw_scalar(random: Random, outer: Elements, depth: int) -> Any:
+    """Draw a subquery with one value, what it aggregates or its first row."""
+    source, inner, where = draw_inner(random, outer, depth)
+    block = select(draw_column(random, inner)).select_from(source).where(*where).correlate(*outer)
+    if random.random() < 0.5:
+        return block.order_by(*columns_of(inner)).limit(1).scalar_subquery()
+    aggregate = random.choice([func.count(), func.max(draw_column(random, inner))])
+    return block.with_only_columns(aggregate, maintain_column_froms=True).scalar_subquery()
+
+
+def draw_element(random: Random, depth: int) -> FromClause:
+    """Draw a table, or a block in its place."""
+    if not depth or random.random() < 0.7:
+        return random.choice(TABLES).alias()
+    block, elements = draw_block(random, depth - 1)
+    columns = columns_of(elements)
+    chosen = [column.label(f"c{place}") for place, column in enumerate(random.sample(columns, min(3, len(columns))))]
+    if random.random() < 0.2:
+        chosen.append(draw_scalar(random, elements, 0).label("s"))
+    shape = random.choice(["plain"] * 5 + ["page", "distinct", "group", "window", "union"])
+    if shape == "page":
+        found: Any = block.with_only_columns(*chosen, maintain_column_froms=True).order_by(*columns).limit(2)
+    elif shape == "group":
+        one = chosen[0]
+        found = block.with_only_columns(one, func.count().label("n"), maintain_column_froms=True).group_by(one)
+    else:
+        if shape == "window":
+            chosen.append(func.count().over(partition_by=draw_column(random, elements)).label("n"))
+        found = block.with_only_columns(*chosen, maintain_column_froms=True)
+        if shape == "distinct":
+            found = found.distinct()
+        if shape == "union":
+            found = union_all(found, found.where(draw_condition(random, elements, 0)))
+    return cast(FromClause, found.cte() if random.random() < 0.5 else found.subquery())
+
+
+def draw_source(random: Random, depth: int) -> tuple[FromClause, Elements]:
+    whole = depth > 0 and random.random() < 0.5
+    depth = 0 if whole else depth
+    source: FromClause = draw_element(random, depth)
     elements = [source]
     for _ in range(random.choice([0, 1, 1, 1, 2])):
-        other: FromClause = random.choice(TABLES).alias()
+        again = random.random() < 0.2 and isinstance(elements[0], CTE)
+        other: FromClause = elements[0].alias() if again else draw_element(random, depth)
         both = [*elements, other]
         extra = [draw_condition(random, both, 1) for _ in range(random.choice([0, 0, 1, 2]))]
         on = and_(draw_column(random, elements) == draw_column(random, [other]), *extra)
-        kind = random.choice(["inner", "left", "left", "right", "full"])
+        # SQLite 3.40 answers wrongly where blocks with FULL JOIN are made part of others.
+        kind = random.choice(["inner", "left", "left", "right", *(["full"] if whole else [])])
         if kind == "right":
             source = other.outerjoin(source, on)
         else:
@@ -218,8 +315,8 @@ def draw_source(random: Random) -> tuple[FromClause, Elements]:
     return source, elements
 
 
-def draw_block(random: Random) -> tuple[Select[Any], Elements]:
-    source, elements = draw_source(random)
+def draw_block(random: Random, depth: int = 1) -> tuple[Select[Any], Elements]:
+    source, elements = draw_source(random, depth)
     where = [draw_condition(random, elements) for _ in range(random.choice([0, 1, 1, 1, 2]))]
     return select(*columns_of(elements)).select_from(source).where(*where), elements
 
@@ -227,15 +324,19 @@ def draw_block(random: Random) -> tuple[Select[Any], Elements]:
 def draw_statement(random: Random) -> Any:
     block, elements = draw_block(random)
     columns, one = columns_of(elements), draw_column(random, elements)
-    kind = random.choice(["rows"] * 4 + ["count", "distinct", "page", "group", "derived", "union", "scalar", "cte"])
+    kind = random.choice(["rows"] * 4 + ["count", "distinct", "page", "group", "derived", "union", "scalar", "scalar", "cte", "order"])
     if kind == "count":
         return block.with_only_columns(func.count(), func.sum(one), maintain_column_froms=True)
     if kind == "distinct":
         return block.with_only_columns(one, maintain_column_froms=True).distinct()
     if kind == "page":
         return block.order_by(*columns).limit(random.randint(1, 2)).offset(random.randint(0, 1))
+    if kind == "order":
+        return block.order_by(draw_scalar(random, elements, 1), *columns).limit(2)
     if kind == "group":
-        return block.with_only_columns(one, func.count(), maintain_column_froms=True).group_by(one)
+        counted = [draw_scalar(random, [one.table], 1)] if random.random() < 0.3 else []
+        grouped = block.with_only_columns(one, func.count(), maintain_column_froms=True).group_by(one)
+        return grouped.having(func.count() >= counted[0]) if counted and one.table.primary_key else grouped
     if kind in ("derived", "cte"):
         page = block.order_by(*columns).limit(2)
         inner: FromClause = page.subquery() if kind == "derived" else page.cte()
@@ -247,36 +348,22 @@ def draw_statement(random: Random) -> Any:
             other.with_only_columns(draw_column(random, more), maintain_column_froms=True),
         )
     if kind == "scalar":
-        table = random.choice(TABLES).alias()
-        counted = select(func.count()).select_from(table).where(draw_condition(random, [table, *elements], 1))
-        return block.add_columns(counted.correlate(*elements).scalar_subquery())
+        return block.add_columns(draw_scalar(random, elements, 1))
     return block
 
 
 # -- the property ----------------------------------------------------------------------------------------------------
 
 
-def rendered_by(statement: Any) -> tuple[str, list[tuple[Any, tuple[Any, ...]]]]:
-    """Return a statement's SQL and the SELECTs that it was rendered from."""
-    rendered: list[tuple[Any, tuple[Any, ...]]] = []
-    base = DIALECT.statement_compiler
-
-    class Recording(base):  # type: ignore[valid-type,misc]
-        def _compose_select_body(self, text: Any, select: Any, state: Any, inner: Any, froms: Any, *more: Any) -> Any:
-            rendered.append((select, tuple(froms)))
-            return super()._compose_select_body(text, select, state, inner, froms, *more)
-
-    compiled = Recording(DIALECT, statement, compile_kwargs={"literal_binds": True})
-    return str(compiled), rendered
-
-
-def read_tags(statement: Any, rendered: Any) -> set[bytes]:
-    found = reads_of(statement, DIALECT, rendered)
+def asked(statement: Any) -> tuple[str, set[bytes]]:
+    """Return a statement's SQL and the tags that it depends on."""
+    compiled = DIALECT.statement_compiler(DIALECT, statement, compile_kwargs={"literal_binds": True})
+    found = reads_of(statement, DIALECT, rendered_by(compiled))
     assert isinstance(found, SelectReads), found
     made = dependencies_of(found, "x", lambda table: TableRead(naming.table_name_of(table, None)), DIALECT).tags(
         lambda bind: bind.effective_value
     )
-    return set(made.tags) | {tag for tag, _ in made.guards}
+    return str(compiled), set(made.tags) | {tag for tag, _ in made.guards}
 
 
 def answer(connection: sqlite3.Connection, sql: str) -> list[str]:
@@ -296,22 +383,27 @@ def connection() -> Iterator[sqlite3.Connection]:
 def unnoticed(connection: sqlite3.Connection, random: Random) -> tuple[list[str], int]:
     """Return what went wrong with one statement, and how many changes of its answer a narrowed tag told of."""
     data, statement = draw_data(random), draw_statement(random)
-    sql, rendered = rendered_by(statement)
-    tags = [read_tags(statement, rendered), read_tags(statement, None)]
+    sql, tags = asked(statement)
     connection.execute("BEGIN")
     for table, rows in data.items():
         for row in rows:
             insert(connection, table, row)
-    before = answer(connection, sql)
+    try:
+        before = answer(connection, sql)
+    except sqlite3.OperationalError as error:
+        # SQLite's own limit where derived tables with RIGHT and FULL JOIN in them are joined.
+        assert "ON clause references tables to its right" in str(error)
+        connection.execute("ROLLBACK")
+        return [], 0
     wrong, told = [], 0
     for change in changes_of(random, data):
         connection.execute("SAVEPOINT one")
         apply(connection, change)
         if answer(connection, sql) != before:
             changed = change_tags(change)
-            told += naming.rows_tag("x", naming.table_name_of(change.table, None)) not in tags[0]
-            if not all(found & changed for found in tags):
-                wrong.append(f"{change}\n{sql}\n{data}\n{sorted(tags[0])}\n{sorted(changed)}")
+            told += naming.rows_tag("x", naming.table_name_of(change.table, None)) not in tags
+            if not tags & changed:
+                wrong.append(f"{change}\n{sql}\n{data}\n{sorted(tags)}\n{sorted(changed)}")
         connection.execute("ROLLBACK TO one")
     connection.execute("ROLLBACK")
     return wrong, told
@@ -330,4 +422,4 @@ def test_a_change_of_the_answer_shares_a_tag(connection: sqlite3.Connection, bat
 
 def test_a_change_that_does_not_concern_a_narrowed_read_shares_no_tag() -> None:
     change = Change(p, {"id": 1, "uid": 1, "cat": 1}, {"id": 1, "uid": 1, "cat": 2})
-    assert not read_tags(select(p).where(p.c.cat == 3), None) & change_tags(change)
+    assert not asked(select(p).where(p.c.cat == 3))[1] & change_tags(change)

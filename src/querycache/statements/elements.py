@@ -80,7 +80,7 @@ _KNOWN: Final = (
         elements,
         """AggregateOrderBy AsBoolean BinaryExpression BindParameter BooleanClauseList Case Cast ClauseList
         CollationClause CollectionAggregate ColumnClause ElementList ExpressionClauseList Extract False_ FrameClause
-        FunctionFilter Grouping Label Null OrderByList Over Slice True_ TryCast Tuple TypeClause TypeCoerce
+        FunctionFilter Grouping Label Null OrderByList Over Slice TableValuedColumn True_ TryCast Tuple TypeClause TypeCoerce
         UnaryExpression WithinGroup _label_reference _textual_label_reference""",
     )
     | _present(
@@ -187,7 +187,8 @@ class _Walk:
             raise Refused("it has a hint: what that text does is not known")
 
     def _visit_cte(self, cte: selectable.CTE) -> Iterable[Any]:
-        if cte._prefixes or cte._suffixes:
+        prefixes = {prefix.text.upper() for prefix, _ in cte._prefixes}
+        if not prefixes <= {"MATERIALIZED", "NOT MATERIALIZED"} or cte._suffixes:
             raise Refused("a CTE has a prefix or suffix: what that text does is not known")
         return cte.get_children()
 
@@ -195,6 +196,11 @@ class _Walk:
         if is_table_source(lateral.element):
             raise Refused("it has a LATERAL table")
         return lateral.get_children()
+
+    def _visit_tablevaluedcolumn(self, column: elements.TableValuedColumn[Any]) -> Iterable[Any]:
+        if class_of(column.scalar_alias) is not selectable.TableValuedAlias:
+            raise Refused("it has a row of table as a value")
+        return (column.scalar_alias,)
 
     def _visit_values(self, values: selectable.Values) -> Iterable[Any]:
         # Its children are the columns that it has, not what it is made of.

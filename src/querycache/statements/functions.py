@@ -52,7 +52,7 @@ _BY_DIALECT: Final[Mapping[str, frozenset[str]]] = {
         strpos split_part translate initcap starts_with md5 chr overlay regexp_replace regexp_match regexp_matches
         div cbrt width_bucket
         date_trunc date_part extract make_date make_time make_timestamp make_interval justify_days justify_hours
-        array_length array_position array_positions array_remove array_replace array_append array_prepend array_cat
+        array array_length array_position array_positions array_remove array_replace array_append array_prepend array_cat
         array_to_string string_to_array cardinality unnest generate_series generate_subscripts
         to_json to_jsonb row_to_json
         json_build_object jsonb_build_object json_build_array jsonb_build_array

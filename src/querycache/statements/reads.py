@@ -93,12 +93,12 @@ def reads_of(statement: Any, dialect: Dialect, rendered: Rendered | None = None)
     found = [_element(*more, dialect) for _, *more in narrowed]
     understood = {hash(source) for source, *_ in narrowed}
     found.extend(ElementRead(_table_of(source), None) for source in inventory.sources if hash(source) not in understood)
-    # A place that was rendered and not understood may need any row.
-    places = Counter(table for _, table, *_ in narrowed)
+    # A place of a table that was rendered and not understood may need any row.
+    places = Counter(element.table for element in found)
     found.extend(
         ElementRead(plain_table(table), None)
         for table, times in known.tables.items()
-        if places[plain_table(table)] < times
+        if 0 < places[plain_table(table)] < times
     )
     columns = watch.columns()
     missed = columns.missed(known.columns)
