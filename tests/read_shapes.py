@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Final
+from typing import Any, ClassVar, Final
+from typing import cast as taken_for
 
 from sqlalchemy import (
     JSON,
@@ -29,6 +30,7 @@ from sqlalchemy import (
     exists,
     extract,
     func,
+    inspect,
     intersect,
     literal,
     literal_column,
@@ -71,11 +73,6 @@ from sqlalchemy.orm import (
     with_polymorphic,
 )
 
-try:
-    from sqlalchemy.dialects.postgresql import distinct_on
-except ImportError:  # SQLAlchemy 2.0
-    distinct_on = None  # type: ignore[assignment]
-
 
 class Base(DeclarativeBase):
     pass
@@ -108,6 +105,7 @@ class Author(Base):
     boss_id: Mapped[int | None] = mapped_column(ForeignKey("author.id"))
     books: Mapped[list[Book]] = relationship(back_populates="author")
     boss: Mapped[Author | None] = relationship(remote_side=[id])
+    best: ClassVar[Any]
     tags: Mapped[list[Tag]] = relationship(
         secondary=lambda: Book.__table__.join(book_tag, Book.id == book_tag.c.book_id),
         primaryjoin=lambda: Author.id == Book.author_id,
@@ -149,7 +147,7 @@ class Review(Base):
     stars: Mapped[int]
 
 
-Tag.uses = column_property(  # type: ignore[attr-defined]
+Tag.uses = column_property(
     select(func.count()).where(book_tag.c.tag_id == Tag.id).correlate_except(book_tag).scalar_subquery()
 )
 
@@ -225,7 +223,7 @@ class Written(Base):
 
     __table__ = Author.__table__.join(Book.__table__, Author.__table__.c.id == Book.__table__.c.author_id)
     id: Mapped[int] = column_property(Author.__table__.c.id, Book.__table__.c.author_id)
-    book_id: Mapped[int] = Book.__table__.c.id
+    book_id = Book.__table__.c.id
     __mapper_args__ = {"exclude_properties": ["boss_id", "more", "day"]}  # noqa: RUF012 - as the ORM declares it
 
 
@@ -238,14 +236,15 @@ class Busy(Base):
         .group_by(Author.__table__.c.id)
         .subquery("busy")
     )
+    n: ClassVar[Any]
     __mapper_args__ = {"primary_key": [__table__.c.id]}  # noqa: RUF012 - as the ORM declares it
 
 
-_first = (
-    select(Book.id, func.row_number().over(partition_by=Book.author_id, order_by=Book.id).label("place")).subquery()
-)
+_first = select(
+    Book.id, func.row_number().over(partition_by=Book.author_id, order_by=Book.id).label("place")
+).subquery()
 _best = aliased(Book)
-Author.best = relationship(  # type: ignore[attr-defined]
+Author.best = relationship(
     _best,
     primaryjoin=lambda: and_(
         Author.id == foreign(_best.author_id),
@@ -292,14 +291,20 @@ SHAPES: Final[dict[str, ReadShape]] = {
     "labelled in the select list": ReadShape(lambda: select(Author.name, _books().label("n")).order_by("n")),
     "in WHERE": ReadShape(lambda: select(Author.name).where(_books() > 1)),
     "in HAVING": ReadShape(
-        lambda: select(Author.boss_id).group_by(Author.boss_id).having(func.count() > select(func.count(Tag.id)).scalar_subquery())
+        lambda: (
+            select(Author.boss_id)
+            .group_by(Author.boss_id)
+            .having(func.count() > select(func.count(Tag.id)).scalar_subquery())
+        )
     ),
     "in ORDER BY": ReadShape(lambda: select(Author.name).order_by(desc(_books()))),
     "in GROUP BY": ReadShape(lambda: select(func.count()).select_from(Author).group_by(_books())),
     "in LIMIT": ReadShape(lambda: select(Author.name).limit(select(func.count(Tag.id)).scalar_subquery())),
     "in OFFSET": ReadShape(lambda: select(Author.name).limit(9).offset(select(func.count(Tag.id)).scalar_subquery())),
     "in ON": ReadShape(
-        lambda: select(Author.name).join(Book, and_(Book.author_id == Author.id, exists().where(Review.book_id == Book.id)))
+        lambda: select(Author.name).join(
+            Book, and_(Book.author_id == Author.id, exists().where(Review.book_id == Book.id))
+        )
     ),
     "in ON of an outer join": ReadShape(
         lambda: select(Author.name).outerjoin(Book, Book.id == select(func.max(Review.book_id)).scalar_subquery())
@@ -311,19 +316,27 @@ SHAPES: Final[dict[str, ReadShape]] = {
     "in a type coercion": ReadShape(lambda: select(type_coerce(_books(), String))),
     "in an expression": ReadShape(lambda: select(Author.id + _books() * 2, -_books())),
     "in a window's order": ReadShape(lambda: select(func.row_number().over(order_by=_books())).select_from(Author)),
-    "in a window's partition": ReadShape(lambda: select(func.row_number().over(partition_by=_books())).select_from(Author)),
-    "in a window's argument": ReadShape(lambda: select(func.sum(_books()).over()).select_from(Author)),
-    "in FILTER": ReadShape(
-        lambda: select(func.count(Author.id).filter(Author.id.in_(select(Book.author_id))))
+    "in a window's partition": ReadShape(
+        lambda: select(func.row_number().over(partition_by=_books())).select_from(Author)
     ),
-    "in a list": ReadShape(lambda: select(Author.name).where(Author.id.in_([literal(1), select(func.max(Tag.id)).scalar_subquery()]))),
+    "in a window's argument": ReadShape(lambda: select(func.sum(_books()).over()).select_from(Author)),
+    "in FILTER": ReadShape(lambda: select(func.count(Author.id).filter(Author.id.in_(select(Book.author_id))))),
+    "in a list": ReadShape(
+        lambda: select(Author.name).where(Author.id.in_([literal(1), select(func.max(Tag.id)).scalar_subquery()]))
+    ),
     "in a tuple": ReadShape(
         lambda: select(Author.name).where(tuple_(Author.id, Author.name).in_(select(Book.author_id, Book.title)))
     ),
-    "in BETWEEN": ReadShape(lambda: select(Author.name).where(Author.id.between(1, select(func.max(Tag.id)).scalar_subquery()))),
-    "in LIKE": ReadShape(lambda: select(Author.name).where(Author.name.like(select(func.max(Tag.name)).scalar_subquery()))),
+    "in BETWEEN": ReadShape(
+        lambda: select(Author.name).where(Author.id.between(1, select(func.max(Tag.id)).scalar_subquery()))
+    ),
+    "in LIKE": ReadShape(
+        lambda: select(Author.name).where(Author.name.like(select(func.max(Tag.name)).scalar_subquery()))
+    ),
     "in IS NOT DISTINCT FROM": ReadShape(lambda: select(Author.name).where(Author.id.is_not_distinct_from(_books()))),
-    "in OR and NOT": ReadShape(lambda: select(Author.name).where(or_(Author.id == 1, not_(exists().where(Book.author_id == Author.id))))),
+    "in OR and NOT": ReadShape(
+        lambda: select(Author.name).where(or_(Author.id == 1, not_(exists().where(Book.author_id == Author.id))))
+    ),
     "IN": ReadShape(lambda: select(Author.name).where(Author.id.in_(select(Book.author_id)))),
     "NOT IN": ReadShape(lambda: select(Author.name).where(Author.id.not_in(select(Book.author_id)))),
     "EXISTS": ReadShape(lambda: select(Author.name).where(exists().where(Book.author_id == Author.id))),
@@ -348,8 +361,12 @@ SHAPES: Final[dict[str, ReadShape]] = {
     "EXCEPT and INTERSECT": ReadShape(
         lambda: except_(select(Author.id), intersect(select(Tag.id), select(Review.id)).subquery().select())
     ),
-    "a UNION with ORDER BY and LIMIT": ReadShape(lambda: union(select(Author.id), select(Tag.id)).order_by("id").limit(3)),
-    "a UNION in IN": ReadShape(lambda: select(Review.id).where(Review.id.in_(union(select(Author.id), select(Tag.id))))),
+    "a UNION with ORDER BY and LIMIT": ReadShape(
+        lambda: union(select(Author.id), select(Tag.id)).order_by("id").limit(3)
+    ),
+    "a UNION in IN": ReadShape(
+        lambda: select(Review.id).where(Review.id.in_(union(select(Author.id), select(Tag.id))))
+    ),
     "a UNION as an entity": ReadShape(
         lambda: select(aliased(Author, union(select(Author), select(Author)).subquery()))
     ),
@@ -360,16 +377,20 @@ SHAPES: Final[dict[str, ReadShape]] = {
     "a CTE in a CTE": ReadShape(_in_cte),
     "a CTE that nothing refers to": ReadShape(lambda: select(Author.id).add_cte(select(Tag.id).cte("unused"))),
     "a recursive CTE": ReadShape(lambda: select(_tree())),
-    "a recursive CTE in a subquery": ReadShape(lambda: select(Book.title).where(Book.author_id.in_(select(_tree().c.id)))),
+    "a recursive CTE in a subquery": ReadShape(
+        lambda: select(Book.title).where(Book.author_id.in_(select(_tree().c.id)))
+    ),
     "a nesting CTE": ReadShape(
         lambda: select(Book.title).where(Book.author_id.in_(select(select(Author.id).cte("n", nesting=True).c.id)))
     ),
     "a CTE as an entity": ReadShape(lambda: select(aliased(Author, select(Author).where(Author.id > 1).cte()))),
-    "from_statement of a SELECT": ReadShape(lambda: select(Author).from_statement(select(Author).where(Author.id == 1))),
+    "from_statement of a SELECT": ReadShape(
+        lambda: select(Author).from_statement(select(Author).where(Author.id == 1))
+    ),
     "a CTE under an alias": ReadShape(lambda: select(select(Author.id).cte("one").alias("two").c.id)),
     # mapped things
     "column_property": ReadShape(lambda: select(Tag)),
-    "column_property in WHERE": ReadShape(lambda: select(Tag.id).where(Tag.uses > 1)),  # type: ignore[attr-defined]
+    "column_property in WHERE": ReadShape(lambda: select(Tag.id).where(inspect(Tag).attrs.uses.class_attribute > 1)),
     "column_property under an alias": ReadShape(lambda: select(aliased(Tag))),
     "hybrid": ReadShape(lambda: select(Author.id).where(Author.count_of_books > 1)),
     "composite": ReadShape(lambda: select(Book.size).where(Book.size == Size(1, 2))),
@@ -384,13 +405,17 @@ SHAPES: Final[dict[str, ReadShape]] = {
     "eager with criteria": ReadShape(
         lambda: select(Author).options(joinedload(Author.books.and_(Book.id.in_(select(Review.book_id)))))
     ),
-    "contains_eager": ReadShape(lambda: select(Author).join(Author.books).options(contains_eager(Author.books).lazyload("*"))),
+    "contains_eager": ReadShape(
+        lambda: select(Author).join(Author.books).options(contains_eager(Author.books).lazyload("*"))
+    ),
     "loader criteria": ReadShape(
         lambda: select(Book).options(with_loader_criteria(Review, Review.id.in_(select(Tag.id))))
     ),
     "loader criteria for all": ReadShape(
-        lambda: select(Author).join(Author.books).options(
-            with_loader_criteria(Book, lambda cls: cls.id > 0, include_aliases=True)
+        lambda: (
+            select(Author)
+            .join(Author.books)
+            .options(with_loader_criteria(Book, lambda cls: cls.id > 0, include_aliases=True))
         )
     ),
     "load_only": ReadShape(lambda: select(Book).options(load_only(Book.title))),
@@ -413,7 +438,9 @@ SHAPES: Final[dict[str, ReadShape]] = {
     "of_type": ReadShape(lambda: select(Author.id).join(Author.books.of_type(_alias)).where(_alias.title == "x")),
     "aliased": ReadShape(lambda: select(_alias).where(_alias.id == 1)),
     "aliased subquery": ReadShape(lambda: select(_page)),
-    "aliased subquery in a join": ReadShape(lambda: select(Author.id, _page.id).join(_page, _page.author_id == Author.id)),
+    "aliased subquery in a join": ReadShape(
+        lambda: select(Author.id, _page.id).join(_page, _page.author_id == Author.id)
+    ),
     "select_from a join": ReadShape(lambda: select(Book.id).select_from(Author.__table__.join(Book.__table__))),
     "mapped to a join": ReadShape(lambda: select(Written)),
     "mapped to a subquery": ReadShape(lambda: select(Busy).where(Busy.n > 1)),
@@ -468,6 +495,7 @@ SQLITE: Final[dict[str, ReadShape]] = {
     ),
 }
 
+
 class Basket(Base):
     __tablename__ = "basket"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -477,6 +505,11 @@ class Basket(Base):
 def _latest() -> Any:
     latest = select(Book.id, Book.title).where(Book.author_id == Author.id).order_by(Book.id.desc()).limit(1)
     return latest.lateral()
+
+
+def _distinct_on(statement: Any, column: Any) -> Any:
+    extension: Any = getattr(postgresql, "distinct_on", None)
+    return statement.distinct(column) if extension is None else statement.ext(extension(column))
 
 
 POSTGRESQL: Final[dict[str, ReadShape]] = {
@@ -500,16 +533,22 @@ POSTGRESQL: Final[dict[str, ReadShape]] = {
         )
     ),
     "LATERAL as an entity": ReadShape(
-        lambda: select(Author.id, each := aliased(Book, select(Book).where(Book.author_id == Author.id).limit(1).lateral())).join(
-            each, true()
-        )
+        lambda: select(
+            Author.id, each := aliased(Book, select(Book).where(Book.author_id == Author.id).limit(1).lateral())
+        ).join(each, true())
     ),
-    "unnest": ReadShape(lambda: select(Basket.id, func.unnest(Basket.items).table_valued("item").render_derived().c.item)),
-    "unnest as a column": ReadShape(lambda: select(func.unnest(Basket.items).column_valued("item")).select_from(Basket)),
+    "unnest": ReadShape(
+        lambda: select(Basket.id, func.unnest(Basket.items).table_valued("item").render_derived().c.item)
+    ),
+    "unnest as a column": ReadShape(
+        lambda: select(func.unnest(Basket.items).column_valued("item")).select_from(Basket)
+    ),
     "unnest in the list": ReadShape(lambda: select(func.unnest(Basket.items))),
     "unnest in EXISTS": ReadShape(
         lambda: select(Basket.id).where(
-            exists().select_from(each := func.unnest(Basket.items).table_valued("item").render_derived()).where(each.c.item == 1)
+            exists()
+            .select_from(each := func.unnest(Basket.items).table_valued("item").render_derived())
+            .where(each.c.item == 1)
         )
     ),
     "generate_series": ReadShape(lambda: select(func.generate_series(1, select(func.max(Tag.id)).scalar_subquery()))),
@@ -526,19 +565,15 @@ POSTGRESQL: Final[dict[str, ReadShape]] = {
     "array_agg": ReadShape(lambda: select(func.array_agg(aggregate_order_by(Book.id, Book.title.desc())))),
     "string_agg": ReadShape(lambda: select(func.aggregate_strings(Book.title, ", "))),
     "WITHIN GROUP": ReadShape(lambda: select(func.percentile_cont(0.5).within_group(Review.stars))),
-    "WITHIN GROUP of a subquery": ReadShape(
-        lambda: select(func.mode().within_group(_books())).select_from(Author)
-    ),
-    "DISTINCT ON": ReadShape(lambda: select(Book.title).ext(distinct_on(Book.author_id)) if distinct_on else select(Book.title).distinct(Book.author_id)),
-    "DISTINCT ON a subquery": ReadShape(lambda: select(Author.id).ext(distinct_on(_books())) if distinct_on else select(Author.id).distinct(_books())),
+    "WITHIN GROUP of a subquery": ReadShape(lambda: select(func.mode().within_group(_books())).select_from(Author)),
+    "DISTINCT ON": ReadShape(lambda: _distinct_on(select(Book.title), Book.author_id)),
+    "DISTINCT ON a subquery": ReadShape(lambda: _distinct_on(select(Author.id), _books())),
     "GROUPING SETS": ReadShape(
         lambda: select(Book.author_id, func.count()).group_by(func.grouping_sets(tuple_(Book.author_id), tuple_()))
     ),
     "ROLLUP": ReadShape(lambda: select(Book.author_id, func.count()).group_by(func.rollup(Book.author_id, Book.title))),
     "FETCH FIRST WITH TIES": ReadShape(lambda: select(Book.id).order_by(Book.title).fetch(2, with_ties=True)),
-    "a window's frame": ReadShape(
-        lambda: select(func.sum(Review.stars).over(order_by=Review.id, range_=(-1, 1)))
-    ),
+    "a window's frame": ReadShape(lambda: select(func.sum(Review.stars).over(order_by=Review.id, range_=(-1, 1)))),
     "a materialized CTE": ReadShape(
         lambda: select(select(Author.id).cte().prefix_with("MATERIALIZED", dialect="postgresql").c.id)
     ),
@@ -546,7 +581,9 @@ POSTGRESQL: Final[dict[str, ReadShape]] = {
         lambda: select(select(Author.id).cte().prefix_with("NOT /* */ MATERIALIZED").c.id), "prefix or suffix"
     ),
     "json_each": ReadShape(lambda: select(Book.id, func.json_each(Book.more).table_valued("key", "value").c.key)),
-    "a row of a table": ReadShape(lambda: select(func.to_json(Book.__table__.table_valued())), "row of table"),
+    "a row of a table": ReadShape(
+        lambda: select(func.to_json(taken_for(Any, Book.__table__).table_valued())), "row of table"
+    ),
     "a function with columns": ReadShape(
         lambda: select(
             Book.id, func.json_array_elements(Book.more).table_valued(column("value", JSON), joins_implicitly=True)

@@ -38,7 +38,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateTable
 
-from querycache._sqlalchemy import record_rendering, rendered_by
+from querycache._rendering import record_rendering, rendered_by
 from querycache.statements import tags as naming
 from querycache.statements.dependencies import TableRead, dependencies_of
 from querycache.statements.reads import SelectReads, reads_of
@@ -58,6 +58,8 @@ DIALECT = sqlite.dialect()
 record_rendering(DIALECT)
 EXAMPLES = int(os.environ.get("QUERYCACHE_TEST_EXAMPLES", "900"))
 BATCHES = 6
+SQLITES_LIMIT = "ON clause references tables to its right"
+"""Where derived tables with RIGHT JOIN in them are joined."""
 
 Row = Mapping[str, Any]
 Data = dict[Table, list[Row]]
@@ -165,7 +167,19 @@ def draw_column(random: Random, elements: Elements) -> Condition:
 
 
 def draw_condition(random: Random, elements: Elements, depth: int = 2) -> Condition:
-    simple = ["eq"] * 6 + ["in", "in", "null", "null", "columns", "columns", "true", "greater", "not in", "tuple", "pair"]
+    simple = ["eq"] * 6 + [
+        "in",
+        "in",
+        "null",
+        "null",
+        "columns",
+        "columns",
+        "true",
+        "greater",
+        "not in",
+        "tuple",
+        "pair",
+    ]
     nested = ["or"] * 4 + ["and", "not", "case"] + ["exists", "in select"] * 2 + ["scalar"]
     kind = random.choice(simple + (nested if depth else []))
     if kind in ("or", "and"):
@@ -178,7 +192,7 @@ def draw_condition(random: Random, elements: Elements, depth: int = 2) -> Condit
     if kind in ("exists", "in select"):
         return draw_subquery(random, elements, depth - 1, as_list=kind == "in select")
     if kind == "scalar":
-        return draw_scalar(random, elements, depth - 1) == draw_column(random, elements)
+        return cast(Condition, draw_scalar(random, elements, depth - 1) == draw_column(random, elements))
     return draw_simple_condition(random, elements, kind)
 
 
@@ -205,12 +219,15 @@ def known_values(column: Condition) -> list[Any]:
 
 def draw_tuple_condition(random: Random, elements: Elements, *, as_list: bool) -> Condition:
     """Draw a condition on several columns at once, a whole composite key where there is one, as often as not."""
-    keys = [list(element.primary_key) for element in elements if len(element.primary_key) > 1]
+    keys = [key for key in (list(element.primary_key) for element in elements) if len(key) > 1]
     if keys and random.random() < 0.6:
-        columns = random.sample(chosen := random.choice(keys), len(chosen))
+        columns: list[Condition] = list(random.sample(chosen := random.choice(keys), len(chosen)))
     else:
         columns = [draw_column(random, elements) for _ in range(2)]
-    values = [tuple(random.choice([*known_values(column), None]) for column in columns) for _ in range(random.choice([1, 2, 2]))]
+    values = [
+        tuple(random.choice([*known_values(column), None]) for column in columns)
+        for _ in range(random.choice([1, 2, 2]))
+    ]
     if as_list:
         return tuple_(*columns).in_(values)
     other = [draw_column(random, elements) if random.random() < 0.5 else value for value in values[0]]
@@ -220,14 +237,19 @@ def draw_tuple_condition(random: Random, elements: Elements, *, as_list: bool) -
 def draw_inner(random: Random, outer: Elements, depth: int) -> tuple[FromClause, Elements, list[Condition]]:
     """Draw FROM and WHERE of a subquery that may look at the rows around it."""
     table = random.choice(TABLES)
-    first: FromClause = table if random.random() < 0.3 and not any(table is element for element in outer) else table.alias()
+    first: FromClause = (
+        table if random.random() < 0.3 and not any(table is element for element in outer) else table.alias()
+    )
     source, inner = first, [first]
     if random.random() < 0.25:
         second = random.choice(TABLES).alias()
         on = draw_column(random, [first]) == draw_column(random, [second])
         source, inner = first.join(second, on, isouter=random.random() < 0.5), [first, second]
     where = [draw_column(random, inner) == draw_column(random, outer) for _ in range(random.choice([0, 1, 1, 1, 2]))]
-    where += [draw_condition(random, [*inner, *random.sample(outer, random.randint(0, 1))], depth) for _ in range(random.choice([0, 0, 1, 1]))]
+    where += [
+        draw_condition(random, [*inner, *random.sample(outer, random.randint(0, 1))], depth)
+        for _ in range(random.choice([0, 0, 1, 1]))
+    ]
     return source, inner, where
 
 
@@ -324,7 +346,9 @@ def draw_block(random: Random, depth: int = 1) -> tuple[Select[Any], Elements]:
 def draw_statement(random: Random) -> Any:
     block, elements = draw_block(random)
     columns, one = columns_of(elements), draw_column(random, elements)
-    kind = random.choice(["rows"] * 4 + ["count", "distinct", "page", "group", "derived", "union", "scalar", "scalar", "cte", "order"])
+    kind = random.choice(
+        ["rows"] * 4 + ["count", "distinct", "page", "group", "derived", "union", "scalar", "scalar", "cte", "order"]
+    )
     if kind == "count":
         return block.with_only_columns(func.count(), func.sum(one), maintain_column_froms=True)
     if kind == "distinct":
@@ -391,9 +415,9 @@ def unnoticed(connection: sqlite3.Connection, random: Random) -> tuple[list[str]
     try:
         before = answer(connection, sql)
     except sqlite3.OperationalError as error:
-        # SQLite's own limit where derived tables with RIGHT and FULL JOIN in them are joined.
-        assert "ON clause references tables to its right" in str(error)
         connection.execute("ROLLBACK")
+        if SQLITES_LIMIT not in str(error):
+            raise
         return [], 0
     wrong, told = [], 0
     for change in changes_of(random, data):

@@ -31,16 +31,16 @@ from sqlalchemy.sql.selectable import (
     Subquery,
 )
 
-from querycache._sqlalchemy import (
+from querycache._rendering import (
     Rendered,
     RenderedSelect,
     cuts_rows,
     expressions_of,
     groups_rows,
     name_of_cte,
-    plain_table,
     shown_columns,
 )
+from querycache._sqlalchemy import plain_table
 from querycache.statements.elements import class_of, is_table_source
 from querycache.statements.functions import function_name_of, is_function_of_one_row
 
@@ -140,7 +140,7 @@ class Blocks:
 
     def only_block(self, element: Any) -> RenderedSelect | None:
         """Return the block that a SELECT was rendered as, None where it was more than one."""
-        while class_of(element) in (Grouping, ScalarSelect, SelectStatementGrouping):
+        while class_of(element) in (Grouping, ScalarSelect, SelectStatementGrouping, *_DERIVED):
             element = element.element
         found = self._written.get(id(element), ()) if class_of(element) is Select else ()
         return found[0] if len(found) == 1 else None
@@ -220,7 +220,7 @@ class Blocks:
         self._sources[block][hash(source)] = Derived(inner, _columns_shown(source, inner), nullable, in_place)
 
 
-_DERIVED = (Subquery, Lateral, CTE)
+_DERIVED = (Alias, CTE, Lateral, Subquery)
 
 
 def _derived_in(source: Any) -> Iterator[Any]:
@@ -230,13 +230,17 @@ def _derived_in(source: Any) -> Iterator[Any]:
     elif cls in (Join, _ORMJoin):
         yield from _derived_in(source.left)
         yield from _derived_in(source.right)
-    elif cls in _DERIVED:
+    elif cls in _DERIVED and not is_table_source(source):
         yield source
 
 
 def _columns_shown(source: Any, inner: RenderedSelect) -> Mapping[int, Any]:
     """Return what stands for each column of a derived table, where the ORM rendered what was written, column by column."""
     shown = shown_columns(source)
+    while class_of(source.element) in _DERIVED:
+        source = source.element
+        of_source = shown_columns(source)
+        shown = {name: of_source[hash(column)] for name, column in shown.items() if hash(column) in of_source}
     rendered: Sequence[Any] = list(inner.statement.selected_columns)
     if [hash(column) for column in rendered] != [hash(column) for column in shown.values()]:
         return {}

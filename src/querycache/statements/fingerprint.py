@@ -19,7 +19,8 @@ from sqlalchemy import BindParameter
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from querycache._sqlalchemy import Rendered, bind_processors_of, core_statement_of, rendered_by, result_types_of
+from querycache._rendering import Rendered, rendered_by
+from querycache._sqlalchemy import bind_processors_of, core_statement_of, result_types_of
 from querycache.rows.codec import MAGIC, UnsupportedValue, encode_values
 from querycache.statements.reads import NotCacheable, SelectReads, reads_of
 
