@@ -44,7 +44,7 @@ from querycache import FromCache, QueryCache
 from querycache.session import attachment_of
 from querycache.statements.writes import RowChange
 
-EXACT: Final = {"collation": "utf8mb4_nopad_bin"}
+EXACT: Final = "utf8mb4_nopad_bin"
 
 
 class Level(IntEnum):
@@ -58,7 +58,7 @@ class Name(str):
 def text_of(length: int | None) -> TypeEngine[str]:
     plain = Text() if length is None else String(length)
     return plain.with_variant(
-        mysql.TEXT(**EXACT) if length is None else mysql.VARCHAR(length, **EXACT), "mysql", "mariadb"
+        mysql.TEXT(collation=EXACT) if length is None else mysql.VARCHAR(length, collation=EXACT), "mysql", "mariadb"
     )
 
 
@@ -79,7 +79,26 @@ TYPES: Final[dict[str, TypeEngine[Any]]] = {
 
 _UUID: Final = "0123abcd-0123-4567-89ab-0123456789ab"
 NUMBERS: Final[list[Any]] = [
-    *(0, 1, -1, 3, 127, 128, 255, 256, 32767, 32768, 40000, 2**31 - 1, 2**31, 2**53, 2**53 + 1, 2**63 - 1, 2**63, -(2**63)),
+    *(
+        0,
+        1,
+        -1,
+        3,
+        127,
+        128,
+        255,
+        256,
+        32767,
+        32768,
+        40000,
+        2**31 - 1,
+        2**31,
+        2**53,
+        2**53 + 1,
+        2**63 - 1,
+        2**63,
+        -(2**63),
+    ),
     *(True, False, Level.THREE),
     *(Decimal(3), Decimal("3.0"), Decimal("3E0"), Decimal("2.5"), Decimal("3.4999"), Decimal(2**53 + 1)),
     *(3.0, 2.5, 3.4, float(2**53), 1e300),
@@ -124,7 +143,12 @@ def place(request: pytest.FixtureRequest, engine_of: EngineFactory) -> Iterator[
     plain, attached = (engine_of(url, **lenient) for _ in range(2))
     metadata = MetaData()
     tables = {
-        name: Table(name.replace(" ", "_"), metadata, Column("id", Integer, primary_key=True, autoincrement=False), Column("c", kind))
+        name: Table(
+            name.replace(" ", "_"),
+            metadata,
+            Column("id", Integer, primary_key=True, autoincrement=False),
+            Column("c", kind),
+        )
         for name, kind in TYPES.items()
     }
     metadata.create_all(plain)
@@ -148,7 +172,11 @@ def fill(engine: Engine, table: Table) -> dict[int, Any]:
 
 def conditions_on(column: Any, value: Any) -> list[Any]:
     given = bindparam("v", value, column.type)
-    return [column == given, or_(column.in_([value, VALUES[1]]), column.is_(None)), tuple_(column, column).in_([(value, value)])]
+    return [
+        column == given,
+        or_(column.in_([value, VALUES[1]]), column.is_(None)),
+        tuple_(column, column).in_([(value, value)]),
+    ]
 
 
 def test_what_the_database_holds_to_be_equal_shares_a_tag(place: Place) -> None:

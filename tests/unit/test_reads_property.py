@@ -74,6 +74,7 @@ TABLES = (u, p, m)
 NAMED = {p: [("cat", "uid"), "uid", "cat", "hits"]}
 """A group before its columns, in one of the tables; in the others what is found by itself."""
 
+MET_OFTEN = ("id", "grp", "uid", "a", "b", "c0")
 DIALECT = sqlite.dialect()
 record_rendering(DIALECT)
 EXAMPLES = int(os.environ.get("QUERYCACHE_TEST_EXAMPLES", "900"))
@@ -200,7 +201,9 @@ def columns_of(elements: Elements) -> list[Condition]:
 
 
 def draw_column(random: Random, elements: Elements) -> Condition:
-    return random.choice(columns_of(elements))
+    """Return a column, some oftener than others, lest conditions hardly ever meet in one."""
+    columns = columns_of(elements)
+    return random.choices(columns, [4 if column.key in MET_OFTEN else 1 for column in columns])[0]
 
 
 def draw_condition(random: Random, elements: Elements, depth: int = 2) -> Condition:
@@ -271,45 +274,59 @@ def draw_tuple_condition(random: Random, elements: Elements, *, as_list: bool) -
     return cast(Condition, tuple_(*columns) == tuple_(*other))
 
 
-def draw_inner(random: Random, outer: Elements, depth: int) -> tuple[FromClause, Elements, list[Condition]]:
-    """Draw FROM and WHERE of a subquery that may look at the rows around it."""
-    table = random.choice(TABLES)
-    first: FromClause = (
-        table if random.random() < 0.3 and not any(table is element for element in outer) else table.alias()
-    )
+@dataclass(frozen=True)
+class Inner:
+    """FROM and WHERE of a subquery; ``shown``: a column of it that some condition is about."""
+
+    source: FromClause
+    elements: Elements
+    shown: Condition
+    where: list[Condition]
+
+    def select(self, outer: Elements) -> Select[Any]:
+        """Return the SELECT of the column, which sees the elements around that are not its own."""
+        around = [element for element in outer if not any(element is own for own in self.elements)]
+        return select(self.shown).select_from(self.source).where(*self.where).correlate(*around)
+
+
+def draw_inner(random: Random, outer: Elements, depth: int) -> Inner:
+    """Draw what a subquery is over, with conditions that look at the rows around it."""
+    bare = [element for element in outer if isinstance(element, Table)]
+    table = random.choice(bare if bare and random.random() < 0.3 else TABLES)
+    first: FromClause = table if random.random() < 0.4 else table.alias()
     source, inner = first, [first]
-    if random.random() < 0.25:
+    if random.random() < 0.2:
         second = random.choice(TABLES).alias()
         on = draw_column(random, [first]) == draw_column(random, [second])
         source, inner = first.join(second, on, isouter=random.random() < 0.5), [first, second]
-    where = [draw_column(random, inner) == draw_column(random, outer) for _ in range(random.choice([0, 1, 1, 1, 2]))]
-    where += [
-        draw_condition(random, [*inner, *random.sample(outer, random.randint(0, 1))], depth)
-        for _ in range(random.choice([0, 0, 1, 1]))
-    ]
-    return source, inner, where
+    around = [element for element in outer if element is not first] or inner
+    shown, where = draw_column(random, inner), []
+    if random.random() < 0.7:
+        where.append(shown == draw_column(random, around))
+    if random.random() < 0.5:
+        where.append(shown == random.choice(known_values(shown)))
+    for _ in range(random.choice([0, 0, 1])):
+        where.append(draw_condition(random, [*inner, *random.sample(around, random.randint(0, 1))], depth))
+    return Inner(source, inner, shown if random.random() < 0.7 else draw_column(random, inner), where)
 
 
 def draw_subquery(random: Random, outer: Elements, depth: int, *, as_list: bool) -> Condition:
-    source, inner, where = draw_inner(random, outer, depth)
-    chosen = draw_column(random, inner)
-    block = select(chosen).select_from(source).where(*where).correlate(*outer)
-    order = columns_of(inner)
+    inner = draw_inner(random, outer, depth)
+    block = inner.select(outer)
     shape = random.choice(["plain"] * 6 + ["page", "distinct", "group", "having", "count", "union"])
     if shape == "page":
-        block = block.order_by(*order).limit(1).offset(random.randint(0, 1))
+        block = block.order_by(*columns_of(inner.elements)).limit(1).offset(random.randint(0, 1))
     elif shape == "distinct":
         block = block.distinct()
     elif shape == "group":
-        block = block.group_by(chosen)
+        block = block.group_by(inner.shown)
     elif shape == "having":
-        block = block.with_only_columns(func.max(chosen), maintain_column_froms=True).having(func.count() < 2)
+        block = block.with_only_columns(func.max(inner.shown), maintain_column_froms=True).having(func.count() < 2)
     elif shape == "count":
         block = block.with_only_columns(func.count(), maintain_column_froms=True)
     found: Any = block
     if shape == "union":
-        _, more, other = draw_inner(random, outer, 0)
-        found = union_all(block, select(draw_column(random, more[:1])).where(*other).correlate(*outer))
+        found = union_all(block, draw_inner(random, outer, 0).select(outer))
     if as_list:
         column = draw_column(random, outer)
         return cast(Condition, random.choice([column.in_, column.in_, column.not_in])(found))
@@ -319,38 +336,57 @@ def draw_subquery(random: Random, outer: Elements, depth: int, *, as_list: bool)
 
 def draw_scalar(random: Random, outer: Elements, depth: int) -> Any:
     """Draw a subquery with one value, what it aggregates or its first row."""
-    source, inner, where = draw_inner(random, outer, depth)
-    block = select(draw_column(random, inner)).select_from(source).where(*where).correlate(*outer)
+    inner = draw_inner(random, outer, depth)
+    block = inner.select(outer)
     if random.random() < 0.5:
-        return block.order_by(*columns_of(inner)).limit(1).scalar_subquery()
-    aggregate = random.choice([func.count(), func.max(draw_column(random, inner))])
+        return block.order_by(*columns_of(inner.elements)).limit(1).scalar_subquery()
+    aggregate = random.choice([func.count(), func.max(draw_column(random, inner.elements))])
     return block.with_only_columns(aggregate, maintain_column_froms=True).scalar_subquery()
 
 
 def draw_element(random: Random, depth: int) -> FromClause:
     """Draw a table, or a block in its place."""
     if not depth or random.random() < 0.7:
-        return random.choice(TABLES).alias()
-    block, elements = draw_block(random, depth - 1)
-    columns = columns_of(elements)
-    chosen = [column.label(f"c{place}") for place, column in enumerate(random.sample(columns, min(3, len(columns))))]
+        table = random.choice(TABLES)
+        return table if random.random() < 0.2 else table.alias()
+    if random.random() < 0.5:
+        alone = random.choice(TABLES).alias()
+        return draw_derived(random, select(alone), [alone])
+    return draw_derived(random, *draw_block(random, depth - 1))
+
+
+def draw_derived(random: Random, block: Select[Any], elements: Elements) -> FromClause:
+    """Draw what a block shows in a FROM; its first column is met often."""
+    columns, first = columns_of(elements), draw_column(random, elements)
+    others = random.sample(columns, min(2, len(columns)))
+    chosen = [column.label(f"c{place}") for place, column in enumerate([first, *others])]
     if random.random() < 0.2:
         chosen.append(draw_scalar(random, elements, 0).label("s"))
-    shape = random.choice(["plain"] * 5 + ["page", "distinct", "group", "window", "union"])
-    if shape == "page":
-        found: Any = block.with_only_columns(*chosen, maintain_column_froms=True).order_by(*columns).limit(2)
-    elif shape == "group":
-        one = chosen[0]
-        found = block.with_only_columns(one, func.count().label("n"), maintain_column_froms=True).group_by(one)
+    shape = random.choice(["plain"] * 4 + ["page", "page", "distinct", "group", "window", "union"])
+    if shape == "group":
+        counted = [chosen[0], func.count().label("n")]
+        found: Any = block.with_only_columns(*counted, maintain_column_froms=True).group_by(first)
     else:
         if shape == "window":
             chosen.append(func.count().over(partition_by=draw_column(random, elements)).label("n"))
         found = block.with_only_columns(*chosen, maintain_column_froms=True)
-        if shape == "distinct":
-            found = found.distinct()
-        if shape == "union":
-            found = union_all(found, found.where(draw_condition(random, elements, 0)))
+    if shape == "page":
+        found = found.order_by(*columns).limit(random.randint(1, 2))
+    elif shape == "distinct":
+        found = found.distinct()
+    elif shape == "union":
+        found = union_all(found, found.where(draw_condition(random, elements, 0)))
     return cast(FromClause, found.cte() if random.random() < 0.5 else found.subquery())
+
+
+def draw_tree(random: Random) -> Select[Any]:
+    """Draw a recursive CTE, and some condition on what it found."""
+    first, second = random.choice(TABLES).alias(), random.choice(TABLES).alias()
+    top = select(draw_column(random, [first]).label("c0"), draw_column(random, [first]).label("c1"))
+    tree = top.where(draw_condition(random, [first], 1)).cte(recursive=True)
+    below = select(draw_column(random, [second]), draw_column(random, [second]))
+    both = tree.union(below.join(tree, draw_column(random, [second]) == draw_column(random, [tree])))
+    return select(both).where(*(draw_condition(random, [both], 0) for _ in range(random.randint(0, 1))))
 
 
 def draw_list(random: Random, elements: Elements) -> list[Condition]:
@@ -367,6 +403,8 @@ def draw_source(random: Random, depth: int) -> tuple[FromClause, Elements]:
     for _ in range(random.choice([0, 1, 1, 1, 2])):
         again = random.random() < 0.2 and isinstance(elements[0], CTE)
         other: FromClause = elements[0].alias() if again else draw_element(random, depth)
+        if any(other is element for element in elements):
+            other = other.alias()
         both = [*elements, other]
         extra = [draw_condition(random, both, 1) for _ in range(random.choice([0, 0, 1, 2]))]
         on = and_(draw_column(random, elements) == draw_column(random, [other]), *extra)
@@ -381,14 +419,24 @@ def draw_source(random: Random, depth: int) -> tuple[FromClause, Elements]:
 
 
 def draw_block(random: Random, depth: int = 1) -> tuple[Select[Any], Elements]:
-    source, elements = draw_source(random, depth)
-    where = [draw_condition(random, elements) for _ in range(random.choice([0, 1, 1, 1, 2]))]
+    if random.random() < 0.4:
+        source = draw_element(random, depth)
+        elements = [source]
+        first = source.columns[next(iter(source.columns.keys()))]
+        of_first = first == random.choice(known_values(first))
+        where = [
+            of_first if random.random() < 0.4 else draw_subquery(random, elements, 1, as_list=random.random() < 0.5)
+        ]
+    else:
+        source, elements = draw_source(random, depth)
+        where = []
+    where += [draw_condition(random, elements) for _ in range(random.choice([0, 1, 1, 1, 2]))]
     return select(*draw_list(random, elements)).select_from(source).where(*where), elements
 
 
 SHAPES = (
     *["rows"] * 4,
-    *("count", "distinct", "page", "group", "derived", "union", "scalar", "scalar", "cte", "by subquery"),
+    *("count", "distinct", "page", "group", "derived", "union", "scalar", "scalar", "cte", "by subquery", "tree"),
     *("count of rows", "number of rows", "is there one", "star", "window", "ordered by a text"),
 )
 
@@ -397,6 +445,8 @@ def draw_statement(random: Random) -> Any:
     block, elements = draw_block(random)
     shown, one = list(block.selected_columns), draw_column(random, elements)
     kind = random.choice(SHAPES)
+    if kind == "tree":
+        return draw_tree(random)
     if kind == "count":
         return block.with_only_columns(func.count(one), func.sum(one), maintain_column_froms=True)
     if kind == "count of rows":

@@ -8,7 +8,6 @@ own. Never guesses: a FROM element that is not understood has no leaves, and not
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -110,10 +109,7 @@ class Blocks:
             self._written.setdefault(id(select.written), []).append(select)
         derived = [source for select in rendered.selects for from_ in select.froms for source in _derived_in(from_)]
         shown = [(source, inner) for source in derived if (inner := self._shown_by(source)) is not None]
-        uses = Counter(inner for _, inner in shown)
-        self._in_place = {
-            inner for source, inner in shown if uses[inner] == 1 and self._may_stand_in_place(source, inner)
-        }
+        self._in_place = {inner for source, inner in shown if self._may_stand_in_place(source, inner)}
         for select in rendered.selects:
             if select not in self._in_place:
                 self.scopes[select] = Scope()
@@ -201,13 +197,12 @@ class Blocks:
             self._plant(join.right, block, scope, nullable=nullable)
 
     def _plant_table(self, source: Any, block: RenderedSelect, scope: Scope, *, nullable: bool) -> None:
-        name, table = hash(source), source
+        table = source
         while class_of(table) is Alias:
             table = table.element
-        # Met twice: neither place's conditions hold for both.
-        twice = name in self._sources[block]
-        leaf = Leaf(source, plain_table(table), Scope() if twice else scope, twice or nullable, self._tops[block])
-        self._sources[block][name] = leaf
+        leaf = Leaf(source, plain_table(table), scope, nullable, self._tops[block])
+        # Met twice in one FROM, the first is not found by its name any more: nothing narrows it.
+        self._sources[block][hash(source)] = leaf
         self.leaves.append(leaf)
 
     def _plant_derived(self, source: Any, block: RenderedSelect, scope: Scope, *, nullable: bool) -> None:
