@@ -19,6 +19,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 
 from querycache import _sqlalchemy
+from querycache._rendering import record_rendering
 from querycache._types import Stamp
 from querycache.capture import inserts_unknown_keys, note_changes, note_inserted_keys
 from querycache.coherence.binds import Bind, Binds
@@ -110,7 +111,7 @@ class Attachment(Connections):
 
     def install(self) -> None:
         """Begin to listen. Statements compiled before are forgotten, as nobody recorded what they read."""
-        _sqlalchemy.record_rendering(self.dialect)
+        record_rendering(self.dialect)
         self.engine.clear_compiled_cache()
         hook_ends(self.dialect, self.coherence, self.state_of_proxy, self.binds.tag_set)
         self.listen_to_pool()

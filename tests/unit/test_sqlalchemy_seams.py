@@ -38,7 +38,6 @@ from sqlalchemy.orm import (
     relationship,
     with_loader_criteria,
 )
-from sqlalchemy.sql import visitors
 
 from querycache import _sqlalchemy as seams
 
@@ -153,60 +152,7 @@ def test_result_types_name_the_columns_in_their_order(engine: Engine) -> None:
     ]
 
 
-# -- what a compiler rendered ---------------------------------------------------------------------------------------
-
-
-def test_every_table_that_is_rendered_is_recorded(engine: Engine) -> None:
-    seams.record_rendering(engine.dialect)
-    engine.clear_compiled_cache()
-    statement = select(Owner).options(joinedload(Owner.pets)).where(Owner.id.in_(select(Pet.owner_id)))
-    rendered = seams.rendered_by(compiled_of(engine, statement).compiled)
-    assert rendered is not None
-    assert {table.name for table in rendered.tables} == {"owner", "pet"}
-    assert len(rendered.selects) == 2
-
-
-def test_the_select_that_is_recorded_has_the_froms_that_are_shown(engine: Engine) -> None:
-    seams.record_rendering(engine.dialect)
-    engine.clear_compiled_cache()
-    rendered = seams.rendered_by(compiled_of(engine, select(Owner).join(Owner.pets)).compiled)
-    assert rendered is not None
-    (only,) = rendered.selects
-    assert [str(each) for each in only.froms] == ["owner JOIN pet ON owner.id = pet.owner_id"]
-
-
-def test_every_column_that_is_rendered_is_recorded(engine: Engine) -> None:
-    seams.record_rendering(engine.dialect)
-    engine.clear_compiled_cache()
-    statement = select(Owner.name).join(Owner.pets).order_by("owner_id")
-    rendered = seams.rendered_by(compiled_of(engine, statement).compiled)
-    assert rendered is not None
-    assert {str(column) for column in rendered.columns} == {"owner.name", "owner.id", "pet.owner_id"}
-
-
-def test_a_select_that_the_orm_made_is_recorded_with_the_one_that_stands_in_the_statement(engine: Engine) -> None:
-    seams.record_rendering(engine.dialect)
-    engine.clear_compiled_cache()
-    statement = select(Owner).where(Owner.id.in_(select(Pet.owner_id)), Owner.id.in_(select(Owner.__table__.c.id)))
-    rendered = seams.rendered_by(compiled_of(engine, statement).compiled)
-    assert rendered is not None
-    whole, *nested = rendered.selects
-    standing = {id(element) for element in visitors.iterate(whole.statement)}
-    assert whole.written is not whole.statement
-    assert len(nested) == 2
-    assert all(id(each.written) in standing for each in nested)
-    assert sorted(id(each.statement) in standing for each in nested) == [False, True]
-
-
-def test_a_statement_compiled_before_recording_has_no_record(engine: Engine) -> None:
-    assert seams.rendered_by(compiled_of(engine, select(Owner)).compiled) is None
-
-
-def test_to_record_twice_changes_nothing(engine: Engine) -> None:
-    seams.record_rendering(engine.dialect)
-    compiler = engine.dialect.statement_compiler
-    seams.record_rendering(engine.dialect)
-    assert engine.dialect.statement_compiler is compiler
+# -- what the ORM made of a statement -------------------------------------------------------------------------------
 
 
 def test_the_core_statement_of_an_orm_select_has_its_eager_joins(engine: Engine) -> None:
