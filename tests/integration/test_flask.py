@@ -306,7 +306,7 @@ BAD_SETTINGS = [
     ("QUERYCACHE_OLD_IMAGES", 1, "True or False"),
     ("QUERYCACHE_ON_MARK_FAILURE", "ignore", '"raise", "continue"'),
     ("QUERYCACHE_ON_SNAPSHOT_MOVED", True, '"raise", "continue"'),
-    ("QUERYCACHE_TAG_COLUMNS", {"product": "name"}, '{"product": ["category_id"]}'),
+    ("QUERYCACHE_TAG_COLUMNS", {"product": "name"}, '{"product": ["category_id", '),
     ("QUERYCACHE_VIEWS", {"active": "product"}, '{"active_product": ["product"]}'),
     ("QUERYCACHE_VIEWS", ["product"], '{"active_product": ["product"]}'),
     ("QUERYCACHE_FUNCTIONS", "slugify", '{"price_of": ["product"]}'),
