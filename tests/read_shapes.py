@@ -478,8 +478,8 @@ SHAPES: Final[dict[str, ReadShape]] = {
             Book.__table__.join(Review.__table__), Author.id == Book.__table__.c.author_id
         )
     ),
-    "text in ORDER BY": ReadShape(lambda: select(Author.name).order_by(text("name")), "text()"),
-    "from_statement of text": ReadShape(lambda: select(Author).from_statement(text("SELECT * FROM author")), "SELECT"),
+    "text in ORDER BY": ReadShape(lambda: select(Author.name).order_by(text("name"))),
+    "from_statement of text": ReadShape(lambda: select(Author).from_statement(text("SELECT * FROM author"))),
     "FOR UPDATE": ReadShape(lambda: select(Author).with_for_update(), "locks rows"),
 }
 

@@ -474,8 +474,8 @@ def draw_statement(random: Random) -> Any:
     if kind in ("derived", "cte"):
         page = random.choice([block, block.order_by(*shown).limit(2)])
         inner: FromClause = page.subquery() if kind == "derived" else page.cte()
-        shown_of_it: list[Any] = random.choice([[inner], [func.count()], [draw_column(random, [inner])]])
-        return select(*shown_of_it).select_from(inner).where(draw_condition(random, [inner], 0))
+        shows = random.choice([select(inner), select(func.count()), select(draw_column(random, [inner]))])
+        return shows.select_from(inner).where(draw_condition(random, [inner], 0))
     if kind == "union":
         other, more = draw_block(random)
         return union_all(
