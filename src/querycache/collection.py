@@ -131,8 +131,6 @@ class Collection:
         found = self._coherence.lookup_many(listing.store, asked)
         if found is None or not found[-1].storable or found[-1].lease != listed.lease:
             return None
-        if rows and not self.rowwise.question_of(rows[0]).is_answered_by(found[0]):
-            return None
         parts = _Parts(self, keys, rows, found[:-1], found[-1].now)
         parts.take(listing, listed, freshness)
         return parts
@@ -192,8 +190,6 @@ class Collection:
         # A row is as it was read if nothing of the list changed up to a moment after its own stamps were seen.
         again = self._coherence.lookup(self.whole.store, None, self.whole.tags)
         if found is None or again is None or not again.storable or again.lease != self.found.lease:
-            return
-        if rows and not self.rowwise.question_of(rows[0]).is_answered_by(found[0]):
             return
         answers = [
             (self.rowwise.question_of(row), seen, raw)

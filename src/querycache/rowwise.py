@@ -27,7 +27,7 @@ from querycache.coherence.binds import Bind
 from querycache.engine import Attachment
 from querycache.keyed import KEYS, Key, keys_of, mapper_of, parameters_of, rows_of, why_not_by_keys
 from querycache.options import CacheRequest
-from querycache.questions import Bypass, Form, Plan, Question, Questions
+from querycache.questions import OTHER_CATALOG, Bypass, Form, Plan, Question, Questions
 from querycache.rows.codec import encode_values
 from querycache.statements import tags as naming
 
@@ -191,6 +191,8 @@ def rowwise_of(questions: Questions, whole: Question, call: Call, request: Cache
     listing = _listing_of(questions, whole, call)
     if isinstance(listing, Bypass):
         return f"its keys cannot be cached alone: {listing.reason}"
+    if not form.plan.survey_stamps == listing.plan.survey_stamps == whole.plan.survey_stamps:
+        return OTHER_CATALOG
     others = _other_values(form, given)
     return Rowwise(questions, call, request, mapper, statement, form, listing, others)
 

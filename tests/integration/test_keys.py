@@ -324,6 +324,25 @@ def test_a_name_drops_the_list_and_has_its_rows_read_anew(worlds: Worlds) -> Non
     assert keys_asked(reads_of(world, entities(statement))) == [1]
 
 
+@pytest.mark.parametrize("worlds", ["sqlite-memory"], indirect=True)
+def test_a_tenant_s_rows_are_in_no_other_tenant_s_list(worlds: Worlds) -> None:
+    """What the database shows each of them of a row is changed here by others, unheard."""
+    fruit = shop_by_keys(worlds, vary=lambda session: session.info.get("tenant"))
+
+    def first(tenant: str) -> str:
+        with fruit.session(info={"tenant": tenant}) as session:
+            return session.scalars(IN_FRUIT).all()[0].name
+
+    for tenant in ("one", "two"):
+        with Session(fruit.outside) as session:
+            session.execute(update(Product).where(Product.id == 1).values(name=f"apple of {tenant}"))
+            session.commit()
+        assert first(tenant) == f"apple of {tenant}"
+    rename(fruit, 2, "quince")
+
+    assert [first(tenant) for tenant in ("one", "two")] == ["apple of one", "apple of two"]
+
+
 # -- settings ----------------------------------------------------------------------------------------------------------
 
 
