@@ -110,7 +110,8 @@ def explain(
     question = questions.of(statement, parameters, options, attachment, bind, attachment.engine, request, variation)
     if isinstance(question, Bypass):
         return Explanation(False, question.reason)
-    rowwise: Rowwise | str | None = None
+    wants_keys = question.plan.entry_shape == "keys"
+    rowwise: Rowwise | str | None = "it asks for one row" if wants_keys else None
     if question.plan.by_keys:
         call = Call(statement, parameters, options, attachment, bind, attachment.engine, variation)
         rowwise = rowwise_of(questions, question, call, request)

@@ -5,6 +5,7 @@ Asks the statement, the policies of its tables and what is known of the database
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -48,7 +49,7 @@ class Plan:
     """What holds for every call of a compiled statement on one database: made once, used with the values of each call.
 
     ``survey_stamps`` are those of the schema tag, by store, under which the catalog was asked for it. ``max_size_bytes``
-    bounds a payload. ``by_keys``: it should be kept as keys and rows.
+    bounds a payload. ``entry_shape`` is how it should be kept; ``is_one_row``: a row by its primary key, which is no list.
     """
 
     shape: Shape
@@ -61,7 +62,13 @@ class Plan:
     store: int
     ttl_s: float
     max_size_bytes: int
-    by_keys: bool
+    entry_shape: EntryShape
+    is_one_row: bool
+
+    @property
+    def by_keys(self) -> bool:
+        """Whether it should be kept as keys and rows."""
+        return self.entry_shape == "keys" and not self.is_one_row
 
     def encoded(self, parameters: Mapping[str, Any]) -> bytes | None:
         """Return values by bind name in their canonical form; None where one has none."""
@@ -330,7 +337,8 @@ class Questions:
             store=store,
             ttl_s=min([ttl_s, *(policy.ttl for policy in policies)]),
             max_size_bytes=min([MAX_SIZE_BYTES, *(policy.max_size_bytes for policy in policies)]),
-            by_keys=known.operation != "get" and self._shape_of(known, request) == "keys",
+            entry_shape=self._shape_of(known, request),
+            is_one_row=_is_one_row(shape.reads) and known.operation == "get",
         )
 
     def _shape_of(self, known: _Known, request: CacheRequest | None) -> EntryShape:
@@ -427,6 +435,13 @@ def _operation_of(statement: Any, shape: Shape) -> Operation:
         return "list"
     narrowing = shape.reads.elements[0].narrowing
     return "get" if narrowing is not None and narrowing.by_primary_key else "list"
+
+
+def _is_one_row(reads: SelectReads) -> bool:
+    """Tell whether a SELECT that is narrowed by primary key asks for one row, and not for a list of keys."""
+    narrowing = reads.elements[0].narrowing if reads.elements else None
+    operands = () if narrowing is None else itertools.chain.from_iterable(narrowing.columns.values())
+    return not any(isinstance(operand, BindParameter) and operand.expanding for operand in operands)
 
 
 def _entity_table_of(statement: Any) -> Table | None:

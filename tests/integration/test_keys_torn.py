@@ -7,15 +7,16 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from keys_support import ALL, IN_FRUIT, after_statement, make_one_missing, move, rename, shop_by_keys
-from querycache import SnapshotMovedError
+from querycache import FromCache, SnapshotMovedError
 from querycache._types import Lookup, TagSet
+from querycache.keyed import mapper_of, parameters_of, rows_by_key
 from querycache.stores.memory import MemoryStore
 from scenario_fixtures import Worlds
-from scenario_support import Product, World, entities, once
+from scenario_support import Product, World, entities, labels, once
 
 Change = Callable[[Session], Any]
 Point = Callable[[World, Callable[[], object]], AbstractContextManager[Any]]
@@ -142,6 +143,61 @@ def test_rows_that_are_looked_at_one_after_the_other_are_looked_at_again(worlds:
     assert not store.acts
     assert found in (before, fruit.truth(read))
     fruit.assert_true(read)
+
+
+@pytest.mark.parametrize("worlds", ["sqlite-memory"], indirect=True)
+def test_rows_that_were_taken_one_after_the_other_are_looked_at_again(worlds: Worlds) -> None:
+    """Both rows are stored each time that one is looked at, and were never so together."""
+    store = InTurn()
+    store.acts = []
+    fruit = shop_by_keys(worlds, store=store)
+    read = make_one_missing(fruit)
+    fruit.prime(entities(ALL))
+    before = fruit.truth(read)
+
+    def commit_and_read() -> None:
+        with fruit.write() as session:
+            swap_names(session)
+        fruit.read(entities(ALL))
+
+    store.acts.append(commit_and_read)
+    found = fruit.read(read)
+
+    assert not store.acts
+    assert found in (before, fruit.truth(read))
+
+
+def test_rows_of_a_newer_list_are_not_taken_for_older_keys(fruit: World) -> None:
+    read = make_one_missing(fruit)
+    views = entities(select(Product).where(Product.views < 25).order_by(Product.id))
+    before = fruit.truth(read)
+
+    def leave_and_read() -> None:
+        with fruit.write() as session:
+            product = session.get_one(Product, 2)
+            product.category_id, product.name = 2, "gone"
+        fruit.read(views)
+        fruit.read(entities(ALL))
+
+    with after_the_keys(fruit, leave_and_read):
+        found = fruit.read(read)
+
+    assert found in (before, fruit.truth(read))
+
+
+def test_a_row_that_is_known_to_be_absent_is_in_no_list(fruit: World) -> None:
+    """Others delete a row, unheard; then it is asked for as the rows of a list are."""
+    read = make_one_missing(fruit, 2)
+    with Session(fruit.outside) as session:
+        session.execute(labels.delete())
+        session.execute(delete(Product).where(Product.id == 2))
+        session.commit()
+    mapper = mapper_of(IN_FRUIT)
+    assert mapper is not None
+    absent = rows_by_key(mapper).options(FromCache("default"))
+    fruit.read(lambda session: session.scalars(absent, parameters_of(mapper, [(2,)])).all())
+
+    assert fruit.read(read) == fruit.truth(read)
 
 
 def test_a_row_that_changed_after_the_list_was_read_is_not_stored_as_it_was(fruit: World) -> None:
