@@ -53,6 +53,19 @@ def _reader_of(dialect: Dialect) -> tuple[Reader, Attachment] | None:
 
 
 def _do_orm_execute(orm: ORMExecuteState) -> Result[Any] | None:
+    found = _found(orm)
+    if found is None:
+        return None
+    return _sqlalchemy.listen_last(orm, _answer) if _sqlalchemy.has_other_listeners(orm) else _answer_by(*found, orm)
+
+
+def _answer(orm: ORMExecuteState) -> Result[Any] | None:
+    found = _found(orm)
+    return None if found is None else _answer_by(*found, orm)
+
+
+def _found(orm: ORMExecuteState) -> tuple[Reader, Attachment, Engine | Connection] | None:
+    """Return by whom and where a statement may be answered; None for one that is no read, or on no attached engine."""
     written = _sqlalchemy.written_select_of(orm.statement)
     if not orm.is_select and written is None:
         return None
@@ -67,22 +80,17 @@ def _do_orm_execute(orm: ORMExecuteState) -> Result[Any] | None:
     if written is not None and (why_not := _why_no_read(written.text, orm, attachment)) is not None:
         attachment.coherence.events.emit("bypass", reason=why_not)
         return None
-    listeners = _sqlalchemy.has_listeners_after_us(orm)
-    if listeners:
-        answered = _sqlalchemy.run_listeners_after_us(orm)
-        if answered is not None:
-            return answered
-        # One of them may have chosen another engine, too.
-        bind = orm.session.get_bind(**orm.bind_arguments)
-        found = _reader_of(bind.engine.dialect)
-        if found is None:
-            return orm.invoke_statement()
-        reader, attachment = found
+    return reader, attachment, bind
+
+
+def _answer_by(
+    reader: Reader, attachment: Attachment, bind: Engine | Connection, orm: ORMExecuteState
+) -> Result[Any] | None:
     outcome = reader.read(orm, attachment, bind)
     if not isinstance(outcome, Bypass):
         return outcome
     attachment.coherence.events.emit("defect" if outcome.defect else "bypass", reason=outcome.reason)
-    return _sqlalchemy.invoke(orm) if listeners else None
+    return None
 
 
 def _why_no_read(text: str, orm: ORMExecuteState, attachment: Attachment) -> str | None:
