@@ -330,10 +330,10 @@ def listen_last(state: ORMExecuteState, listener: Callable[[ORMExecuteState], Re
     for later in list(state._remaining_events()):
         # One by one: a listener that invokes the statement itself leaves those after it their turn.
         state._starting_event_idx += 1
-        result: Any = later(state)
+        result: Result[Any] | None = later(state)  # type: ignore[func-returns-value]
         if result is not None:
-            return result  # type: ignore[no-any-return]
-    state._events_todo = [*state._events_todo, listener]  # type: ignore[list-item]
+            return result
+    state._events_todo = [*state._events_todo, listener]
     return invoke(state)
 
 

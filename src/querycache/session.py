@@ -18,7 +18,7 @@ from querycache.coherence.declared import READS
 from querycache.engine import Attachment
 from querycache.gets import NOT_ANSWERED, get, key_of
 from querycache.questions import Bypass
-from querycache.reader import Reader
+from querycache.reader import Reader, declined_at_once
 from querycache.readings import NOTES, notes_of
 from querycache.results import GET_STATEMENT
 from querycache.statements.reads import NotCacheable
@@ -56,7 +56,13 @@ def _do_orm_execute(orm: ORMExecuteState) -> Result[Any] | None:
     found = _found(orm)
     if found is None:
         return None
-    return _sqlalchemy.listen_last(orm, _answer) if _sqlalchemy.has_other_listeners(orm) else _answer_by(*found, orm)
+    if not _sqlalchemy.has_other_listeners(orm):
+        return _answer_by(*found, orm)
+    if (declined := declined_at_once(orm)) is not None:
+        # Now: what is streamed would be streamed in its eager loads, too, if it were invoked from here.
+        found[1].coherence.events.emit("bypass", reason=declined)
+        return None
+    return _sqlalchemy.listen_last(orm, _answer)
 
 
 def _answer(orm: ORMExecuteState) -> Result[Any] | None:

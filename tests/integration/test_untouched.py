@@ -117,10 +117,10 @@ def expire_of_one_attribute(session: Session, behind: Behind) -> Any:
 
 
 def get_of_an_expired_instance(session: Session, behind: Behind) -> Any:
-    session.scalars(BY_ID).all()
+    held = session.scalars(BY_ID).all()
     behind()
     session.expire_all()
-    return session.get(Product, 1)
+    return session.get(Product, 1), held
 
 
 def a_list_of_expired_instances(session: Session, behind: Behind) -> Any:
@@ -402,6 +402,10 @@ SCENES: dict[str, Scene] = {
 }
 
 
+# A stream is the connection's only result with PyMySQL: children cannot be loaded meanwhile, with or without a cache.
+NOT_WITH_PYMYSQL = (yield_per_with_children, yield_per_with_children_and_a_listener)
+
+
 def plain_engine(shop: World) -> Engine:
     """Return an engine without a cache that is otherwise set as the one with it."""
     level = "SERIALIZABLE" if shop.dialect == "sqlite" else "READ COMMITTED"
@@ -422,7 +426,7 @@ def check(shop: World, scene: Scene) -> None:
         # Where the scene took a lock, it is let go of by now.
         rename("apple")
     for attempt, cached in zip(("miss", "hit", "hit"), said[1:], strict=True):
-        assert cached == said[0], attempt
+        assert cached == said[0], f"{scene.__name__}: {attempt}"
 
 
 @pytest.mark.parametrize("worlds", ["sqlite-memory"], indirect=True)
@@ -434,7 +438,8 @@ def test_a_session_behaves_as_without_a_cache(shop: World, name: str) -> None:
 @pytest.mark.parametrize("worlds", ["sqlite-lmdb", "postgresql-lmdb", "mariadb-memory"], indirect=True)
 def test_a_session_behaves_as_without_a_cache_on_every_database(shop: World) -> None:
     for scene in SCENES.values():
-        check(shop, scene)
+        if shop.dialect != "mariadb" or scene not in NOT_WITH_PYMYSQL:
+            check(shop, scene)
 
 
 def test_a_get_bind_of_the_applications_own_is_given_what_sqlalchemy_gives(shop: World) -> None:
@@ -471,7 +476,8 @@ def test_a_listener_that_chooses_a_tenants_schema_is_heard_before_the_cache_is_a
         connection.exec_driver_sql("UPDATE tenant.sc_product SET name = 'theirs'")
 
     def choose(orm: ORMExecuteState) -> None:
-        orm.update_execution_options(schema_translate_map={None: orm.session.info.get("schema")})
+        if "schema" in orm.session.info:
+            orm.update_execution_options(schema_translate_map={None: orm.session.info["schema"]})
 
     names = select(Product.name).order_by(Product.id)
     event.listen(Session, "do_orm_execute", choose, insert=comes_first)

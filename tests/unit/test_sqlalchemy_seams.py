@@ -315,11 +315,14 @@ def test_a_listener_that_listens_last_is_told_what_the_others_made_of_the_statem
 
 
 def test_a_result_that_a_later_listener_gives_is_the_result(engine: Engine) -> None:
+    def never(state: ORMExecuteState) -> None:
+        raise AssertionError("there is a result already")
+
     def answered(state: ORMExecuteState) -> Any:
         return state.invoke_statement(statement=select(Pet).where(Pet.name == "tom"))
 
     with Session(engine) as session:
-        event.listen(session, "do_orm_execute", lambda state: seams.listen_last(state, pytest.fail))
+        event.listen(session, "do_orm_execute", lambda state: seams.listen_last(state, never))
         event.listen(session, "do_orm_execute", answered)
         assert [pet.name for pet in session.scalars(select(Pet))] == ["tom"]
 
