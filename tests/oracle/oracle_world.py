@@ -28,7 +28,6 @@ from sqlalchemy.orm import Session
 
 from querycache import Policy, QueryCache, _sqlalchemy
 from querycache.questions import Bypass
-from querycache.session import _READERS as readers
 from querycache.stores import open_store
 from servers import empty_database
 
@@ -281,8 +280,6 @@ class World:
         for side in self.sides:
             side.engine.dispose()
             side.cache.close()
-            # An engine stays attached for as long as the process lives.
-            readers.pop(side.engine.dialect, None)
         self.outside.dispose()
         self.schema.registry.dispose()
         for model in self.schema.views:
