@@ -8,7 +8,7 @@ Tried on 2.0.41 to 2.0.58 and 2.1.0 to 2.1.9.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -192,20 +192,25 @@ def buffer_cursor(context: ExecutionContext, cursor: Any) -> list[Sequence[Any]]
     return rows
 
 
-def run_listeners_after_us(state: ORMExecuteState) -> Result[Any] | None:
-    """Run the ``do_orm_execute`` listeners registered after the one now running, once; return a result if one gives it.
+def has_other_listeners(state: ORMExecuteState) -> bool:
+    """Tell whether ``do_orm_execute`` listeners that are none of this library's are told of the statement, too."""
+    return any(not getattr(listener, "__module__", "").startswith("querycache.") for listener in state._events_todo)
 
-    A listener that comes later may still change the statement (a tenant's criteria): it must have done so before a key is
-    made. Afterwards ``invoke_statement`` runs none of them again.
+
+def listen_last(state: ORMExecuteState, listener: Callable[[ORMExecuteState], Result[Any] | None]) -> Result[Any]:
+    """Run the listeners after the one now running, and then ``listener``, told of what all others made of the statement.
+
+    They may change it (a tenant's criteria), its parameters and its options, which the Session looks at again only after
+    the last of them. Each is told once; a result that one gives is returned.
     """
-    remaining: list[Any] = list(state._remaining_events())
-    for listener in remaining:
+    for later in list(state._remaining_events()):
         # One by one: a listener that invokes the statement itself leaves those after it their turn.
         state._starting_event_idx += 1
-        result: Result[Any] | None = listener(state)
+        result: Result[Any] | None = later(state)  # type: ignore[func-returns-value]
         if result is not None:
             return result
-    return None
+    state._events_todo = [*state._events_todo, listener]
+    return invoke(state)
 
 
 def invoke(
@@ -469,11 +474,6 @@ def root_engine_of(engine: Engine) -> Engine:
 def plain_table(table: Any) -> Any:
     """Return the table behind an annotated one."""
     return table._deannotate()
-
-
-def has_listeners_after_us(state: ORMExecuteState) -> bool:
-    """Tell whether ``do_orm_execute`` listeners were registered after the one now running."""
-    return bool(state._remaining_events())
 
 
 def connection_of(session: Session, bind: Engine | Connection) -> Connection | None:

@@ -227,6 +227,11 @@ class Reader:
         return self.results.of(reading, question.compilation, entry.description, entry.rows)
 
 
+def declined_at_once(orm: ORMExecuteState) -> str | None:
+    """Say what about the call itself sends it to the database, whatever others that are told of it make of it."""
+    return _declined(orm) if _own_way_of(orm) is None else None
+
+
 def _declined(orm: ORMExecuteState) -> str | None:
     """Say what about the call itself sends it to the database."""
     options = orm.execution_options

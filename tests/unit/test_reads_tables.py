@@ -43,7 +43,7 @@ def shape_on(engine: Engine, statement: Any) -> Shape:
 
 def tables_of(shape: Shape) -> set[str]:
     assert shape.reads is not None, shape.why_not
-    return {element.table.name for element in shape.reads.elements}
+    return {element.table.name for element in shape.reads.elements} | {name for _, name in shape.reads.named}
 
 
 def read_by_sqlite(connection: Connection, statement: Any) -> set[str]:

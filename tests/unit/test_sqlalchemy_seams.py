@@ -236,29 +236,55 @@ def test_buffered_rows_are_what_the_driver_gave_and_are_still_processed(engine: 
 # -- sessions -------------------------------------------------------------------------------------------------------
 
 
-def test_later_listeners_run_once_and_their_change_counts(engine: Engine) -> None:
-    calls: list[str] = []
+def test_a_listener_that_listens_last_is_told_what_the_others_made_of_the_statement(engine: Engine) -> None:
+    calls: list[Any] = []
+
+    def theirs(state: ORMExecuteState) -> None:
+        calls.append("theirs")
+        state.statement = state.statement.options(with_loader_criteria(Pet, Pet.name == "tom"))
+        state.update_execution_options(populate_existing=True, mine=1)
+
+    def last(state: ORMExecuteState) -> None:
+        calls.append(
+            (seams.populates_existing(state), state.execution_options["mine"], len(state.user_defined_options))
+        )
+
+    def ours(state: ORMExecuteState) -> Any:
+        calls.append("ours")
+        return seams.listen_last(state, last)
+
     with Session(engine) as session:
-
-        @event.listens_for(session, "do_orm_execute")
-        def ours(state: ORMExecuteState) -> Any:
-            calls.append("ours")
-            assert seams.has_listeners_after_us(state)
-            assert seams.run_listeners_after_us(state) is None
-            return state.invoke_statement()
-
-        @event.listens_for(session, "do_orm_execute")
-        def theirs(state: ORMExecuteState) -> None:
-            calls.append("theirs")
-            state.statement = state.statement.options(with_loader_criteria(Pet, Pet.name == "tom"))
-
+        event.listen(session, "do_orm_execute", ours)
+        event.listen(session, "do_orm_execute", theirs)
         assert [pet.name for pet in session.scalars(select(Pet))] == ["tom"]
-    assert calls == ["ours", "theirs"]
+    assert calls == ["ours", "theirs", (True, 1, 0)]
 
 
-def test_the_last_listener_has_none_after_it(engine: Engine) -> None:
+def test_a_result_that_a_later_listener_gives_is_the_result(engine: Engine) -> None:
+    def never(state: ORMExecuteState) -> None:
+        raise AssertionError("there is a result already")
+
+    def answered(state: ORMExecuteState) -> Any:
+        return state.invoke_statement(statement=select(Pet).where(Pet.name == "tom"))
+
     with Session(engine) as session:
-        assert orm_state_of(session, select(Pet), seams.has_listeners_after_us) is False
+        event.listen(session, "do_orm_execute", lambda state: seams.listen_last(state, never))
+        event.listen(session, "do_orm_execute", answered)
+        assert [pet.name for pet in session.scalars(select(Pet))] == ["tom"]
+
+
+def test_listeners_of_the_librarys_own_are_no_others(engine: Engine) -> None:
+    seen: list[bool] = []
+
+    def ours(state: ORMExecuteState) -> None:
+        seen.append(seams.has_other_listeners(state))
+
+    ours.__module__ = "querycache.session"
+    with Session(engine) as session:
+        event.listen(session, "do_orm_execute", ours)
+        session.execute(select(Pet))
+        assert orm_state_of(session, select(Pet), seams.has_other_listeners)
+    assert seen == [False, True]
 
 
 def test_autoflush_flushes_as_a_query_would(engine: Engine) -> None:
