@@ -139,10 +139,10 @@ def test_explain_asks_the_hook_about_its_session(sqlite: World) -> None:
 
 
 def checkouts_of(process: Process, session: Session) -> int:
-    before = process.engine.pool.checkedout()  # type: ignore[attr-defined]
+    pool: Any = process.engine.pool
+    before: int = pool.checkedout()
     name_of(session)
-    after: int = process.engine.pool.checkedout()  # type: ignore[attr-defined]
-    return after - before
+    return int(pool.checkedout() - before)
 
 
 def test_where_a_hook_may_set_connections_a_hit_has_one(sqlite: World) -> None:
@@ -256,7 +256,7 @@ def test_a_listener_may_give_instances_another_identity(sqlite: World, change: A
         with process.session() as session:
             event.listen(session, "do_orm_execute", lambda orm: change(orm, identity_token="red"))
             (product,) = session.scalars(select(Product).where(Product.id == 1))
-            assert product.__mapper__.identity_key_from_instance(product)[2] == "red"  # type: ignore[attr-defined]
+            assert product.__mapper__.identity_key_from_instance(product)[2] == "red"
 
 
 def test_a_listener_that_answers_leaves_those_after_it_their_turn(sqlite: World) -> None:
@@ -357,7 +357,7 @@ def swap_tables(
 def test_a_write_that_a_listener_rewrites_is_seen_where_it_was_made(
     sqlite: World, rewrite: Any, insert: bool, isolation: str | None
 ) -> None:
-    options = {} if isolation is None else {"engine_isolation_level": isolation}
+    options: dict[str, Any] = {} if isolation is None else {"engine_isolation_level": isolation}
     reader, writer = sqlite.process(), sqlite.process(**options)
 
     def names(session: Session) -> list[Any]:
