@@ -583,6 +583,9 @@ CASES = [
     Case(role_of_the_connection, rows_by_role, False, True, POSTGRESQL),
 ]
 
+# One of each kind; for the others a few reads are enough.
+READ_IN_EVERY_WAY = (criteria_of_a_session_class, sql_rewritten_as_constructs, connection_led_elsewhere)
+
 PLAYS = [
     pytest.param(case, name, vary, id=f"{case.way.__name__}-{name}-{'told' if vary else 'plainly'}")
     for case in CASES
@@ -611,10 +614,9 @@ def play(request: pytest.FixtureRequest, engine_of: Callable[..., Engine]) -> It
 @pytest.mark.parametrize(("case", "name", "vary"), PLAYS)
 def test_nobody_is_shown_anothers_rows(case: Case, name: str, vary: bool, play: Any) -> None:
     theatre: Theatre = play(case, name, vary)
-    reads = list(READS) if name == "sqlite" else FEW
+    reads = list(READS) if case.way in READ_IN_EVERY_WAY and name == "sqlite" else FEW
     assert theatre.wrong(reads) == []
     if case.told if vary else case.plainly:
         assert theatre.asked(reads) == []
-    for tenant in TENANTS:
-        theatre.rename(tenant)
-        assert theatre.wrong(["get", "lazy", "Model.cache.filter"]) == []
+    theatre.rename("red")
+    assert theatre.wrong(["get", "lazy", "Model.cache.filter"]) == []
