@@ -36,6 +36,7 @@ _CONNECT: Final = ("sqlalchemy.engine.create", "connect")
 _LOOKING_ON: Final = frozenset(
     ("sqlalchemy.engine.events", name) for name in ("wrap_before_execute", "wrap_before_cursor_execute")
 )
+_LOADING: Final = ("autoflush", "identity_token", "populate_existing", "yield_per", "sa_top_level_orm_context")
 _WRAPPING: Final = ("sqlalchemy.event.", "sqlalchemy.util.")
 
 
@@ -68,6 +69,14 @@ def compile_statement(
     )
     # 2.0: (compiled, extracted, hit); 2.1: (compiled, extracted, collected, hit)
     return Compilation(answer[0], answer[1], answer[2] if len(answer) == 4 else None, answer[-1])
+
+
+def schema_map_of(options: Mapping[str, Any]) -> Mapping[str | None, str | None] | None:
+    """Return the ``schema_translate_map`` of execution options as it was given: compilers add to it."""
+    given: Mapping[str | None, str | None] | None = options.get("schema_translate_map")
+    if given is None or None not in given or given.get("_none") != given[None]:
+        return given
+    return {schema: target for schema, target in given.items() if schema != "_none"}
 
 
 def parameters_of(compilation: Compilation, parameters: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -269,6 +278,12 @@ def written_select_of(statement: Any) -> Any | None:
     if isinstance(statement, TextualSelect):
         statement = statement.element
     return statement if isinstance(statement, TextClause) else None
+
+
+def loads_otherwise(state: ORMExecuteState) -> bool:
+    """Tell whether a listener changed options that ``load_options`` no longer says: they count when the statement runs."""
+    effective = {**state.statement.get_execution_options(), **state.local_execution_options}
+    return any(effective.get(name) != state.execution_options.get(name) for name in _LOADING)
 
 
 def populates_existing(state: ORMExecuteState) -> bool:
