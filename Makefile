@@ -60,8 +60,8 @@ format: $(VENV)/.installed ## let ruff put the code in order
 soak: $(VENV)/.installed servers ## kill gunicorn workers for a minute and check every answer (SECONDS=60)
 	@$(RUN) tests/soak/soak.py --seconds $(or $(SECONDS),60)
 
-oracle: $(VENV)/.installed servers ## compare cached with uncached at random: MINUTES=5 DB=sqlite|postgresql|mariadb
-	@$(RUN) tests/oracle/run.py --minutes $(or $(MINUTES),5) --db $(or $(DB),sqlite)
+oracle: $(VENV)/.installed servers ## compare cached with uncached at random: MINUTES=5 DB=sqlite|postgresql|mariadb SEED=N
+	@$(RUN) tests/oracle/run.py --minutes $(or $(MINUTES),5) --db $(or $(DB),sqlite) $(if $(SEED),--seed $(SEED))
 
 rules: $(VENV)/.installed servers ## take each rule out of a copy of the library and see its tests fail: AREA=protocol
 	@$(RUN) tests/rules/take_out.py $(if $(AREA),--area $(AREA))

@@ -135,23 +135,17 @@ class _Known:
 
 
 class Questions:
-    """Makes the questions of one cache. ``regions``: by name the position of its store, and seconds to live.
-
-    ``varies``: the application says by what its rows vary beside statement, values and database.
-    """
+    """Makes the questions of one cache. ``regions``: by name the position of its store, and seconds to live."""
 
     def __init__(
         self,
         policies: Policies,
         regions: Mapping[str, tuple[int, float]],
         declared: Declared | None = None,
-        *,
-        varies: bool = False,
     ) -> None:
         self.policies = policies
         self.regions = regions
         self._declared = declared or Declared()
-        self.varies = varies
         self._known: weakref.WeakKeyDictionary[Any, _Known] = weakref.WeakKeyDictionary()
 
     def of(
@@ -196,7 +190,7 @@ class Questions:
                 missed = ", ".join(shape.reads.missed_columns)
                 attachment.coherence.events.emit("defect", reason=f"the compiler rendered columns not found: {missed}")
         reads = declared_in(options, READS)
-        schema_map = options.get("schema_translate_map")
+        schema_map = _sqlalchemy.schema_map_of(options)
         if reads is not None:
             why_not = _why_unknown(reads, schema_map, attachment, bind)
             if why_not is not None:
@@ -412,6 +406,9 @@ def _relations_of(
             continue
         if isinstance(found, str) or is_view:
             asked.append((f"table {element.table.fullname}", found))
+        else:
+            # What row-level security reads beside it; it itself may be narrowed.
+            asked.append((f"table {element.table.fullname}", found - {facts.catalog_name}))
     given = frozenset(map(bind.name_of_text, shape.named))
     given |= bind.names_of_declared(declared or (), schema_map)[0]
     asked.extend((f"table {'.'.join(name)}", bind.behind_name(name)) for name in sorted(given))

@@ -1,7 +1,7 @@
 """Are two answers the same?
 
-An answer is turned into plain values: each with its type, each object with its class, key, what of it is loaded, and by
-the place of its first appearance its identity.
+An answer is turned into plain values: each with its type, each object by its class and key, with what of it is loaded and
+what is not. Two objects for one row are an answer that no Session gives.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from oracle_questions import Question
+from oracle_schema import mapper_of
 from sqlalchemy import Row, inspect
-from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
-from sqlalchemy.orm.state import InstanceState
 
 
 class Disagreement(AssertionError):
@@ -21,13 +21,17 @@ class Disagreement(AssertionError):
 
 
 def answer_to(question: Question, session: Session) -> Any:
-    """Return what a Session says to a question, as plain values, after walking what the question walks."""
+    """Return what a Session says to a question, as plain values, after walking what the question walks.
+
+    Where SQLAlchemy refuses, so must the cache. Errors of the database are the caller's.
+    """
     try:
         rows = question.ask(session)
         for name in question.walks:
             _walk(rows, name)
-    except InvalidRequestError as error:
-        # Where SQLAlchemy refuses (subqueryload beside load_only needs a column that is not loaded), so must the cache.
+    except DBAPIError:
+        raise
+    except SQLAlchemyError as error:
         return ("error", type(error).__name__)
     return picture_of(rows, ordered=question.ordered)
 
@@ -35,14 +39,9 @@ def answer_to(question: Question, session: Session) -> Any:
 def picture_of(rows: Sequence[Any], *, ordered: bool) -> Any:
     """Return rows as nested tuples that are equal where the answers are the same."""
     picture = _Picture()
-    if ordered:
-        return tuple(picture.of(row) for row in rows)
-    plain = []
-    for row in rows:
-        # The place of an object's first appearance says nothing where rows come in any order: number within each row.
-        picture.seen.clear()
-        plain.append(picture.of(row))
-    return tuple(sorted(plain, key=repr))
+    plain = [picture.of(row) for row in rows]
+    objects = tuple(sorted(picture.pictures.items(), key=repr))
+    return (tuple(plain) if ordered else tuple(sorted(plain, key=repr))), objects
 
 
 def _walk(rows: Sequence[Any], name: str) -> None:
@@ -53,32 +52,39 @@ def _walk(rows: Sequence[Any], name: str) -> None:
 
 
 class _Picture:
-    """Turns values into plain ones; every object with one identity must be one object."""
+    """Turns values into plain ones, objects into references to their pictures."""
 
     def __init__(self) -> None:
-        self.seen: dict[int, int] = {}
         self.objects: dict[Any, Any] = {}
+        self.pictures: dict[str, Any] = {}
 
-    def of(self, value: Any) -> Any:
+    def of(self, value: Any, *, ordered: bool = True) -> Any:
         if isinstance(value, Row):
             return ("row", tuple(value._fields), tuple(self.of(part) for part in value))
         if isinstance(value, list):
-            return ("list", tuple(self.of(part) for part in value))
+            parts = [self.of(part) for part in value]
+            return ("list", tuple(parts if ordered else sorted(parts, key=repr)))
         if not hasattr(type(value), "__mapper__"):
-            return (type(value).__name__, value)
-        if id(value) in self.seen:
-            return ("again", self.seen[id(value)])
-        self.seen[id(value)] = len(self.seen)
-        return self._of_instance(value, inspect(value))
+            return (type(value).__name__, repr(value))
+        return ("object", self._reference(value))
 
-    def _of_instance(self, value: Any, state: InstanceState[Any]) -> Any:
-        if self.objects.setdefault(state.key, value) is not value:
+    def _reference(self, value: Any) -> str:
+        state: Any = inspect(value)
+        reference = f"{type(value).__name__} {state.identity!r}"
+        known = self.objects.setdefault(state.key, value)
+        if known is not value:
             raise Disagreement(f"two objects for one row: {state.key}")
-        loaded = {name: found for name, found in state.dict.items() if name in state.mapper.attrs}
-        return (
-            type(value).__name__,
-            state.identity,
-            tuple(sorted(state.unloaded)),
-            tuple(sorted(state.expired_attributes)),
-            tuple((name, self.of(loaded[name])) for name in sorted(loaded)),
-        )
+        if reference not in self.pictures:
+            self.pictures[reference] = ()
+            relationships = mapper_of(type(value)).relationships
+            loaded = [
+                (name, self.of(found, ordered=name not in relationships or bool(relationships[name].order_by)))
+                for name, found in sorted(state.dict.items())
+                if name in state.mapper.attrs
+            ]
+            self.pictures[reference] = (
+                tuple(sorted(state.unloaded)),
+                tuple(sorted(state.expired_attributes)),
+                tuple(loaded),
+            )
+        return reference

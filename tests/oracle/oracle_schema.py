@@ -1,113 +1,205 @@
-"""What does the oracle's database look like?
+"""What do a random schema's mappers and tables say of themselves?
 
-Small on purpose: few rows and few values, so that random statements and random writes meet. It has what caches fail on:
-database-side cascades, an association table, joined and single inheritance, a composite key, a self-reference, nullable
-and unique columns, a mapped subquery, types that narrow and types that must not.
+Questions and writes are made of what is found here, and of nothing else: they know no class by name.
 """
 
 from __future__ import annotations
 
-from decimal import Decimal
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, Final, TypeVar
 
-from sqlalchemy import Column, ForeignKey, Numeric, String, Table, UniqueConstraint, func, select
-from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column, relationship
+from oracle_dice import Dice
+from oracle_values import Kind, kind_of
+from sqlalchemy import Column, MetaData, Table, inspect
+from sqlalchemy.orm import Mapper, registry
+from sqlalchemy.schema import CreateIndex, CreateTable
 
-
-class Base(DeclarativeBase):
-    pass
-
-
-item_label = Table(
-    "item_label",
-    Base.metadata,
-    Column("item_id", ForeignKey("item.id", ondelete="CASCADE"), primary_key=True),
-    Column("label_id", ForeignKey("label.id", ondelete="CASCADE"), primary_key=True),
-)
+ROLE: Final = "role"
+"""In a column's ``info``: "class" for a discriminator, "version" for a counter of the ORM's."""
 
 
-class Region(Base):
-    __tablename__ = "region"
+T = TypeVar("T")
 
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str | None] = mapped_column(String(20), unique=True)
-    parent_id: Mapped[int | None] = mapped_column(ForeignKey("region.id", ondelete="SET NULL"))
-    rank: Mapped[int | None]
-    parent: Mapped[Region | None] = relationship(back_populates="children", remote_side="Region.id")
-    children: Mapped[list[Region]] = relationship(back_populates="parent", order_by="Region.id", passive_deletes=True)
-    items: Mapped[list[Item]] = relationship(
-        back_populates="region", order_by="Item.id", cascade="all, delete-orphan", passive_deletes=True
+_MEMORIES: Final[list[dict[type[Any], Any]]] = []
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Schema:
+    """Random classes.
+
+    ``views`` are mapped to views, for reading only; ``after`` are statements that follow the tables. ``pairs``: classes of
+    which one changes with the other.
+    """
+
+    dialect: str
+    metadata: MetaData
+    registry: registry
+    models: tuple[type[Any], ...]
+    links: tuple[Table, ...] = ()
+    views: tuple[type[Any], ...] = ()
+    after: tuple[str, ...] = ()
+    pairs: tuple[tuple[type[Any], type[Any]], ...] = ()
+
+    @property
+    def tables(self) -> list[Table]:
+        """The tables, parents before children."""
+        return self.metadata.sorted_tables
+
+    def described(self, engine: Any) -> str:
+        """Return the schema as a reader wants to see it."""
+        lines = []
+        for table in self.tables:
+            lines.append(str(CreateTable(table).compile(engine)).strip())
+            lines.extend(str(CreateIndex(index).compile(engine)) for index in sorted(table.indexes, key=str))
+        lines.extend(self.after)
+        lines.extend(_mapped_lines(model) for model in (*self.models, *self.views))
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """A mapped column."""
+
+    name: str
+    column: Column[Any]
+    kind: Kind
+
+    @property
+    def is_settable(self) -> bool:
+        """Tell whether an application sets it when a row is there."""
+        return not (self.column.primary_key or ROLE in self.column.info or self.column.computed is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A relationship. ``link``: its association table."""
+
+    name: str
+    target: type[Any]
+    many: bool
+    writes: bool
+    link: Table | None
+
+
+def _remembered(function: Callable[[type[Any]], T]) -> Callable[[type[Any]], T]:
+    """Have a function look at each class once."""
+    memory: dict[type[Any], T] = {}
+    _MEMORIES.append(memory)
+
+    @wraps(function)
+    def remembering(model: type[Any]) -> T:
+        if model not in memory:
+            memory[model] = function(model)
+        return memory[model]
+
+    return remembering
+
+
+@_remembered
+def attributes_of(model: type[Any]) -> tuple[Attribute, ...]:
+    """Return the columns that a class maps, those of its bases included."""
+    found = [(attribute.key, attribute.columns[0]) for attribute in mapper_of(model).column_attrs]
+    return tuple(
+        Attribute(name, column, kind_of(column))
+        for name, column in found
+        if isinstance(column, Column) and "kind" in column.info
     )
 
 
-class Item(Base):
-    __tablename__ = "item"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    kind: Mapped[str] = mapped_column(String(10), default="item")
-    region_id: Mapped[int | None] = mapped_column(ForeignKey("region.id", ondelete="CASCADE"))
-    code: Mapped[str | None] = mapped_column(String(20))
-    size: Mapped[int | None]
-    price: Mapped[Decimal | None] = mapped_column(Numeric(8, 2))
-    live: Mapped[bool | None] = mapped_column(default=True)
-    region: Mapped[Region | None] = relationship(back_populates="items")
-    parts: Mapped[list[Part]] = relationship(
-        back_populates="item", order_by="Part.number", cascade="all, delete-orphan", passive_deletes=True
-    )
-    labels: Mapped[list[Label]] = relationship(
-        secondary=item_label, back_populates="items", order_by="Label.id", passive_deletes=True
-    )
-
-    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "item"}  # noqa: RUF012
+@_remembered
+def expressions_of(model: type[Any]) -> tuple[str, ...]:
+    """Return the names of attributes that are mapped to an expression."""
+    columns = {attribute.name for attribute in attributes_of(model)}
+    return tuple(attribute.key for attribute in mapper_of(model).column_attrs if attribute.key not in columns)
 
 
-class Tool(Item):
-    __tablename__ = "tool"
-
-    id: Mapped[int] = mapped_column(ForeignKey("item.id", ondelete="CASCADE"), primary_key=True)
-    power: Mapped[int | None]
-
-    __mapper_args__ = {"polymorphic_identity": "tool"}  # noqa: RUF012
-
-
-class Part(Base):
-    __tablename__ = "part"
-    __table_args__ = (UniqueConstraint("serial"),)
-
-    item_id: Mapped[int] = mapped_column(ForeignKey("item.id", ondelete="CASCADE"), primary_key=True)
-    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    amount: Mapped[int | None]
-    serial: Mapped[str | None] = mapped_column(String(20))
-    item: Mapped[Item] = relationship(back_populates="parts")
-
-
-class Label(Base):
-    __tablename__ = "label"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    kind: Mapped[str] = mapped_column(String(10), default="label")
-    text: Mapped[str | None] = mapped_column(String(20), index=True)
-    items: Mapped[list[Item]] = relationship(
-        secondary=item_label, back_populates="labels", order_by=Item.id, passive_deletes=True
-    )
-    uses: Mapped[int] = column_property(
-        select(func.count())
-        .select_from(item_label)
-        .where(item_label.c.label_id == id)
-        .correlate_except(item_label)
-        .scalar_subquery()
+@_remembered
+def relations_of(model: type[Any]) -> tuple[Relation, ...]:
+    """Return the relationships of a class."""
+    return tuple(
+        Relation(
+            one.key,
+            one.mapper.class_,
+            bool(one.uselist),
+            not one.viewonly,
+            one.secondary if isinstance(one.secondary, Table) else None,
+        )
+        for one in mapper_of(model).relationships
     )
 
-    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "label"}  # noqa: RUF012
+
+@_remembered
+def key_of(model: type[Any]) -> tuple[Attribute, ...]:
+    """Return the attributes of the primary key."""
+    mapper = mapper_of(model)
+    by_name = {attribute.name: attribute for attribute in attributes_of(model)}
+    return tuple(by_name[mapper.get_property_by_column(column).key] for column in mapper.primary_key)
 
 
-class Flag(Label):
-    colour: Mapped[int | None] = mapped_column(nullable=True)
+def forget() -> None:
+    """Look at classes anew: those that are still being made change."""
+    for memory in _MEMORIES:
+        memory.clear()
 
-    __mapper_args__ = {"polymorphic_identity": "flag"}  # noqa: RUF012
+
+def mapper_of(model: type[Any]) -> Mapper[Any]:
+    """Return the mapper of a class."""
+    mapper: Mapper[Any] = inspect(model, raiseerr=True)
+    return mapper
 
 
-MODELS: tuple[type[Any], ...] = (Region, Item, Tool, Part, Label, Flag)
-"""The classes that a statement may begin with."""
+def table_of(model: type[Any]) -> Table:
+    """Return the table that a class adds to those of its base."""
+    table: Table = mapper_of(model).local_table  # type: ignore[assignment]
+    return table
 
-TABLES: tuple[Table, ...] = tuple(Base.metadata.sorted_tables)
+
+def subclasses_of(model: type[Any]) -> list[type[Any]]:
+    """Return the mapped classes below one whose rows it loads."""
+    return [mapper.class_ for mapper in mapper_of(model).self_and_descendants if mapper.class_ is not model]
+
+
+def keys_in(entity: Any, model: type[Any]) -> list[Any]:
+    """Return the columns by which the rows of a class or an alias of it have one order."""
+    return [getattr(entity, attribute.name) for attribute in key_of(model)]
+
+
+def random_value(dice: Dice, column: Column[Any], *, null: bool = True) -> Any:
+    """Return a value that a column may have; ``null``: or NULL, where the column may."""
+    kind = kind_of(column)
+    if null and column.nullable and dice.happens(0.25):
+        return None
+    if (column.primary_key or column.foreign_keys) and kind.keys and dice.happens(0.8):
+        return dice.one_of(kind.keys[:3])  # those that the first rows have
+    return dice.one_of(kind.keys if column.primary_key or column.foreign_keys else kind.values)
+
+
+def random_row(dice: Dice, columns: Sequence[Column[Any]], *, omit: float = 0.0) -> dict[str, Any]:
+    """Return values for columns by their keys; what may be left to a default is left out as often as ``omit`` says."""
+    row = {}
+    for column in columns:
+        if column.computed is not None:
+            continue
+        if column.info.get(ROLE) == "class":
+            row[column.key] = dice.one_of([column.info["own"], *column.info["single"]])
+        elif not ((column.nullable or column.server_default is not None) and dice.happens(omit)):
+            row[column.key] = random_value(dice, column)
+    return row
+
+
+def _mapped_lines(model: type[Any]) -> str:
+    mapper = mapper_of(model)
+    names = [
+        f"{one.name} -> {one.column.table.name}.{one.column.name} ({one.kind.name})" for one in attributes_of(model)
+    ]
+    names.extend(f"{name} = {getattr(model, name).expression}" for name in expressions_of(model))
+    names.extend(
+        f"{one.key} -> {one.mapper.class_.__name__}: lazy={one.lazy}, {one.cascade!r}, "
+        f"passive_deletes={one.passive_deletes}{', viewonly' if one.viewonly else ''}"
+        for one in mapper.relationships
+    )
+    how = "concrete" if mapper.concrete else "single" if mapper.single else "joined"
+    base = "" if mapper.inherits is None else f"({mapper.inherits.class_.__name__}, {how})"
+    return "\n    ".join([f"class {model.__name__}{base}", *names])

@@ -1,130 +1,262 @@
 """Where do the cached and the uncached side of the oracle meet?
 
-A world is one database with two engines: one attached to a cache, one that the cache never heard of. It says what the
-cache answers and what the database answers to the same question in the same visible state, and counts.
+A world is one database with a random schema in it, and engines: one or two that are attached to caches on one store, and
+one that no cache ever heard of. It says what a cache answers and what the database answers to the same question in the
+same visible state, and counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from decimal import Decimal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from oracle_answers import Disagreement, answer_to
+from oracle_design import NO_WISHES, Wishes, design
+from oracle_dice import Dice
 from oracle_questions import Question
-from oracle_schema import MODELS, TABLES, Base
-from sqlalchemy import Engine, create_engine, event, insert, text
+from oracle_schema import Schema, forget, mapper_of, random_row, table_of
+from oracle_tally import Tally
+from oracle_values import POSTGRESQL_COLLATION, kind_of
+from sqlalchemy import Connection, Engine, NullPool, Table, create_engine, event, insert, inspect, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from querycache import QueryCache, _sqlalchemy
+from querycache import Policy, QueryCache, _sqlalchemy
 from querycache.questions import Bypass
+from querycache.stores import open_store
+from servers import empty_database
 
 LEVELS: Final[Mapping[str, tuple[str | None, ...]]] = {
     "sqlite": (None,),
-    "postgresql": (None, None, "REPEATABLE READ", "SERIALIZABLE"),
+    "postgresql": (None, None, None, "REPEATABLE READ", "SERIALIZABLE"),
     "mysql": (None, "READ COMMITTED"),
     "mariadb": (None, "READ COMMITTED"),
 }
 """The isolation levels of the cached side; None is the server's default."""
 
-SEED: Final[Mapping[str, list[dict[str, Any]]]] = {
-    "region": [
-        {"id": 1, "name": "a", "parent_id": None, "rank": 1},
-        {"id": 2, "name": "b", "parent_id": 1, "rank": None},
-        {"id": 3, "name": None, "parent_id": 1, "rank": 1},
-    ],
-    "item": [
-        {"id": 1, "kind": "item", "region_id": 1, "code": "a", "size": 1, "price": Decimal("1.50"), "live": True},
-        {"id": 2, "kind": "tool", "region_id": 2, "code": None, "size": None, "price": None, "live": False},
-        {"id": 3, "kind": "item", "region_id": None, "code": "A", "size": 1, "price": Decimal("0.00"), "live": None},
-        {"id": 4, "kind": "tool", "region_id": 1, "code": "b", "size": 2, "price": None, "live": True},
-    ],
-    "tool": [{"id": 2, "power": 1}, {"id": 4, "power": None}],
-    "part": [
-        {"item_id": 1, "number": 1, "amount": 1, "serial": "a"},
-        {"item_id": 1, "number": 2, "amount": None, "serial": None},
-        {"item_id": 2, "number": 1, "amount": 2, "serial": "b"},
-    ],
-    "label": [
-        {"id": 1, "kind": "label", "text": "a", "colour": None},
-        {"id": 2, "kind": "flag", "text": None, "colour": 1},
-    ],
-    "item_label": [{"item_id": 1, "label_id": 1}, {"item_id": 2, "label_id": 1}, {"item_id": 2, "label_id": 2}],
-}
-"""Where each example begins."""
 
+@dataclass(frozen=True, slots=True)
+class Side:
+    """An engine attached to a cache: what one process of an application has."""
 
-class World:
-    """One database, one cache. ``store`` is the URL of the cache's store."""
-
-    def __init__(self, url: str, store: str = "memory://") -> None:
-        self.outside = _engine_on(url)
-        self.engine = _engine_on(url)
-        self.cache = QueryCache(store, models=MODELS)
-        self.cache.attach(self.engine)
-        self.levels = LEVELS[self.engine.dialect.name]
-        self.examples = 0
-        self.comparisons = 0
-        self._past_cache = False
-        self._send_reads_past_the_cache()
-        Base.metadata.drop_all(self.outside)
-        Base.metadata.create_all(self.outside)
-
-    def _send_reads_past_the_cache(self) -> None:
-        """Let ``uncached`` decide whether the cache is asked, for lazy and eager loads as well."""
-        reader: Any = self.cache._reader
-        read = reader.read
-
-        def read_or_bypass(*arguments: Any) -> Any:
-            return Bypass("the oracle asks the database") if self._past_cache else read(*arguments)
-
-        reader.read = read_or_bypass
-
-    def begin(self) -> None:
-        """Start an example: the rows of the seed, an empty cache."""
-        self.examples += 1
-        with self.outside.begin() as connection:
-            for table in reversed(TABLES):
-                connection.execute(table.delete())
-            for table in TABLES:
-                connection.execute(insert(table), SEED[table.name])
-            if connection.dialect.name == "postgresql":
-                for name in ("region", "item", "label"):
-                    connection.execute(text(f"SELECT setval('{name}_id_seq', 5)"))
-        self.cache.clear()
+    engine: Engine
+    cache: QueryCache
 
     def session(self, level: str | None = None) -> Session:
         """Return a Session whose reads the cache may answer."""
-        engine = self.engine if level is None else self.engine.execution_options(isolation_level=level)
-        return Session(engine)
+        return Session(self.engine if level is None else self.engine.execution_options(isolation_level=level))
 
-    def compare_afresh(self, question: Question, level: str | None = None) -> None:
+
+class World:
+    """One round. ``url``: a database that is emptied first; of SQLite a file that is made anew."""
+
+    def __init__(self, url: str, seed: int, tally: Tally, wishes: Wishes = NO_WISHES, store: str | None = None) -> None:
+        dice = Dice(seed, "world")
+        self.tally = tally
+        self.outside = _engine_on(url, waits=True)
+        self._folder = TemporaryDirectory(prefix="querycache-oracle-")
+        self._undone: list[str] = []
+        self._turn = 0
+        self._past_cache = False
+        _empty(url, self.outside)
+        self.schema: Schema = design(Dice(seed, "schema"), self.outside.dialect.name, wishes)
+        self._create()
+        self.rows = self._first_rows(Dice(seed, "rows"))
+        self._name_classes()
+        self.settings = ""
+        self.sides = self._open(dice, url, store)
+        self.levels = LEVELS[self.outside.dialect.name]
+
+    # -- making --------------------------------------------------------------------------------------------------------
+
+    def _create(self) -> None:
+        with self.outside.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(
+                    text(
+                        f"CREATE COLLATION {POSTGRESQL_COLLATION} "
+                        "(provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
+                    )
+                )
+            self.schema.metadata.create_all(connection)
+            for statement in self.schema.after:
+                connection.exec_driver_sql(statement)
+
+    def _first_rows(self, dice: Dice) -> list[tuple[Table, list[dict[str, Any]]]]:
+        """Return the rows of each table with which an example begins: those that the database takes."""
+        taken = []
+        for table in self.schema.tables:
+            rows = []
+            key = next(iter(table.primary_key.columns))
+            for attempt in range(8):
+                row = random_row(dice, list(table.columns))
+                if not key.foreign_keys:
+                    row[key.key] = kind_of(key).keys[attempt % 3]
+                with suppress(SQLAlchemyError), self.outside.begin() as connection:
+                    connection.execute(insert(table).values(row))
+                    rows.append(row)
+                if len(rows) == 3:
+                    break
+            taken.append((table, rows))
+        return taken
+
+    def _name_classes(self) -> None:
+        """Let the rows of a base class say which of them have a row in a subclass's table."""
+        rows_of = dict(self.rows)
+        for model in self.schema.models:
+            mapper = mapper_of(model)
+            if mapper.inherits is None or mapper.concrete or mapper.single or mapper.polymorphic_on is None:
+                continue
+            column: Any = mapper.polymorphic_on
+            base, own = table_of(mapper.inherits.class_), table_of(model)
+            keys = [c.key for c in own.primary_key.columns], [c.key for c in base.primary_key.columns]
+            there = [[row[key] for key in keys[0]] for row in rows_of[own]]
+            for row in rows_of[base]:
+                if [row[key] for key in keys[1]] in there:
+                    row[column.key] = mapper.polymorphic_identity
+
+    def _open(self, dice: Dice, url: str, store: str | None) -> list[Side]:
+        """Open one cache or two on one store, each with settings of its own."""
+        store = store or dice.weighted([("memory://", 3), ("lmdb", 1)])
+        where = f"lmdb://{self._folder.name}/store?size=16MB" if store == "lmdb" else store
+        shared: Any = open_store(where) if where.startswith("memory") else where
+        sides = []
+        told = [f"store {store}"]
+        for _ in range(dice.weighted([(1, 2), (2, 1)])):
+            old_images, tag_columns = dice.happens(0.75), self._tag_columns(dice)
+            policies = {model: self._policy(dice) for model in self._cacheable(dice)}
+            told.append(f"cache with old_images={old_images}, tag_columns={tag_columns}, {_told(policies)}")
+            cache = QueryCache(shared, models=policies, old_images=old_images, tag_columns=tag_columns)
+            engine = _engine_on(url)
+            cache.attach(engine)
+            self._send_reads_past(cache)
+            sides.append(Side(engine, cache))
+        self.settings = "\n".join(told)
+        return sides
+
+    def _cacheable(self, dice: Dice) -> list[type[Any]]:
+        models = [*self.schema.models, *self.schema.views]
+        return models if dice.happens(0.8) else dice.some_of(models, len(models) - 1, len(models) - 1)
+
+    def _policy(self, dice: Dice) -> Policy:
+        if dice.happens(0.85):
+            return Policy()
+        if dice.happens(0.5):
+            return Policy(max_size_bytes=200)
+        return Policy(operations=frozenset(dice.some_of(["get", "list", "columns"], 1, 2)))
+
+    def _tag_columns(self, dice: Dice) -> dict[str, list[str]]:
+        """Name the columns by which reads of a table are told apart, sometimes."""
+        if not dice.happens(0.25):
+            return {}
+        table = table_of(dice.one_of(self.schema.models))
+        return {table.fullname: [column.name for column in dice.some_of(list(table.columns), 1, 3)]}
+
+    def _send_reads_past(self, cache: QueryCache) -> None:
+        """Let ``uncached`` decide whether the cache is asked, for gets, lazy and eager loads as well."""
+        reader: Any = cache._reader
+        situation_of = reader.situation_of
+
+        def situation_or_bypass(*arguments: Any) -> Any:
+            return Bypass("the oracle asks the database") if self._past_cache else situation_of(*arguments)
+
+        reader.situation_of = situation_or_bypass
+
+    # -- examples ------------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Start an example: the first rows, an empty cache, the schema as it was made."""
+        self.tally.examples += 1
+        for statement in reversed(self._undone):
+            with self.sides[0].engine.connect() as connection:
+                connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql(statement)
+        self._undone.clear()
+        with self.outside.begin() as connection:
+            _switch_keys(connection, on=False)
+            for table in reversed(self.schema.tables):
+                connection.execute(table.delete())
+            for table, rows in self.rows:
+                for row in rows:
+                    connection.execute(insert(table).values(row))
+            self._put_sequences_back(connection)
+            _switch_keys(connection, on=True)
+        for side in self.sides:
+            side.cache.clear()
+
+    def _put_sequences_back(self, connection: Connection) -> None:
+        if connection.dialect.name != "postgresql":
+            return
+        for table in self.schema.tables:
+            column = table.autoincrement_column
+            if column is not None and kind_of(column).name == "int" and not column.foreign_keys:
+                quote = connection.dialect.identifier_preparer.quote
+                connection.execute(
+                    text("SELECT setval(pg_get_serial_sequence(:table, :column), 2)"),
+                    {"table": quote(table.name), "column": column.name},
+                )
+
+    def undo_later(self, statement: str) -> None:
+        """Have DDL undone before the next example."""
+        self._undone.append(statement)
+
+    def next_side(self) -> Side:
+        """Return the sides in turn."""
+        self._turn += 1
+        return self.sides[self._turn % len(self.sides)]
+
+    # -- comparing -----------------------------------------------------------------------------------------------------
+
+    def compare_afresh(self, question: Question) -> None:
         """Compare what a new Session says, which sends nothing where it is served, with what is committed."""
-        with self.session(level) as session:
-            cached = answer_to(question, session)
-        self._require_same(question, "a new session", cached, self._committed(question))
+        side = self.next_side()
+        with side.session() as session:
+            cached = _or_error(lambda: self._asked(side, question, session))
+        self._require_same(question, "a new session", cached, _or_error(lambda: self._committed(question)))
 
-    def compare_within(self, question: Question, session: Session, mode: str) -> None:
+    def compare_within(self, side: Side, question: Question, session: Session, mode: str) -> None:
         """Compare within a Session's transaction.
 
         ``mode``: with nothing in the identity map ("fresh"), with all of it expired, or as it is ("kept").
         """
-        self._prepare(session, mode)
-        cached = answer_to(question, session)
-        if mode == "fresh" and _sqlalchemy.connection_of(session, session.get_bind()) is None:
-            truth = self._committed(question)
-        else:
-            self._prepare(session, mode)
-            with self._uncached():
-                truth = answer_to(question, session)
-        self._require_same(question, f"a session with its identity map {mode}", cached, truth)
-
-    def _prepare(self, session: Session, mode: str) -> None:
         if mode == "fresh":
             session.expunge_all()
         elif mode == "expired":
             session.expire_all()
+        before: list[Any] = list(session.identity_map.values())
+        cached = self._asked(side, question, session)
+        after: list[Any] = list(session.identity_map.values())
+        if mode == "fresh" and _sqlalchemy.connection_of(session, session.get_bind()) is None:
+            truth = self._committed(question)
+        else:
+            if mode != "kept":
+                # As it was before: what the first asking loaded is not there when it is asked again.
+                known = set(map(id, before))
+                session._expunge_states([inspect(one) for one in after if id(one) not in known])
+                session.expire_all()
+            with self._uncached():
+                truth = answer_to(question, session)
+        self._require_same(question, f"a session with its identity map {mode}", cached, truth)
+
+    def _asked(self, side: Side, question: Question, session: Session) -> Any:
+        """Return what a cached Session says, and count what the cache did."""
+        before = side.cache.events.counts()
+        try:
+            return answer_to(question, session)
+        except DBAPIError:
+            self.tally.errors[question.kind] += 1
+            raise
+        finally:
+            after = side.cache.events.counts()
+            self.tally.asked[question.kind] += 1
+            self.tally.hits[question.kind] += after.get("hit", 0) > before.get("hit", 0)
+            self.tally.bypasses[question.kind] += after.get("bypass", 0) > before.get("bypass", 0)
+            self.tally.counts["defect"] += after.get("defect", 0) - before.get("defect", 0)
+            self.tally.counts["fill"] += after.get("fill", 0) - before.get("fill", 0)
 
     def _committed(self, question: Question) -> Any:
         with Session(self.outside) as session:
@@ -139,30 +271,75 @@ class World:
             self._past_cache = False
 
     def _require_same(self, question: Question, where: str, cached: Any, truth: Any) -> None:
-        self.comparisons += 1
+        self.tally.comparisons += 1
         if cached != truth:
             raise Disagreement(f"{where} asked {question}\n  the cache says    {cached}\n  the database says {truth}")
 
-    def counts(self) -> Mapping[str, int]:
-        """Return how often the cache did what."""
-        counts: Mapping[str, int] = self.cache.stats()["counts"]
-        return counts
-
     def close(self) -> None:
-        """Close the engines and the cache."""
-        self.engine.dispose()
+        """Close the engines and the caches, forget the classes."""
+        for side in self.sides:
+            side.engine.dispose()
+            side.cache.close()
         self.outside.dispose()
-        self.cache.close()
+        self.schema.registry.dispose()
+        for model in self.schema.views:
+            model.registry.dispose()
+        forget()
+        _forget_tables()
+        self._folder.cleanup()
 
 
-def _engine_on(url: str) -> Engine:
-    """Return an engine on which nobody waits for a lock: one thread plays all parts."""
+def _forget_tables() -> None:
+    """Empty what the library remembers of tables: it remembers a thousand, and each holds its whole schema."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("querycache"):
+            for value in list(vars(module).values()):
+                if hasattr(value, "cache_clear"):
+                    value.cache_clear()
+
+
+def _or_error(answer: Callable[[], Any]) -> Any:
+    """Return an answer, or what the database has against the question."""
+    try:
+        return answer()
+    except DBAPIError as error:
+        return ("error", type(error).__name__)
+
+
+def _told(policies: Mapping[type[Any], Policy]) -> str:
+    usual = Policy()
+    return ", ".join(
+        f"{model.__name__}{'' if policy == usual else f' {sorted(policy.operations)} {policy.max_size_bytes}'}"
+        for model, policy in policies.items()
+    )
+
+
+def _empty(url: str, engine: Engine) -> None:
+    if engine.dialect.name == "sqlite":
+        database = str(engine.url.database)
+        for suffix in ("", "-wal", "-shm"):
+            Path(database + suffix).unlink(missing_ok=True)
+        return
+    maintenance = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    empty_database(maintenance)
+    maintenance.dispose()
+
+
+def _switch_keys(connection: Connection, *, on: bool) -> None:
+    """Have MariaDB delete rows of tables that point to themselves, which it checks row by row."""
+    if connection.dialect.name in ("mysql", "mariadb"):
+        connection.exec_driver_sql(f"SET foreign_key_checks = {int(on)}")
+
+
+def _engine_on(url: str, *, waits: bool = False) -> Engine:
+    """Return an engine on which nobody waits for a lock: one thread plays all parts. ``waits``: but for the server's own."""
     engine = create_engine(url, connect_args={"timeout": 0} if url.startswith("sqlite") else {})
+    settings = () if waits and engine.dialect.name != "sqlite" else _SETTINGS[engine.dialect.name]
 
     @event.listens_for(engine, "connect")
     def prepare(dbapi_connection: Any, record: Any) -> None:
         cursor = dbapi_connection.cursor()
-        for statement in _SETTINGS[engine.dialect.name]:
+        for statement in settings:
             cursor.execute(statement)
         cursor.close()
         dbapi_connection.commit()
@@ -170,9 +347,10 @@ def _engine_on(url: str) -> Engine:
     return engine
 
 
-_SETTINGS: Final[Mapping[str, tuple[str, ...]]] = {
+_MARIADB: Final = ("SET innodb_lock_wait_timeout = 0", "SET lock_wait_timeout = 1")
+_SETTINGS: Final[Mapping[str, Sequence[str]]] = {
     "sqlite": ("PRAGMA foreign_keys = ON", "PRAGMA journal_mode = WAL", "PRAGMA synchronous = OFF"),
     "postgresql": ("SET lock_timeout = '20ms'",),
-    "mysql": ("SET innodb_lock_wait_timeout = 0",),
-    "mariadb": ("SET innodb_lock_wait_timeout = 0",),
+    "mysql": _MARIADB,
+    "mariadb": _MARIADB,
 }

@@ -1,9 +1,10 @@
 """Let the oracle look for disagreements for as long as asked.
 
-    python tests/oracle/run.py --minutes 5 --db sqlite|postgresql|mariadb [--seed N] [--store URL]
+    python tests/oracle/run.py --minutes 5 --db sqlite|postgresql|mariadb [--seed N] [--store memory://|lmdb]
 
-Prints how far it is; the last line gives examples, comparisons, hits and disagreements. Ends with 1 where there was one,
-or where nothing was compared with a hit.
+Prints how far it is; what became of each kind of question and write; the last line gives examples, comparisons, hits and
+disagreements. Ends with 1 where there was a disagreement, where nothing was a hit, or where a kind sat idle for all of
+five minutes. ``--seed N`` plays that one round again, exactly as it was.
 """
 
 from __future__ import annotations
@@ -13,71 +14,57 @@ import logging
 import random
 import sys
 import time
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+HERE: Final = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE), str(HERE.parent / "rules")]
 
-from hypothesis import HealthCheck, Phase, seed, settings
-from hypothesis.stateful import run_state_machine_as_test
-from oracle_machine import machine_on
-from oracle_world import World
+from oracle_rounds import play_round  # noqa: E402
+from oracle_tally import Tally  # noqa: E402
 
-from servers import MARIADB, POSTGRESQL, database, server
+from servers import MARIADB, POSTGRESQL, database, server  # noqa: E402
 
-ROUND: Final = 20
-"""Examples between two looks at the clock."""
+IDLE_MINUTES: Final = 5.0
+"""A run of so many minutes asks and writes in every way."""
 
-SETTINGS: Final = settings(
-    max_examples=ROUND,
-    stateful_step_count=30,
-    database=None,
-    deadline=None,
-    print_blob=False,
-    phases=[Phase.generate, Phase.shrink],
-    suppress_health_check=list(HealthCheck),
-)
+SHRINK_SECONDS: Final = 60.0
 
 
 @contextmanager
 def database_on(kind: str) -> Iterator[str]:
-    """Yield the URL of an empty database of a kind; it is gone afterwards."""
+    """Yield the URL of a database of a kind for the rounds; it is gone afterwards."""
     if kind == "sqlite":
-        with TemporaryDirectory(prefix="querycache-oracle-") as folder:
+        memory = Path("/dev/shm")
+        with TemporaryDirectory(prefix="querycache-oracle-", dir=memory if memory.is_dir() else None) as folder:
             yield f"sqlite:///{folder}/database.sqlite"
         return
     with server(POSTGRESQL if kind == "postgresql" else MARIADB) as url, database(url, "oracle") as own:
         yield own.render_as_string(hide_password=False)
 
 
-def play(world: World, first_seed: int, minutes: float) -> int:
-    """Play rounds until the time is over; return how many of them ended in a disagreement."""
+def be_quiet() -> None:
+    """Silence what is said of writes that are meant to fail, and of the engine that no cache may hear of."""
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
+    logging.getLogger("querycache").setLevel(logging.ERROR)
+
+
+def play(url: str, first_seed: int, minutes: float, tally: Tally, *, db: str, store: str | None) -> None:
+    """Play rounds until the time is over."""
     end = time.monotonic() + minutes * 60
-    failures = 0
-    number = first_seed
+    told = 0.0
+    seed = first_seed
     while time.monotonic() < end:
-        try:
-            run_state_machine_as_test(seed(number)(machine_on(world)), settings=SETTINGS)
-        except Exception as error:
-            # Whatever it is, a read or a write ended otherwise than without the cache, or the oracle itself is wrong.
-            failures += 1
-            print(f"\nseed {number}:", *traceback.format_exception(error), sep="\n", flush=True)
-        number += 1
-        print(f"  {max(0.0, end - time.monotonic()):5.0f} s left, {told(world, failures)}", flush=True)
-    return failures
-
-
-def told(world: World, failures: int) -> str:
-    """Say what was done so far."""
-    counts = world.counts()
-    return (
-        f"{world.examples} examples, {world.comparisons} comparisons, {counts.get('hit', 0)} hits, "
-        f"{counts.get('defect', 0)} defects counted, {failures} disagreements"
-    )
+        failure = play_round(url, seed, tally, store=store, shrink_seconds=SHRINK_SECONDS)
+        if failure is not None:
+            print(f"\n{failure.told}\nagain: make oracle DB={db} SEED={seed}\n", flush=True)
+        seed += 1
+        if time.monotonic() - told > 10:
+            told = time.monotonic()
+            print(f"  {max(0.0, end - told):5.0f} s left, at seed {seed}: {tally.told()}", flush=True)
 
 
 def main() -> int:
@@ -85,21 +72,27 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="compare a cached with an uncached Session at random")
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--db", choices=["sqlite", "postgresql", "mariadb"], default="sqlite")
-    parser.add_argument("--seed", type=int, help="begin here, to see again what an earlier run printed")
-    parser.add_argument("--store", default="memory://")
+    parser.add_argument("--seed", type=int, help="play this one round, to see again what an earlier run printed")
+    parser.add_argument("--from", dest="first", type=int, help="begin with this round")
+    parser.add_argument("--store", choices=["memory://", "lmdb"], help="in all rounds, not at random")
     given = parser.parse_args()
-    first_seed = random.randrange(10**9) if given.seed is None else given.seed
-    # psycopg tells of pipelines that ended early: the oracle's writes are meant to fail.
-    logging.getLogger("psycopg").setLevel(logging.ERROR)
-    print(f"oracle on {given.db}, {given.store}, first seed {first_seed}", flush=True)
+    be_quiet()
+    tally = Tally()
     with database_on(given.db) as url:
-        world = World(url, given.store)
-        try:
-            failures = play(world, first_seed, given.minutes)
-        finally:
-            world.close()
-    print(f"oracle: {told(world, failures)}")
-    return 1 if failures or not world.counts().get("hit") else 0
+        if given.seed is not None:
+            failure = play_round(url, given.seed, tally, store=given.store, shrink_seconds=SHRINK_SECONDS)
+            print("" if failure is None else failure.told)
+            print(f"oracle: {tally.told()}")
+            return 1 if failure else 0
+        first = random.randrange(10**9) if given.first is None else given.first
+        print(f"oracle on {given.db}, first seed {first}", flush=True)
+        play(url, first, given.minutes, tally, db=given.db, store=given.store)
+    print(tally.table())
+    idle = tally.idle(given.db) if given.minutes >= IDLE_MINUTES else []
+    if idle:
+        print(f"idle: {', '.join(idle)}")
+    print(f"oracle: {tally.told()}")
+    return 1 if tally.disagreements or not tally.all_hits or idle else 0
 
 
 if __name__ == "__main__":

@@ -2,21 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import pytest
-from oracle_schema import Region
-from oracle_world import World
-from sqlalchemy import func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import Engine, create_engine, func, select, update
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from querycache import QueryCache
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Region(Base):
+    __tablename__ = "region"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    rank: Mapped[int | None]
+
+
+@dataclass
+class World:
+    """A database that is cached on ``engine``, and of which ``outside`` is not."""
+
+    engine: Engine
+    outside: Engine
+
+    def session(self) -> Session:
+        return Session(self.engine)
 
 
 @pytest.fixture
-def world(sqlite_url: str) -> Iterator[World]:
-    made = World(sqlite_url)
-    made.begin()
-    yield made
-    made.close()
+def world(sqlite_url: str, engine_of: Callable[..., Engine]) -> Iterator[World]:
+    world = World(engine_of(sqlite_url), create_engine(sqlite_url))
+    Base.metadata.create_all(world.outside)
+    with Session(world.outside) as session:
+        session.add_all([Region(id=1, rank=1), Region(id=2)])
+        session.commit()
+    with QueryCache("memory://", models=[Region]) as cache:
+        cache.attach(world.engine)
+        yield world
+    world.outside.dispose()
 
 
 def _ranks(world: World) -> list[int | None]:

@@ -42,7 +42,6 @@ from sqlalchemy.orm import (
     selectinload,
     with_loader_criteria,
 )
-from sqlalchemy.sql import visitors
 
 from querycache import _sqlalchemy as seams
 
@@ -157,60 +156,7 @@ def test_result_types_name_the_columns_in_their_order(engine: Engine) -> None:
     ]
 
 
-# -- what a compiler rendered ---------------------------------------------------------------------------------------
-
-
-def test_every_table_that_is_rendered_is_recorded(engine: Engine) -> None:
-    seams.record_rendering(engine.dialect)
-    engine.clear_compiled_cache()
-    statement = select(Owner).options(joinedload(Owner.pets)).where(Owner.id.in_(select(Pet.owner_id)))
-    rendered = seams.rendered_by(compiled_of(engine, statement).compiled)
-    assert rendered is not None
-    assert {table.name for table in rendered.tables} == {"owner", "pet"}
-    assert len(rendered.selects) == 2
-
-
-def test_the_select_that_is_recorded_has_the_froms_that_are_shown(engine: Engine) -> None:
-    seams.record_rendering(engine.dialect)
-    engine.clear_compiled_cache()
-    rendered = seams.rendered_by(compiled_of(engine, select(Owner).join(Owner.pets)).compiled)
-    assert rendered is not None
-    (only,) = rendered.selects
-    assert [str(each) for each in only.froms] == ["owner JOIN pet ON owner.id = pet.owner_id"]
-
-
-def test_every_column_that_is_rendered_is_recorded(engine: Engine) -> None:
-    seams.record_rendering(engine.dialect)
-    engine.clear_compiled_cache()
-    statement = select(Owner.name).join(Owner.pets).order_by("owner_id")
-    rendered = seams.rendered_by(compiled_of(engine, statement).compiled)
-    assert rendered is not None
-    assert {str(column) for column in rendered.columns} == {"owner.name", "owner.id", "pet.owner_id"}
-
-
-def test_a_select_that_the_orm_made_is_recorded_with_the_one_that_stands_in_the_statement(engine: Engine) -> None:
-    seams.record_rendering(engine.dialect)
-    engine.clear_compiled_cache()
-    statement = select(Owner).where(Owner.id.in_(select(Pet.owner_id)), Owner.id.in_(select(Owner.__table__.c.id)))
-    rendered = seams.rendered_by(compiled_of(engine, statement).compiled)
-    assert rendered is not None
-    whole, *nested = rendered.selects
-    standing = {id(element) for element in visitors.iterate(whole.statement)}
-    assert whole.written is not whole.statement
-    assert len(nested) == 2
-    assert all(id(each.written) in standing for each in nested)
-    assert sorted(id(each.statement) in standing for each in nested) == [False, True]
-
-
-def test_a_statement_compiled_before_recording_has_no_record(engine: Engine) -> None:
-    assert seams.rendered_by(compiled_of(engine, select(Owner)).compiled) is None
-
-
-def test_to_record_twice_changes_nothing(engine: Engine) -> None:
-    seams.record_rendering(engine.dialect)
-    compiler = engine.dialect.statement_compiler
-    seams.record_rendering(engine.dialect)
-    assert engine.dialect.statement_compiler is compiler
+# -- what the ORM made of a statement -------------------------------------------------------------------------------
 
 
 def test_the_core_statement_of_an_orm_select_has_its_eager_joins(engine: Engine) -> None:
@@ -294,29 +240,55 @@ def test_buffered_rows_are_what_the_driver_gave_and_are_still_processed(engine: 
 # -- sessions -------------------------------------------------------------------------------------------------------
 
 
-def test_later_listeners_run_once_and_their_change_counts(engine: Engine) -> None:
-    calls: list[str] = []
+def test_a_listener_that_listens_last_is_told_what_the_others_made_of_the_statement(engine: Engine) -> None:
+    calls: list[Any] = []
+
+    def theirs(state: ORMExecuteState) -> None:
+        calls.append("theirs")
+        state.statement = state.statement.options(with_loader_criteria(Pet, Pet.name == "tom"))
+        state.update_execution_options(populate_existing=True, mine=1)
+
+    def last(state: ORMExecuteState) -> None:
+        calls.append(
+            (seams.populates_existing(state), state.execution_options["mine"], len(state.user_defined_options))
+        )
+
+    def ours(state: ORMExecuteState) -> Any:
+        calls.append("ours")
+        return seams.listen_last(state, last)
+
     with Session(engine) as session:
-
-        @event.listens_for(session, "do_orm_execute")
-        def ours(state: ORMExecuteState) -> Any:
-            calls.append("ours")
-            assert seams.has_listeners_after_us(state)
-            assert seams.run_listeners_after_us(state) is None
-            return state.invoke_statement()
-
-        @event.listens_for(session, "do_orm_execute")
-        def theirs(state: ORMExecuteState) -> None:
-            calls.append("theirs")
-            state.statement = state.statement.options(with_loader_criteria(Pet, Pet.name == "tom"))
-
+        event.listen(session, "do_orm_execute", ours)
+        event.listen(session, "do_orm_execute", theirs)
         assert [pet.name for pet in session.scalars(select(Pet))] == ["tom"]
-    assert calls == ["ours", "theirs"]
+    assert calls == ["ours", "theirs", (True, 1, 0)]
 
 
-def test_the_last_listener_has_none_after_it(engine: Engine) -> None:
+def test_a_result_that_a_later_listener_gives_is_the_result(engine: Engine) -> None:
+    def never(state: ORMExecuteState) -> None:
+        raise AssertionError("there is a result already")
+
+    def answered(state: ORMExecuteState) -> Any:
+        return state.invoke_statement(statement=select(Pet).where(Pet.name == "tom"))
+
     with Session(engine) as session:
-        assert orm_state_of(session, select(Pet), seams.has_listeners_after_us) is False
+        event.listen(session, "do_orm_execute", lambda state: seams.listen_last(state, never))
+        event.listen(session, "do_orm_execute", answered)
+        assert [pet.name for pet in session.scalars(select(Pet))] == ["tom"]
+
+
+def test_listeners_of_the_librarys_own_are_no_others(engine: Engine) -> None:
+    seen: list[bool] = []
+
+    def ours(state: ORMExecuteState) -> None:
+        seen.append(seams.has_other_listeners(state))
+
+    ours.__module__ = "querycache.session"
+    with Session(engine) as session:
+        event.listen(session, "do_orm_execute", ours)
+        session.execute(select(Pet))
+        assert orm_state_of(session, select(Pet), seams.has_other_listeners)
+    assert seen == [False, True]
 
 
 def test_autoflush_flushes_as_a_query_would(engine: Engine) -> None:

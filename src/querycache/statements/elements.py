@@ -203,7 +203,7 @@ class _Walk:
             raise Refused("it has a hint: what that text does is not known")
 
     def _visit_cte(self, cte: selectable.CTE) -> Iterable[Any]:
-        prefixes = {prefix.text.upper() for prefix, _ in cte._prefixes}
+        prefixes = {str(getattr(prefix, "text", "")).upper() for prefix, _ in cte._prefixes}
         if not prefixes <= {"MATERIALIZED", "NOT MATERIALIZED"} or cte._suffixes:
             raise Refused("a CTE has a prefix or suffix: what that text does is not known")
         return cte.get_children()
