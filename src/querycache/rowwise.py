@@ -148,20 +148,15 @@ class Rowwise:
             return None
 
     def _request_of(self, key: Key) -> CacheRequest | None:
-        """Return what is asked of one row: a name where rows are named, a life of its own where the list has one."""
-        if self.request is None:
+        """Return what is asked of one row: its name, where rows have names."""
+        if self.request is None or self.request.names is None:
             return None
-        if self.request.names is not None:
-            return CacheRequest(self.request.region, self.request.names.name_of(key), self.request.ttl_s)
-        if self.request.ttl_s is not None:
-            return CacheRequest(self.request.region, f"row for {self.request.ttl_s:g} s", self.request.ttl_s)
-        return None
+        return CacheRequest(self.request.region, self.request.names.name_of(key))
 
     def _known(self) -> dict[Key, Row]:
         # What was found out about a row stays true for its statement: making key and tags costs more than looking them up.
         by_place = _KNOWN.setdefault(self.form.plan, {})
-        request = self.request
-        place = (self.others, self.call.variation, None if request is None else (request.names, request.ttl_s))
+        place = (self.others, self.call.variation, None if self.request is None else self.request.names)
         known = by_place.setdefault(place, {})
         if sum(map(len, by_place.values())) > _MAX_KNOWN:
             by_place.clear()

@@ -208,14 +208,25 @@ def test_what_is_put_together_lives_no_longer_than_its_parts(worlds: Worlds) -> 
 
 
 @pytest.mark.parametrize("worlds", ["sqlite-memory"], indirect=True)
-def test_a_statement_s_own_time_to_live_is_that_of_its_rows(worlds: Worlds) -> None:
+def test_what_nobody_was_told_of_is_shown_when_the_statement_s_time_to_live_is_over(worlds: Worlds) -> None:
     store = ClockedStore()
     fruit = shop_by_keys(worlds, store=store)
     short = entities(IN_FRUIT.options(FromCache(ttl=60)))
-    fruit.prime(entities(IN_FRUIT), short)
-    store.ahead_ns += 61_000_000_000
+    fruit.prime(entities(IN_FRUIT))
+    store.ahead_ns += 50_000_000_000
+    with Session(fruit.outside) as session:
+        session.execute(update(Product).where(Product.id == 1).values(name="unheard"))
+        session.commit()
+    fruit.assert_true(short)
+    with Session(fruit.outside) as session:
+        session.execute(update(Product).where(Product.id == 1).values(name="unheard again"))
+        session.commit()
+    store.ahead_ns += 50_000_000_000
+    rename(fruit, 2, "quince")
+    fruit.read(short)
+    store.ahead_ns += 11_000_000_000
 
-    assert keys_asked(reads_of(fruit, short)) == [0]
+    fruit.assert_true(short)
 
 
 # -- transactions ------------------------------------------------------------------------------------------------------

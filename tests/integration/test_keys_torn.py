@@ -7,16 +7,15 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
 from keys_support import ALL, IN_FRUIT, after_statement, make_one_missing, move, rename, shop_by_keys
-from querycache import FromCache, SnapshotMovedError
+from querycache import SnapshotMovedError
 from querycache._types import Lookup, TagSet
-from querycache.keyed import mapper_of, parameters_of, rows_by_key
 from querycache.stores.memory import MemoryStore
 from scenario_fixtures import Worlds
-from scenario_support import Product, World, entities, labels, once
+from scenario_support import Product, World, entities, once
 
 Change = Callable[[Session], Any]
 Point = Callable[[World, Callable[[], object]], AbstractContextManager[Any]]
@@ -183,21 +182,6 @@ def test_rows_of_a_newer_list_are_not_taken_for_older_keys(fruit: World) -> None
         found = fruit.read(read)
 
     assert found in (before, fruit.truth(read))
-
-
-def test_a_row_that_is_known_to_be_absent_is_in_no_list(fruit: World) -> None:
-    """Others delete a row, unheard; then it is asked for as the rows of a list are."""
-    read = make_one_missing(fruit, 2)
-    with Session(fruit.outside) as session:
-        session.execute(labels.delete())
-        session.execute(delete(Product).where(Product.id == 2))
-        session.commit()
-    mapper = mapper_of(IN_FRUIT)
-    assert mapper is not None
-    absent = rows_by_key(mapper).options(FromCache("default"))
-    fruit.read(lambda session: session.scalars(absent, parameters_of(mapper, [(2,)])).all())
-
-    assert fruit.read(read) == fruit.truth(read)
 
 
 def test_a_row_that_changed_after_the_list_was_read_is_not_stored_as_it_was(fruit: World) -> None:

@@ -27,15 +27,19 @@ from sqlalchemy import (
     tuple_,
 )
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.exc import InvalidRequestError, NoSuchColumnError
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
     ORMExecuteState,
     Session,
+    contains_eager,
+    defer,
     joinedload,
     mapped_column,
+    raiseload,
     relationship,
+    selectinload,
     with_loader_criteria,
 )
 
@@ -477,3 +481,62 @@ def test_what_a_creator_passes_to_its_driver_is_not_known() -> None:
     own = create_engine("sqlite://", creator=lambda: sqlite3.connect(":memory:"))
     assert seams.connect_arguments_of(own.pool) is None
     assert seams.connect_arguments_of(None) is None
+
+
+# -- a list's keys and rows ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("option", "alone"),
+    [
+        (joinedload(Owner.pets), True),
+        (selectinload(Owner.pets).load_only(Pet.name), True),
+        (defer(Owner.name, raiseload=True), True),
+        (raiseload("*"), True),
+        (with_loader_criteria(Pet, Pet.id > 1), True),
+        (contains_eager(Owner.pets), False),
+        (joinedload(Owner.pets).contains_eager(Pet.owner), False),
+        (object(), False),
+    ],
+)
+def test_an_option_that_names_a_from_of_its_statement_is_known(option: Any, alone: bool) -> None:
+    assert seams.looks_at_the_row_alone(option) is alone
+
+
+def test_the_options_of_a_statement_can_be_others(engine: Engine) -> None:
+    criteria = with_loader_criteria(Owner, Owner.name == "nobody")
+    statement = select(Owner).options(joinedload(Owner.pets), criteria)
+    limited = seams.with_options_alone(statement, seams.criteria_in(statement._with_options))
+
+    with Session(engine) as session:
+        assert session.scalars(limited).all() == []
+    assert "JOIN" in str(statement)
+    assert "JOIN" not in str(limited)
+
+
+def test_what_a_select_of_an_entity_reads_beside_it_is_known() -> None:
+    assert not seams.reads_more_than_one_from(select(Owner).where(Owner.pets.any()))
+    assert seams.reads_more_than_one_from(select(Owner).join(Owner.pets))
+    assert seams.reads_more_than_one_from(select(Owner).select_from(Pet).join(Pet.owner))
+    assert seams.reads_more_than_one_from(select(Owner).where(Owner.id == Pet.owner_id))
+
+
+def test_a_column_is_found_in_a_row_as_the_driver_gave_it(engine: Engine) -> None:
+    statement = select(Pet.name, Pet.id, Pet.owner_id)
+    compilation = compiled_of(engine, statement)
+    described = [(name, None) for name in ("name", "id", "owner_id")]
+    cursor = seams.replay_cursor(compilation, statement, engine, {}, described, ())
+
+    places = seams.places_of(cursor, [Pet.__table__.c.owner_id, Pet.__table__.c.id])
+    assert [position for position, _ in places] == [2, 1]
+    with pytest.raises(NoSuchColumnError):
+        seams.places_of(cursor, [Owner.__table__.c.id])
+
+
+def test_another_statement_runs_in_a_statement_s_place_with_its_own_parameters(engine: Engine) -> None:
+    another = select(Owner.name).where(Owner.id == bindparam("which"))
+
+    with Session(engine) as session:
+        state = select(Pet)
+        found = orm_state_of(session, state, lambda orm: seams.invoke(orm, {}, (another, {"which": 1})).all())
+    assert found == [("ann",)]
