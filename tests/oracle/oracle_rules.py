@@ -63,7 +63,9 @@ RULES: Final[dict[str, Focus]] = {
     "a value that the database computes is not known": Focus(_FEW, ("flush: update", "Core update")),
     "a SELECT writes what the DML in its CTEs writes": Focus(_FEW, ("DML in a CTE",), db="postgresql"),
     "tables that a text names are changed": Focus(_FEW, ("text()", "exec_driver_sql")),
-    "a transaction that changed rows reads past the cache and stores nothing": Focus(_FEW, ("Core update", "Core delete")),
+    "a transaction that changed rows reads past the cache and stores nothing": Focus(
+        _FEW, ("Core update", "Core delete")
+    ),
 }
 
 
