@@ -11,7 +11,7 @@ from typing import Final
 
 from broken_rules import Rule, read_rules
 from oracle_breaking import taken_out
-from oracle_design import Wishes
+from oracle_draft import Wishes
 from oracle_rounds import Failure, Kinds, play_round
 from oracle_tally import Tally
 from oracle_values import BOOL, INT, TEXT, Kind
@@ -63,7 +63,9 @@ RULES: Final[dict[str, Focus]] = {
     "a value that the database computes is not known": Focus(_FEW, ("flush: update", "Core update")),
     "a SELECT writes what the DML in its CTEs writes": Focus(_FEW, ("DML in a CTE",), db="postgresql"),
     "tables that a text names are changed": Focus(_FEW, ("text()", "exec_driver_sql")),
-    "a transaction that changed rows reads past the cache and stores nothing": Focus(_FEW, ("Core update", "Core delete")),
+    "a transaction that changed rows reads past the cache and stores nothing": Focus(
+        _FEW, ("Core update", "Core delete")
+    ),
 }
 
 

@@ -16,8 +16,9 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from oracle_answers import Disagreement, answer_to
-from oracle_design import NO_WISHES, Wishes, design
+from oracle_design import design
 from oracle_dice import Dice
+from oracle_draft import NO_WISHES, Wishes
 from oracle_questions import Question
 from oracle_schema import Schema, forget, mapper_of, random_row, table_of
 from oracle_tally import Tally
