@@ -72,6 +72,6 @@ def make_views(shop: Shop) -> list[type[Any]]:
     where = f" WHERE {shop.quoted(numbers[0].name)} >= 1" if numbers else ""
     shop.after.append(f"CREATE VIEW oracle_view AS SELECT {listed} FROM {shop.quoted(table.name)}{where}")
     copies = [Column(c.name, c.type, primary_key=c.primary_key, info={"kind": kind_of(c)}) for c in columns]
-    view = Table("oracle_view", MetaData(), *copies)
+    view = Table("oracle_view", MetaData(), *copies, info={"of": table})
     body = {attributes[column.name]: column for column in view.columns}
     return [type("Viewed", (shop.registry.generate_base(),), {"__table__": view, **body, "__module__": __name__})]
