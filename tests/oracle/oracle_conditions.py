@@ -27,6 +27,7 @@ from sqlalchemy import (
     null,
     or_,
     select,
+    text,
     true,
     tuple_,
 )
@@ -129,6 +130,7 @@ def _odd(stage: Stage, model: type[Any], depth: int) -> Condition:
         lambda entity: func.coalesce(getattr(entity, name), value) == value,
         lambda entity: func.nullif(getattr(entity, name), value).is_(None),
         lambda entity: getattr(entity, name) == null(),
+        lambda entity: and_(getattr(entity, name) == value, text("1 = 1")),
         lambda entity: getattr(entity, name) == case((getattr(entity, further) == another, value), else_=again),
     ]
     if one.kind is BOOL:

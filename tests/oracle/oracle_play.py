@@ -55,9 +55,9 @@ class Scene:
 class Slot:
     """One of the Sessions that live through several steps, with its open savepoints."""
 
-    def __init__(self, side: Side, level: str | None) -> None:
+    def __init__(self, side: Side, level: str | None, *, twophase: bool = False) -> None:
         self.side = side
-        self.session: Session = side.session(level)
+        self.session: Session = side.session(level, twophase=twophase)
         self.savepoints: list[SessionTransaction] = []
 
     def perform(self, write: Write, *, flush: bool = True) -> bool:
@@ -245,6 +245,22 @@ def write_in_autocommit(play: Play, dice: Dice) -> None:
             play.count(write.kind, False)
         else:
             play.count(write.kind, True)
+
+
+@step(2)
+def write_in_two_phases(play: Play, dice: Dice) -> None:
+    """Commit by PREPARE and COMMIT PREPARED, where the server allows it."""
+    write = draw_write(play.stage(dice), play.scene.writes)
+    if write is None or not play.world.prepares:
+        return
+    play.changed = True
+    slot = Slot(play.world.next_side(), play.scene.level, twophase=True)
+    play.note(f"write in two phases: {write.kind}: {write.told}")
+    try:
+        play.perform(slot, write)
+        slot.commit()
+    finally:
+        slot.close()
 
 
 @step(1)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from oracle_answers import Disagreement
-from oracle_design import NO_WISHES, Wishes
 from oracle_dice import Dice
+from oracle_draft import NO_WISHES, Wishes
 from oracle_play import Play, Scene, Step, scene_of, steps_of
 from oracle_tally import Tally
 from oracle_world import World

@@ -11,7 +11,7 @@ from typing import Final
 
 from broken_rules import Rule, read_rules
 from oracle_breaking import taken_out
-from oracle_design import Wishes
+from oracle_draft import Wishes
 from oracle_rounds import Failure, Kinds, play_round
 from oracle_tally import Tally
 from oracle_values import BOOL, INT, TEXT, Kind

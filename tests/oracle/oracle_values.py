@@ -72,6 +72,7 @@ class Kind:
 
     ``compares``: it has ``=``. ``orders``: it has ``<``. ``counts``: it can be summed and set to itself plus one.
     ``likes``: it can be searched by LIKE. ``extremes``: it has min() and max() everywhere. ``indexes``: it may have an index.
+    ``stored_on``: the type that the database has, where that is another one than the mapping says.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Kind:
     likes: bool = False
     extremes: bool = True
     indexes: bool = True
+    stored_on: Callable[[str], TypeEngine[Any]] | None = None
 
 
 def _text_on(dialect: str) -> TypeEngine[Any]:
@@ -105,12 +107,14 @@ NUMBER: Final = Kind("number", lambda dialect: Integer(), (1, 2), (1, 2), counts
 UUID: Final = Kind("uuid", lambda dialect: Uuid(), _UUIDS, _UUIDS, extremes=False)
 TEXT: Final = Kind("text", _text_on, _TEXTS, _NAMES, likes=True)
 NOCASE: Final = Kind("nocase text", _nocase_on, _TEXTS, _NAMES)
+SECRETLY_NOCASE: Final = Kind("secretly nocase text", _text_on, _TEXTS, _NAMES, stored_on=_nocase_on)
 BOOL: Final = Kind("bool", lambda dialect: Boolean(), (False, True), orders=False, extremes=False)
 
 KINDS: Final[tuple[tuple[Kind, int], ...]] = (
     (INT, 6),
     (TEXT, 4),
     (NOCASE, 2),
+    (SECRETLY_NOCASE, 1),
     (BOOL, 2),
     (UUID, 1),
     (Kind("small int", lambda dialect: SmallInteger(), (0, 1, 2), counts=True), 1),

@@ -16,8 +16,9 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from oracle_answers import Disagreement, answer_to
-from oracle_design import NO_WISHES, Wishes, design
+from oracle_design import design
 from oracle_dice import Dice
+from oracle_draft import NO_WISHES, Wishes
 from oracle_questions import Question
 from oracle_schema import Schema, forget, mapper_of, random_row, table_of
 from oracle_tally import Tally
@@ -34,8 +35,8 @@ from servers import empty_database
 LEVELS: Final[Mapping[str, tuple[str | None, ...]]] = {
     "sqlite": (None,),
     "postgresql": (None, None, None, "REPEATABLE READ", "SERIALIZABLE"),
-    "mysql": (None, "READ COMMITTED"),
-    "mariadb": (None, "READ COMMITTED"),
+    "mysql": (None, None, "READ COMMITTED", "READ UNCOMMITTED"),
+    "mariadb": (None, None, "READ COMMITTED", "READ UNCOMMITTED"),
 }
 """The isolation levels of the cached side; None is the server's default."""
 
@@ -47,9 +48,10 @@ class Side:
     engine: Engine
     cache: QueryCache
 
-    def session(self, level: str | None = None) -> Session:
+    def session(self, level: str | None = None, *, twophase: bool = False) -> Session:
         """Return a Session whose reads the cache may answer."""
-        return Session(self.engine if level is None else self.engine.execution_options(isolation_level=level))
+        engine = self.engine if level is None else self.engine.execution_options(isolation_level=level)
+        return Session(engine, twophase=twophase)
 
 
 class World:
@@ -71,6 +73,7 @@ class World:
         self.settings = ""
         self.sides = self._open(dice, url, store)
         self.levels = LEVELS[self.outside.dialect.name]
+        self.prepares = self._prepares()
 
     # -- making --------------------------------------------------------------------------------------------------------
 
@@ -83,9 +86,17 @@ class World:
                         "(provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
                     )
                 )
-            self.schema.metadata.create_all(connection)
+            with _stored_types(self.schema):
+                self.schema.metadata.create_all(connection)
             for statement in self.schema.after:
                 connection.exec_driver_sql(statement)
+
+    def _prepares(self) -> bool:
+        """Tell whether the server commits in two phases."""
+        with self.outside.connect() as connection:
+            if connection.dialect.name == "postgresql":
+                return connection.scalar(text("SHOW max_prepared_transactions")) != "0"
+            return connection.dialect.name in ("mysql", "mariadb")
 
     def _first_rows(self, dice: Dice) -> list[tuple[Table, list[dict[str, Any]]]]:
         """Return the rows of each table with which an example begins: those that the database takes."""
@@ -130,8 +141,20 @@ class World:
         for _ in range(dice.weighted([(1, 2), (2, 1)])):
             old_images, tag_columns = dice.happens(0.75), self._tag_columns(dice)
             policies = {model: self._policy(dice) for model in self._cacheable(dice)}
-            told.append(f"cache with old_images={old_images}, tag_columns={tag_columns}, {_told(policies)}")
-            cache = QueryCache(shared, models=policies, old_images=old_images, tag_columns=tag_columns)
+            views = {table_of(view).name: [table_of(view).info["of"]] for view in self.schema.views}
+            varies, declares = dice.happens(0.15), dice.happens(0.3)
+            told.append(
+                f"cache with old_images={old_images}, tag_columns={tag_columns}, {'vary, ' if varies else ''}"
+                f"{'views declared, ' if declares and views else ''}{_told(policies)}"
+            )
+            cache = QueryCache(
+                shared,
+                models=policies,
+                old_images=old_images,
+                tag_columns=tag_columns,
+                vary=(lambda session: "everybody") if varies else None,
+                views=views if declares else None,
+            )
             engine = _engine_on(url)
             cache.attach(engine)
             self._send_reads_past(cache)
@@ -144,18 +167,25 @@ class World:
         return models if dice.happens(0.8) else dice.some_of(models, len(models) - 1, len(models) - 1)
 
     def _policy(self, dice: Dice) -> Policy:
-        if dice.happens(0.85):
-            return Policy()
-        if dice.happens(0.5):
+        way = dice.weighted([("usual", 7), ("keys", 2), ("small", 1), ("few operations", 1)])
+        if way == "keys":
+            return Policy(shape="keys")
+        if way == "small":
             return Policy(max_size_bytes=200)
-        return Policy(operations=frozenset(dice.some_of(["get", "list", "columns"], 1, 2)))
+        if way == "few operations":
+            return Policy(operations=frozenset(dice.some_of(["get", "list", "columns"], 1, 2)))
+        return Policy()
 
-    def _tag_columns(self, dice: Dice) -> dict[str, list[str]]:
-        """Name the columns by which reads of a table are told apart, sometimes."""
-        if not dice.happens(0.25):
+    def _tag_columns(self, dice: Dice) -> dict[str, list[str | tuple[str, ...]]]:
+        """Name the columns, and groups of them, by which reads of a table are told apart, sometimes."""
+        if not dice.happens(0.3):
             return {}
         table = table_of(dice.one_of(self.schema.models))
-        return {table.fullname: [column.name for column in dice.some_of(list(table.columns), 1, 3)]}
+        names = [column.name for column in table.columns if kind_of(column).compares]
+        named: list[str | tuple[str, ...]] = [*dice.some_of(names, 1, 3)]
+        if len(names) > 1 and dice.happens(0.6):
+            named.insert(0, tuple(dice.some_of(names, 2, 2)))
+        return {table.fullname: named}
 
     def _send_reads_past(self, cache: QueryCache) -> None:
         """Let ``uncached`` decide whether the cache is asked, for gets, lazy and eager loads as well."""
@@ -289,6 +319,19 @@ class World:
         self._folder.cleanup()
 
 
+@contextmanager
+def _stored_types(schema: Schema) -> Iterator[None]:
+    """Give columns the types that the database is to have, which the mapping does not know of."""
+    mapped = {c: c.type for table in schema.tables for c in table.columns if kind_of(c).stored_on is not None}
+    for column in mapped:
+        stored_on = kind_of(column).stored_on
+        assert stored_on is not None
+        column.type = stored_on(schema.dialect)
+    yield
+    for column, column_type in mapped.items():
+        column.type = column_type
+
+
 def _forget_tables() -> None:
     """Empty what the library remembers of tables: it remembers a thousand, and each holds its whole schema."""
     for name, module in list(sys.modules.items()):
@@ -309,8 +352,7 @@ def _or_error(answer: Callable[[], Any]) -> Any:
 def _told(policies: Mapping[type[Any], Policy]) -> str:
     usual = Policy()
     return ", ".join(
-        f"{model.__name__}{'' if policy == usual else f' {sorted(policy.operations)} {policy.max_size_bytes}'}"
-        for model, policy in policies.items()
+        f"{model.__name__}{'' if policy == usual else f' ({policy})'}" for model, policy in policies.items()
     )
 
 
