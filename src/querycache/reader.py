@@ -132,6 +132,8 @@ class Reader:
             return Bypass(f"it is not known which database this is: {attachment.why_no_bind}")
         owner = engine if connection is None else connection
         options = {**owner.get_execution_options(), **options}
+        if options.get("yield_per") or options.get("stream_results"):
+            return Bypass("its rows are streamed")
         return Situation(attachment, engine.engine, bind, options, notes, connection, state, variation, self.variations)
 
     def question_in(self, reading: Reading, request: CacheRequest | None) -> Question | Bypass:
@@ -229,15 +231,12 @@ class Reader:
 
 def _declined(orm: ORMExecuteState) -> str | None:
     """Say what about the call itself sends it to the database."""
-    options = orm.execution_options
     if not orm.session.is_active:
         return "the session's transaction must be rolled back first"
     if orm.is_column_load:
         return "it refreshes attributes of an instance"
     if orm._compile_state_cls is not None and _sqlalchemy.populates_existing(orm):
         return "it refreshes what the session holds"
-    if options.get("yield_per") or options.get("stream_results"):
-        return "its rows are streamed"
     if orm.is_executemany:
         return "it has several sets of parameters"
     if any(isinstance(option, NoCache) for option in orm.user_defined_options):
