@@ -13,9 +13,8 @@ import random
 import sys
 import time
 
-from run import be_quiet, database_on  # noqa: I001  (it sets the path)
-
 from oracle_rules import RULES, catch
+from run import be_quiet, database_on
 
 
 def main() -> int:
