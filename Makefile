@@ -1,7 +1,7 @@
 # Everything a contributor types. `make` alone lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-newest check format soak oracle rules bench clean servers
+.PHONY: help setup demo serve test test-newest check format soak oracle oracle-rules rules bench clean servers
 .DELETE_ON_ERROR:
 
 VENV        := .venv
@@ -17,7 +17,7 @@ PYTEST         := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 PYTEST_OPTIONS ?=
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed $(VENV20)/.installed servers ## make both environments and what the tests need
 
@@ -62,6 +62,9 @@ soak: $(VENV)/.installed servers ## kill gunicorn workers for a minute and check
 
 oracle: $(VENV)/.installed servers ## compare cached with uncached at random: MINUTES=5 DB=sqlite|postgresql|mariadb SEED=N
 	@$(RUN) tests/oracle/run.py --minutes $(or $(MINUTES),5) --db $(or $(DB),sqlite) $(if $(SEED),--seed $(SEED))
+
+oracle-rules: $(VENV)/.installed servers ## see the oracle find rules that are taken out, from random seeds: NAME=outer
+	@$(RUN) tests/oracle/run_rules.py $(if $(NAME),--name "$(NAME)") $(if $(TUNE),--tune)
 
 rules: $(VENV)/.installed servers ## take each rule out of a copy of the library and see its tests fail: AREA=protocol
 	@$(RUN) tests/rules/take_out.py $(if $(AREA),--area $(AREA))

@@ -35,7 +35,8 @@ def mapper_of(statement: Any) -> Mapper[Any] | None:
     """Return the mapper of which a statement returns instances and nothing else; None where it is not so."""
     if not isinstance(statement, Select):
         return None
-    described = statement.column_descriptions
+    # SQLAlchemy raises for select(text("*")).
+    described: Any = getattr(statement, "column_descriptions", ())
     mapper = inspect(described[0]["expr"], raiseerr=False) if len(described) == 1 else None
     return mapper if isinstance(mapper, Mapper) else None
 

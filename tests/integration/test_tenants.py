@@ -316,7 +316,8 @@ def schema_map_of_each_statement(stage: Stage) -> Enter:
 
 
 def name_setting_of(stage: Stage) -> str:
-    schema = stage.schemas.get(TENANT.get() or "", "public")
+    own = "public" if stage.url.startswith("postgresql") else make_url(stage.url).database
+    schema = stage.schemas.get(TENANT.get() or "", own)
     return f"SET search_path TO {schema}" if stage.url.startswith("postgresql") else f"USE {schema}"
 
 
@@ -326,8 +327,7 @@ def names_set_when_a_transaction_begins(stage: Stage) -> Enter:
 
     @event.listens_for(factory, "after_begin")
     def set_names(session: Session, transaction: Any, connection: Any) -> None:
-        if TENANT.get() is not None:
-            connection.execute(text(name_setting_of(stage)))
+        connection.execute(text(name_setting_of(stage)))
 
     return factory
 
@@ -337,8 +337,7 @@ def names_set_at_checkout(stage: Stage) -> Enter:
 
     @event.listens_for(engine, "checkout")
     def set_names(raw: Any, record: Any, proxy: Any) -> None:
-        if TENANT.get() is not None:
-            raw.cursor().execute(name_setting_of(stage))
+        raw.cursor().execute(name_setting_of(stage))
 
     stage.attach(engine)
     return lambda: Session(engine)
@@ -349,8 +348,7 @@ def names_set_at_the_beginning(stage: Stage) -> Enter:
 
     @event.listens_for(engine, "begin")
     def set_names(connection: Any) -> None:
-        if TENANT.get() is not None:
-            connection.exec_driver_sql(name_setting_of(stage))
+        connection.exec_driver_sql(name_setting_of(stage))
 
     return lambda: Session(engine)
 
@@ -360,9 +358,8 @@ def names_set_when_connecting(stage: Stage) -> Enter:
 
     @event.listens_for(engine, "connect")
     def set_names(raw: Any, record: Any) -> None:
-        if TENANT.get() is not None:
-            raw.cursor().execute(name_setting_of(stage))
-            raw.commit()
+        raw.cursor().execute(name_setting_of(stage))
+        raw.commit()
 
     stage.attach(engine)
     return lambda: Session(engine)
@@ -373,8 +370,7 @@ def names_set_by_hand(stage: Stage) -> Enter:
 
     def enter() -> Session:
         session = Session(engine)
-        if TENANT.get() is not None:
-            session.execute(text(name_setting_of(stage)))
+        session.execute(text(name_setting_of(stage)))
         return session
 
     return enter
@@ -506,6 +502,7 @@ def rows_by_who_asks(
     with shared_rows(url), filling(url) as engine, engine.begin() as connection:
         for role in (*roles.values(), f"te_reader_{suffix}"):
             connection.execute(text(f"CREATE ROLE {role}"))
+            connection.execute(text(f"GRANT USAGE ON SCHEMA public TO {role}"))
             connection.execute(text(f"GRANT ALL ON te_shelf, te_book TO {role}"))
         for table in ("te_shelf", "te_book"):
             connection.execute(text(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY"))

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event, select, update
+from sqlalchemy import Engine, event, select, text, update
 from sqlalchemy.orm import (
     ORMExecuteState,
     Session,
@@ -182,6 +182,10 @@ def deferred_attribute(session: Session, behind: Behind) -> Any:
 def the_rest_of_load_only(session: Session, behind: Behind) -> Any:
     apple = session.scalars(BY_ID.options(ONLY_NAMES)).all()[0]
     return apple.price, apple
+
+
+def every_column_by_a_star(session: Session, behind: Behind) -> Any:
+    return session.execute(select(text("*")).select_from(Product).order_by(Product.id)).all()
 
 
 # -- identity, loader options, merging ---------------------------------------------------------------------------------

@@ -271,19 +271,17 @@ def test_a_listener_that_answers_leaves_those_after_it_their_turn(sqlite: World)
         assert [product.id for product in session.scalars(select(Product))] == [2]
 
 
-def test_a_connections_execution_options_come_before_a_statements(mariadb: World) -> None:
-    here = make_place(mariadb)
-    process = mariadb.process()
-    mapped = {"schema_translate_map": {None: here}}
-    statement = select(Product.name).where(Product.id == 1).execution_options(schema_translate_map={None: "nowhere"})
+def test_a_connections_execution_options_come_before_a_statements(postgresql: World) -> None:
+    process = postgresql.process()
+    with postgresql.process(cached=False).engine.begin() as connection:
+        connection.exec_driver_sql("CREATE SCHEMA theirs")
+        connection.exec_driver_sql("CREATE TABLE theirs.product AS SELECT * FROM product")
+        connection.exec_driver_sql("UPDATE theirs.product SET name = 't'")
+    theirs = select(Product.name).where(Product.id == 1).execution_options(schema_translate_map={None: "theirs"})
     for _ in range(2):
-        with Session(process.engine.execution_options(**mapped)) as session:
-            assert session.scalar(statement) == "a"
-
-
-def make_place(world: World) -> str:
-    with world.process(cached=False).engine.connect() as connection:
-        return str(connection.scalar(text("SELECT DATABASE()")))
+        with Session(process.engine.execution_options(schema_translate_map={None: "public"})) as session:
+            assert session.scalar(theirs) == "a"
+        assert read_in(process, lambda session: session.scalar(theirs)) == "t"
 
 
 # -- values that functions give --------------------------------------------------------------------------------------
@@ -352,23 +350,27 @@ def swap_tables(
 
 
 @pytest.mark.parametrize("isolation", [None, "AUTOCOMMIT"])
-@pytest.mark.parametrize("insert", [True, False])
+@pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("rewrite", [swap_values, swap_tables])
 def test_a_write_that_a_listener_rewrites_is_seen_where_it_was_made(
-    sqlite: World, rewrite: Any, insert: bool, isolation: str | None
+    sqlite: World, rewrite: Any, first: bool, isolation: str | None
 ) -> None:
     options: dict[str, Any] = {} if isolation is None else {"engine_isolation_level": isolation}
-    reader, writer = sqlite.process(), sqlite.process(**options)
+    reader, writer = sqlite.process(), sqlite.process(cached=False, **options)
+    cache = QueryCache(sqlite.store, models=[Product, Category])
 
     def names(session: Session) -> list[Any]:
         return [name_of(session, 2), session.scalar(select(Category.name).where(Category.id == 3))]
 
     before = read_in(reader, names)
-    event.listen(writer.engine, "before_cursor_execute", rewrite, retval=True, insert=insert)
+    if first:
+        event.listen(writer.engine, "before_cursor_execute", rewrite, retval=True)
+    cache.attach(writer.engine)
+    if not first:
+        event.listen(writer.engine, "before_cursor_execute", rewrite, retval=True)
     with writer.session() as session:
         session.execute(update(Product).where(Product.id == 1).values(name="new"))
         session.commit()
-    event.remove(writer.engine, "before_cursor_execute", rewrite)
     after = read_in(reader, names)
     assert (after != before, after) == (True, read_in(sqlite.process(cached=False), names))
 

@@ -43,7 +43,7 @@ def condition(stage: Stage, model: type[Any], depth: int = 2) -> Condition:
         (_comparison, 6), (_key, 3), (_list, 2), (_null, 1), (_tuples, 1), (_odd, 3), (_either, 3), (_both, 2)
     ]  # fmt: skip
     if depth > 0:
-        makers += [(_joined, 4), (_negated, 1), (_related, 3), (_subquery, 4)]
+        makers += [(_joined, 4), (_negated, 1), (_related, 3), (subquery, 4)]
     made: Condition = stage.dice.weighted(makers)(stage, model, depth - 1)
     return made
 
@@ -219,7 +219,7 @@ def pair_of(stage: Stage, model: type[Any], target: type[Any]) -> tuple[str, str
     return stage.dice.one_of(every) if every else None
 
 
-def _subquery(stage: Stage, model: type[Any], depth: int) -> Condition:
+def subquery(stage: Stage, model: type[Any], depth: int) -> Condition:
     """Return IN, EXISTS or a scalar comparison over a subquery, correlated or not; one over an association table."""
     target = stage.any_model()
     pair = pair_of(stage, model, target)
@@ -270,12 +270,24 @@ def _subquery(stage: Stage, model: type[Any], depth: int) -> Condition:
         found = select(getattr(other, there)).where(getattr(other, there) == getattr(entity, here))
         return getattr(entity, here).in_(found.where(*(one(other) for one in inner)))
 
+    def about_an_aggregate(entity: Any) -> Any:
+        # It has a row whatever there is: true for all, or false for all.
+        other = aliased(target)
+        found = select(func.count()).where(getattr(other, there) == getattr(entity, here)).select_from(other)
+        return found.where(*(one(other) for one in inner)).exists()
+
+    def about_groups(entity: Any) -> Any:
+        other = aliased(target)
+        found = select(getattr(other, there)).where(*(one(other) for one in inner)).group_by(getattr(other, there))
+        return getattr(entity, here).in_(found.having(func.count() > number))
+
     def plain(entity: Any) -> Any:
         found = exists().where(getattr(target, there) == getattr(entity, here), *(one(target) for one in inner))
         return not_(found) if negated else found
 
     shapes: list[Condition] = [
         within, without, correlated, correlated, correlated_and_narrowed, either, counted, first, correlated_list,
+        about_an_aggregate, about_groups,
     ]  # fmt: skip
     if target is not model and not issubclass(target, model) and not issubclass(model, target):
         shapes.append(plain)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import oracle_questions_asked
 import oracle_questions_blocks
 import oracle_questions_entities
 import oracle_questions_joins
@@ -11,6 +12,7 @@ import oracle_writes_flush
 import oracle_writes_orm
 
 __all__ = [
+    "oracle_questions_asked",
     "oracle_questions_blocks",
     "oracle_questions_entities",
     "oracle_questions_joins",

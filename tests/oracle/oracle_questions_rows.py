@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from oracle_conditions import condition, conditions, pair_of
+from oracle_conditions import condition, conditions, pair_of, subquery
 from oracle_questions import Question, question, rows_question
 from oracle_schema import attributes_of, expressions_of, key_of, keys_in
 from oracle_stage import Stage
@@ -138,6 +138,19 @@ def expressions(stage: Stage) -> Question | None:
         return select(*keys).where(*criteria).order_by(scalar, *keys).limit(2)
 
     return rows_question("subquery in any clause", build, ordered=place == "order")
+
+
+@question("subquery in WHERE", 3)
+def where_subquery(stage: Stage) -> Question:
+    """Ask by a subquery alone, so that nothing else keeps rows out."""
+    model = stage.any_model()
+    which = subquery(stage, model, 1)
+    shown = stage.dice.one_of(attributes_of(model))
+
+    def build() -> Any:
+        return select(*keys_in(model, model), getattr(model, shown.name)).where(which(model))
+
+    return rows_question("subquery in WHERE", build)
 
 
 @question("window", 2)

@@ -16,80 +16,93 @@ from oracle_rounds import Failure, Kinds, play_round
 from oracle_tally import Tally
 from oracle_values import BOOL, INT, TEXT, Kind
 
-_FEW: Final = ("few columns", "one row's columns", "aggregate")
 _PLAIN: Final[tuple[Kind, ...]] = (INT, TEXT, BOOL)
+_FEW: Final = ("few columns", "one row's columns", "aggregate")
+_BLOCKS: Final = ("derived table", "entities from a block")
+_BY_ROW: Final = ("flush: update", "flush: delete", "flush: insert", "bulk update", "Core update", "Core insert")
 
 
 @dataclass(frozen=True, slots=True)
 class Focus:
-    """What to ask, to write and to wish for in a search. ``seed``: where to begin, so that it is short."""
+    """What to ask, to write and to wish for in a search.
 
-    questions: tuple[str, ...] = ()
-    writes: tuple[str, ...] = ()
+    ``seed``: where to begin, so that the first example finds it (``make oracle-rules TUNE=yes`` looks for such seeds).
+    """
+
+    questions: tuple[str, ...]
+    writes: tuple[str, ...] = _BY_ROW
     parts: tuple[str, ...] = ()
-    kinds: tuple[Kind, ...] = _PLAIN
     seed: int = 0
+    db: str = "sqlite"
 
-
-_BY_ROW: Final = ("flush: update", "flush: delete", "flush: insert", "bulk update", "Core update", "Core insert")
 
 RULES: Final[dict[str, Focus]] = {
-    "the ON of an outer join narrows its nullable side only": Focus(("join by columns",), _BY_ROW),
-    "an OR narrows what every branch of it narrows": Focus(_FEW, _BY_ROW),
-    "IS NULL narrows no nullable side": Focus(("join over a relationship", "join by columns"), _BY_ROW),
-    "the ON of a FULL join keeps no row of either side out": Focus(("join by columns",), _BY_ROW),
+    "the ON of an outer join narrows its nullable side only": Focus(("join by columns",)),
+    "the ON of a FULL join keeps no row of either side out": Focus(("join by columns",)),
+    "an OR narrows what every branch of it narrows": Focus(_FEW),
+    "IS NULL narrows no nullable side": Focus(("join by columns",), ("flush: insert", "flush: delete", "Core insert")),
+    "a derived table with LIMIT or DISTINCT ON is a block of its own": Focus(_BLOCKS),
+    "a derived table that groups rows is a block of its own": Focus(_BLOCKS),
+    "a subquery demands something of a row where it has none but for one of its FROM": Focus(("subquery in WHERE",)),
+    "a column of a subquery passes nothing on to a block around it": Focus(("subquery in WHERE", "derived table")),
     "a table that is read in several places has the tags of all of them": Focus(
-        ("join by columns", "derived table", "subquery in any clause", "set operation"), _BY_ROW
+        ("join by columns", "subquery in any clause", "set operation")
     ),
-    "a read narrowed by a column depends on the values that a writer does not know": Focus(_FEW, _BY_ROW),
-    "any change of a row ends what reads any row": Focus(_FEW, _BY_ROW),
+    "a read narrowed by a column depends on the values that a writer does not know": Focus(_FEW),
+    "a column that the database computes may change without being set": Focus(_FEW, parts=("computed",)),
+    "an update that sets a column ends what uses it": Focus(_FEW),
+    "rows that come and go end what reads any row": Focus(_FEW),
     "a row that is changed was something before": Focus(_FEW, ("flush: update", "flush: delete", "Core update")),
     "a row that is changed becomes something": Focus(_FEW, ("flush: update", "flush: insert", "Core update")),
     "a row whose key changes is another one afterwards": Focus(("get", "one row's columns"), ("flush: key change",)),
     "the database's cascades from one row change other tables": Focus(_FEW, ("flush: delete", "Core delete")),
     "rows deleted by a condition take others with them": Focus(_FEW, ("Core delete", "ORM delete", "text()")),
+    "a table with triggers may change any other": Focus(_FEW, parts=("trigger",)),
     "an upsert changes other rows than the one that it names": Focus(_FEW, ("upsert",)),
     "what onupdate sets by SQL is not known": Focus(_FEW, ("flush: update", "Core update"), ("onupdate",)),
     "a value that the database computes is not known": Focus(_FEW, ("flush: update", "Core update")),
+    "a SELECT writes what the DML in its CTEs writes": Focus(_FEW, ("DML in a CTE",), db="postgresql"),
+    "tables that a text names are changed": Focus(_FEW, ("text()", "exec_driver_sql")),
     "a transaction that changed rows reads past the cache and stores nothing": Focus(
         _FEW, ("Core update", "Core delete")
     ),
-    "tables that a text names are changed": Focus(_FEW, ("text()", "exec_driver_sql")),
-    "a table with triggers may change any other": Focus(_FEW, _BY_ROW, ("trigger",)),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Catch:
+    """Which example, counted from one, found that a rule is missing, and its seed."""
+
+    examples: int
+    seed: int
+
+
+def catch(url: str, name: str, *, first_seed: int, most: int) -> Catch | None:
+    """Look for a disagreement of a library that lacks a rule; return None where there is none in ``most`` examples."""
+    with taken_out(rule_named(name)):
+        for number in range(most):
+            failure = play_for(url, name, seed=first_seed + number)
+            if failure is not None and not failure.is_disagreement:
+                raise failure.error
+            if failure is not None:
+                return Catch(number + 1, failure.seed)
+    return None
+
+
+def play_for(url: str, name: str, *, seed: int | None = None) -> Failure | None:
+    """Play one example of the search for a rule, the first one unless told; with the library as it is."""
+    focus = RULES[name]
+    return play_round(
+        url,
+        focus.seed if seed is None else seed,
+        Tally(),
+        kinds=Kinds(focus.questions, focus.writes),
+        wishes=Wishes(_PLAIN, frozenset(focus.parts)),
+        examples=1,
+        store="memory://",
+    )
 
 
 def rule_named(name: str) -> Rule:
     """Return the rule of that name."""
     return next(rule for rule in read_rules() if rule.area == "oracle" and rule.name == name)
-
-
-def examples_until_caught(url: str, name: str, focus: Focus, most: int, *, first_seed: int) -> int | None:
-    """Return after how many examples the oracle found that a rule is missing; None for not within ``most``."""
-    tally = Tally()
-    with taken_out(rule_named(name)):
-        seed = first_seed
-        while tally.examples < most:
-            failure = _play(url, seed, tally, focus)
-            if failure is not None:
-                if not failure.is_disagreement:
-                    raise failure.error
-                return tally.examples
-            seed += 1
-    return None
-
-
-def play_for(url: str, focus: Focus) -> Failure | None:
-    """Play the round at which the search for a rule begins, with the library as it is."""
-    return _play(url, focus.seed, Tally(), focus)
-
-
-def _play(url: str, seed: int, tally: Tally, focus: Focus) -> Failure | None:
-    return play_round(
-        url,
-        seed,
-        tally,
-        kinds=Kinds(focus.questions, focus.writes),
-        wishes=Wishes(focus.kinds, frozenset(focus.parts)),
-        store="memory://",
-    )

@@ -15,9 +15,7 @@ from oracle_questions import QUESTIONS
 from oracle_writes import WRITES
 
 ON_POSTGRESQL_ONLY: Final = frozenset({"lateral", "code in the database"})
-NOT_ON_MYSQL: Final = frozenset({"ORM upsert"})
-NEVER_CACHED: Final = frozenset({"view"})
-"""Kinds of questions that pass the cache by, as the library is."""
+NOT_ON_MYSQL: Final = frozenset({"ORM upsert", "DML in a CTE"})
 
 
 @dataclass(slots=True)
@@ -60,7 +58,7 @@ class Tally:
         """Return the kinds that had no effect: never a hit, never done."""
         off = set(ON_POSTGRESQL_ONLY) if dialect != "postgresql" else set()
         off |= NOT_ON_MYSQL if dialect in ("mysql", "mariadb") else set()
-        never = [kind for kind in QUESTIONS if not self.hits[kind] and kind not in NEVER_CACHED]
+        never = [kind for kind in QUESTIONS if not self.hits[kind]]
         return [kind for kind in (*never, *(kind for kind in WRITES if not self.done[kind])) if kind not in off]
 
 

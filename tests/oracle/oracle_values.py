@@ -128,7 +128,7 @@ KINDS: Final[tuple[tuple[Kind, int], ...]] = (
         1,
     ),
     (Kind("date", lambda dialect: Date(), (date(2024, 1, 1), date(2024, 1, 2))), 1),
-    (Kind("enum", lambda dialect: Enum(Colour, native_enum=False, length=10), tuple(Colour), extremes=False), 1),
+    (Kind("enum", lambda dialect: Enum(Colour, native_enum=False, length=10), tuple(Colour), orders=False, extremes=False), 1),
     (Kind("json", lambda dialect: JSON(none_as_null=True), ({"a": 1}, {"a": 2}, [1]), compares=False, orders=False,
           extremes=False, indexes=False), 1),
     (Kind("shifted int", lambda dialect: Shifted(), (0, 1, 2), counts=False), 1),

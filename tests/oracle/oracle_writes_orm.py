@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from oracle_conditions import condition, pair_of
-from oracle_schema import key_of, keys_in, mapper_of, table_of
+from oracle_schema import key_of, keys_in, mapper_of, subclasses_of, table_of
 from oracle_stage import Stage
 from oracle_writes import SessionWrite, settable_of, write
 from oracle_writes_flush import found, row_of
@@ -137,7 +137,7 @@ def orm_update_from(stage: Stage) -> SessionWrite | None:
 @write("ORM upsert", 1)
 def orm_upsert(stage: Stage) -> SessionWrite | None:
     """Insert or update, and take the object that comes back."""
-    model = stage.model(lambda one: mapper_of(one).inherits is None)
+    model = stage.model(lambda one: mapper_of(one).inherits is None and not subclasses_of(one))
     if model is None or stage.dialect == "mysql" or not settable_of(model):
         return None
     row = row_of(stage, model, 0.2) | dict(zip((a.name for a in key_of(model)), stage.key(model), strict=True))

@@ -676,3 +676,12 @@ def test_what_the_orm_adapted_is_not_taken_for_what_was_written() -> None:
     # ``Shape.id`` is rendered as a column of the union of both classes, and table shape stands there for itself.
     joined = select(Shape.id).join(SHAPE, Shape.id == SHAPE.c.area).subquery("d")
     assert "shape*" in tags(select(joined).where(joined.c.id == 3), SQLITE)
+
+
+@pytest.mark.parametrize("function", [func.app.lower, func.lower])
+def test_a_function_of_the_users_own_may_be_an_aggregate(function: Any) -> None:
+    statement = select(p.c.cat).where(select(function(u.c.nick)).where(u.c.id == p.c.uid, u.c.id == 3).exists())
+    compiled = statement.compile(dialect=SQLITE)
+    found = reads_of(core_statement_of(compiled), SQLITE, rendered_by(compiled), lambda name: True)
+    assert isinstance(found, SelectReads)
+    assert [each.narrowing for each in found.elements if each.table is p] == [None]

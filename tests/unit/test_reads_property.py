@@ -11,6 +11,7 @@ import re
 import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from random import Random
 from typing import Any, cast
 
@@ -141,15 +142,15 @@ def change_tags(change: Change, *, by_column: bool = True) -> set[bytes]:
     table, bind = change.table, "x"
     name = naming.table_name_of(table, None)
     images = [image for image in (change.old, change.new) if image is not None]
-    changed = [column for column in table.columns if images[0][column.name] != images[-1][column.name]]
-    goes = len(images) < 2 or any(column.primary_key for column in changed)
+    changed = {column.name for column in table.columns if images[0][column.name] != images[-1][column.name]}
+    goes = len(images) < 2 or any(table.columns[name].primary_key for name in changed)
 
     def of(rows: bytes, columns: tuple[Column[Any], ...] = ()) -> set[bytes]:
         if not by_column:
             return {rows}
-        if goes or any(column in changed for column in columns):
+        if goes or not changed.isdisjoint(column.name for column in columns):
             return {rows, naming.members_tag(rows)}
-        return {rows, *(naming.column_tag(rows, column.name) for column in changed)}
+        return {rows, *(naming.column_tag(rows, name) for name in changed)}
 
     tags = of(naming.rows_tag(bind, name))
     for image in images:
@@ -167,10 +168,12 @@ def change_tags(change: Change, *, by_column: bool = True) -> set[bytes]:
     return tags
 
 
+@cache
 def groups_of(table: Table) -> tuple[tuple[Column[Any], ...], ...]:
     return naming.value_groups_of(table, DIALECT, NAMED.get(table))
 
 
+@cache
 def canonical(column: Column[Any], value: object) -> str:
     canonical_of = naming.canonical_value_of(column.type, DIALECT)
     assert canonical_of is not None
@@ -382,8 +385,10 @@ def draw_derived(random: Random, block: Select[Any], elements: Elements) -> From
 def draw_tree(random: Random) -> Select[Any]:
     """Draw a recursive CTE, and some condition on what it found."""
     first, second = random.choice(TABLES).alias(), random.choice(TABLES).alias()
-    top = select(draw_column(random, [first]).label("c0"), draw_column(random, [first]).label("c1"))
-    tree = top.where(draw_condition(random, [first], 1)).cte(recursive=True)
+    root = draw_column(random, [first])
+    where = root == random.choice(known_values(root)) if random.random() < 0.7 else draw_condition(random, [first], 1)
+    top = select(root.label("c0"), draw_column(random, [first]).label("c1"))
+    tree = top.where(where).cte(recursive=True)
     below = select(draw_column(random, [second]), draw_column(random, [second]))
     both = tree.union(below.join(tree, draw_column(random, [second]) == draw_column(random, [tree])))
     return select(both).where(*(draw_condition(random, [both], 0) for _ in range(random.randint(0, 1))))

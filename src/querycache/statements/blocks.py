@@ -8,7 +8,7 @@ own. Never guesses: a FROM element that is not understood has no leaves, and not
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,7 @@ from querycache._rendering import (
 )
 from querycache._sqlalchemy import plain_table
 from querycache.statements.elements import class_of, is_table_source
-from querycache.statements.functions import function_name_of, is_function_of_one_row
+from querycache.statements.functions import qualified_name_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,12 +95,15 @@ class Derived:
 
 
 class Blocks:
-    """The blocks of one statement. ``leaves``: all FROM elements over tables."""
+    """The blocks of one statement. ``leaves``: all FROM elements over tables.
 
-    def __init__(self, rendered: Rendered, dialect_name: str) -> None:
+    ``is_of_one_row`` tells of a function by its name that it is surely no aggregate and no window function.
+    """
+
+    def __init__(self, rendered: Rendered, is_of_one_row: Callable[[str], bool]) -> None:
         self.leaves: list[Leaf] = []
         self.scopes: dict[RenderedSelect, Scope] = {}
-        self._dialect_name = dialect_name
+        self._is_of_one_row = is_of_one_row
         self._rendered = rendered
         self._sources: dict[RenderedSelect, dict[int, Leaf | Derived]] = {}
         self._tops: dict[RenderedSelect, RenderedSelect] = {}
@@ -147,7 +150,7 @@ class Blocks:
             return False
         elements = (each for root in expressions_of(block.statement) for each in visitors.iterate(root))
         functions = [element for element in elements if isinstance(element, FunctionElement)]
-        return all(is_function_of_one_row(function_name_of(function), self._dialect_name) for function in functions)
+        return all(self._is_of_one_row(qualified_name_of(function)) for function in functions)
 
     # -- derived tables ----------------------------------------------------------------------------------------------
 

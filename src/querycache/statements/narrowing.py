@@ -10,7 +10,7 @@ Each rule has a counterexample among the tests. What is not understood narrows n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -38,6 +38,7 @@ from sqlalchemy.types import TupleType
 from querycache._rendering import Rendered, RenderedSelect
 from querycache.statements.blocks import Blocks, Condition, Derived, Leaf, Scope
 from querycache.statements.elements import class_of
+from querycache.statements.functions import is_function_of_one_row
 from querycache.statements.tags import kind_of
 
 
@@ -125,9 +126,11 @@ class NarrowedSource:
     through: Through
 
 
-def narrowings_of(rendered: Rendered, dialect: Dialect) -> Iterator[NarrowedSource]:
-    """Yield all FROM elements over tables."""
-    blocks = Blocks(rendered, dialect.name)
+def narrowings_of(
+    rendered: Rendered, dialect: Dialect, is_user_function: Callable[[str], bool]
+) -> Iterator[NarrowedSource]:
+    """Yield all FROM elements over tables. ``is_user_function``: whether a user vouches for a function of that name."""
+    blocks = Blocks(rendered, lambda name: is_function_of_one_row(name, dialect.name) and not is_user_function(name))
     narrowing = _Narrowing(blocks, dialect)
     for leaf in blocks.leaves:
         yield NarrowedSource(leaf.source, leaf.table, *narrowing.of(leaf))

@@ -99,7 +99,7 @@ def reads_of(
             declared_functions=declared_functions,
             watch=watch.see,
         )
-        narrowed = list(narrowings_of(_with_unrendered(known, inventory.selects), dialect))
+        narrowed = list(narrowings_of(_with_unrendered(known, inventory.selects), dialect, declared_functions))
     except RefusedText as refusal:
         return NotCacheable(f"it contains {refusal}: what that reads is not known", holds_text=True)
     except Refused as refusal:
