@@ -7,13 +7,16 @@ what is not. Two objects for one row are an answer that no Session gives.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from oracle_questions import Question
 from oracle_schema import mapper_of
 from sqlalchemy import Row, inspect
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
+
+ERROR: Final = "error"
+"""Begins an answer that is none."""
 
 
 class Disagreement(AssertionError):
@@ -23,7 +26,7 @@ class Disagreement(AssertionError):
 def answer_to(question: Question, session: Session) -> Any:
     """Return what a Session says to a question, as plain values, after walking what the question walks.
 
-    Where SQLAlchemy refuses, so must the cache. Errors of the database are the caller's.
+    Where SQLAlchemy refuses or fails, so must the cache. Errors of the database are the caller's.
     """
     try:
         rows = question.ask(session)
@@ -31,8 +34,8 @@ def answer_to(question: Question, session: Session) -> Any:
             _walk(rows, name)
     except DBAPIError:
         raise
-    except SQLAlchemyError as error:
-        return ("error", type(error).__name__)
+    except Exception as error:
+        return (ERROR, type(error).__name__)
     return picture_of(rows, ordered=question.ordered)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from oracle_answers import Disagreement, answer_to
+from oracle_answers import ERROR, Disagreement, answer_to
 from oracle_design import design
 from oracle_dice import Dice
 from oracle_draft import NO_WISHES, Wishes
@@ -95,7 +95,7 @@ class World:
         """Tell whether the server commits in two phases."""
         with self.outside.connect() as connection:
             if connection.dialect.name == "postgresql":
-                return connection.scalar(text("SHOW max_prepared_transactions")) != "0"
+                return bool(connection.scalar(text("SHOW max_prepared_transactions")) != "0")
             return connection.dialect.name in ("mysql", "mariadb")
 
     def _first_rows(self, dice: Dice) -> list[tuple[Table, list[dict[str, Any]]]]:
@@ -275,12 +275,13 @@ class World:
     def _asked(self, side: Side, question: Question, session: Session) -> Any:
         """Return what a cached Session says, and count what the cache did."""
         before = side.cache.events.counts()
+        failed = True
         try:
-            return answer_to(question, session)
-        except DBAPIError:
-            self.tally.errors[question.kind] += 1
-            raise
+            answer = answer_to(question, session)
+            failed = answer[0] == ERROR
+            return answer
         finally:
+            self.tally.errors[question.kind] += failed
             after = side.cache.events.counts()
             self.tally.asked[question.kind] += 1
             self.tally.hits[question.kind] += after.get("hit", 0) > before.get("hit", 0)
@@ -346,7 +347,7 @@ def _or_error(answer: Callable[[], Any]) -> Any:
     try:
         return answer()
     except DBAPIError as error:
-        return ("error", type(error).__name__)
+        return (ERROR, type(error).__name__)
 
 
 def _told(policies: Mapping[type[Any], Policy]) -> str:
