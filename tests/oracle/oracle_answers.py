@@ -47,6 +47,14 @@ def picture_of(rows: Sequence[Any], *, ordered: bool) -> Any:
     return (tuple(plain) if ordered else tuple(sorted(plain, key=repr))), objects
 
 
+def told(answer: Any, other: Any) -> str:
+    """Return an answer, of its objects those that are not in the other."""
+    if ERROR in (answer[0], other[0]):
+        return str(answer)
+    objects = [each for each in answer[1] if each not in other[1]]
+    return f"{answer[0] if answer[0] != other[0] else '(the same rows)'} {objects or ''}"
+
+
 def _walk(rows: Sequence[Any], name: str) -> None:
     for row in rows:
         for value in row if isinstance(row, Row) else (row,):

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from oracle_answers import ERROR, Disagreement, answer_to
+from oracle_answers import ERROR, Disagreement, answer_to, told
 from oracle_design import design
 from oracle_dice import Dice
 from oracle_draft import NO_WISHES, Wishes
@@ -137,13 +137,13 @@ class World:
         where = f"lmdb://{self._folder.name}/store?size=16MB" if store == "lmdb" else store
         shared: Any = open_store(where) if where.startswith("memory") else where
         sides = []
-        told = [f"store {store}"]
+        settings = [f"store {store}"]
         for _ in range(dice.weighted([(1, 2), (2, 1)])):
             old_images, tag_columns = dice.happens(0.75), self._tag_columns(dice)
             policies = {model: self._policy(dice) for model in self._cacheable(dice)}
             views = {table_of(view).name: [table_of(view).info["of"]] for view in self.schema.views}
             varies, declares = dice.happens(0.15), dice.happens(0.3)
-            told.append(
+            settings.append(
                 f"cache with old_images={old_images}, tag_columns={tag_columns}, {'vary, ' if varies else ''}"
                 f"{'views declared, ' if declares and views else ''}{_told(policies)}"
             )
@@ -159,7 +159,7 @@ class World:
             cache.attach(engine)
             self._send_reads_past(cache)
             sides.append(Side(engine, cache))
-        self.settings = "\n".join(told)
+        self.settings = "\n".join(settings)
         return sides
 
     def _cacheable(self, dice: Dice) -> list[type[Any]]:
@@ -253,6 +253,8 @@ class World:
 
         ``mode``: with nothing in the identity map ("fresh"), with all of it expired, or as it is ("kept").
         """
+        if mode == "kept" and not question.is_steady:
+            mode = "fresh"
         if mode == "fresh":
             session.expunge_all()
         elif mode == "expired":
@@ -304,7 +306,10 @@ class World:
     def _require_same(self, question: Question, where: str, cached: Any, truth: Any) -> None:
         self.tally.comparisons += 1
         if cached != truth:
-            raise Disagreement(f"{where} asked {question}\n  the cache says    {cached}\n  the database says {truth}")
+            raise Disagreement(
+                f"{where} asked {question}\n  the cache says    {told(cached, truth)}\n"
+                f"  the database says {told(truth, cached)}"
+            )
 
     def close(self) -> None:
         """Close the engines and the caches, forget the classes."""
