@@ -7,13 +7,16 @@ what is not. Two objects for one row are an answer that no Session gives.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from oracle_questions import Question
 from oracle_schema import mapper_of
 from sqlalchemy import Row, inspect
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
+
+ERROR: Final = "error"
+"""Begins an answer that is none."""
 
 
 class Disagreement(AssertionError):
@@ -23,7 +26,7 @@ class Disagreement(AssertionError):
 def answer_to(question: Question, session: Session) -> Any:
     """Return what a Session says to a question, as plain values, after walking what the question walks.
 
-    Where SQLAlchemy refuses, so must the cache. Errors of the database are the caller's.
+    Where SQLAlchemy refuses or fails, so must the cache. Errors of the database are the caller's.
     """
     try:
         rows = question.ask(session)
@@ -31,8 +34,8 @@ def answer_to(question: Question, session: Session) -> Any:
             _walk(rows, name)
     except DBAPIError:
         raise
-    except SQLAlchemyError as error:
-        return ("error", type(error).__name__)
+    except Exception as error:
+        return (ERROR, type(error).__name__)
     return picture_of(rows, ordered=question.ordered)
 
 
@@ -42,6 +45,14 @@ def picture_of(rows: Sequence[Any], *, ordered: bool) -> Any:
     plain = [picture.of(row) for row in rows]
     objects = tuple(sorted(picture.pictures.items(), key=repr))
     return (tuple(plain) if ordered else tuple(sorted(plain, key=repr))), objects
+
+
+def told(answer: Any, other: Any) -> str:
+    """Return an answer, of its objects those that are not in the other."""
+    if ERROR in (answer[0], other[0]):
+        return str(answer)
+    objects = [each for each in answer[1] if each not in other[1]]
+    return f"{answer[0] if answer[0] != other[0] else '(the same rows)'} {objects or ''}"
 
 
 def _walk(rows: Sequence[Any], name: str) -> None:

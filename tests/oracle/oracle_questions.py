@@ -18,7 +18,10 @@ from sqlalchemy.orm import Session
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A read. ``ordered``: the order of its rows is part of the answer. ``walks``: attributes touched afterwards."""
+    """A read. ``ordered``: the order of its rows is part of the answer. ``walks``: attributes touched afterwards.
+
+    ``is_steady``: asked twice in a row, it leaves behind what it left behind the first time.
+    """
 
     kind: str
     told: str
@@ -26,6 +29,7 @@ class Question:
     build: Callable[[], Any] | None = None
     ordered: bool = False
     walks: tuple[str, ...] = ()
+    is_steady: bool = True
 
     def __str__(self) -> str:
         walked = f", then {', '.join(self.walks)}" if self.walks else ""

@@ -9,14 +9,14 @@ from oracle_conditions import comparable, condition, conditions
 from oracle_questions import QUESTIONS, Question, entities_question, question, walks_of
 from oracle_schema import attributes_of, keys_in
 from oracle_stage import Stage
-from sqlalchemy import Dialect, bindparam, select, text
+from sqlalchemy import bindparam, select, text
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, lazyload
 
 from querycache import FromCache, NoCache
 
-_DIALECTS: Final[dict[str, type[Dialect]]] = {
+_DIALECTS: Final[dict[str, Any]] = {
     "sqlite": sqlite.dialect,
     "postgresql": postgresql.dialect,
     "mysql": mysql.dialect,
@@ -65,12 +65,12 @@ def from_text(stage: Stage) -> Question | None:
     """Have objects made of the rows of a text."""
     model = stage.any_model()
     where = conditions(stage, model, 1, 0)
-    sql = _text_of(stage.dialect, lambda: select(model).where(*(one(model) for one in where)))
+    sql = _text_of(stage.dialect, lambda: select(model).where(*(one(model) for one in where)).options(lazyload("*")))
     if sql is None:
         return None
 
     def ask(session: Session) -> Sequence[Any]:
-        return session.execute(select(model).from_statement(text(sql))).unique().all()
+        return session.execute(select(model).from_statement(text(sql)).options(lazyload("*"))).unique().all()
 
     return Question("from_statement", f"{model.__name__} {sql}", ask, walks=walks_of(stage, model))
 

@@ -258,7 +258,7 @@ def refresh(stage: Stage) -> Question:
         return found
 
     told = " ".join(f"{way} {names} of {select(model).where(*(one(model) for one in where))}".split())
-    return Question("refresh", told, ask, ordered=True)
+    return Question("refresh", told, ask, ordered=True, is_steady=False)
 
 
 @question("with_parent and count", 1)

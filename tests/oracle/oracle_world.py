@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from oracle_answers import Disagreement, answer_to
+from oracle_answers import ERROR, Disagreement, answer_to, told
 from oracle_design import design
 from oracle_dice import Dice
 from oracle_draft import NO_WISHES, Wishes
@@ -95,7 +95,7 @@ class World:
         """Tell whether the server commits in two phases."""
         with self.outside.connect() as connection:
             if connection.dialect.name == "postgresql":
-                return connection.scalar(text("SHOW max_prepared_transactions")) != "0"
+                return bool(connection.scalar(text("SHOW max_prepared_transactions")) != "0")
             return connection.dialect.name in ("mysql", "mariadb")
 
     def _first_rows(self, dice: Dice) -> list[tuple[Table, list[dict[str, Any]]]]:
@@ -137,13 +137,13 @@ class World:
         where = f"lmdb://{self._folder.name}/store?size=16MB" if store == "lmdb" else store
         shared: Any = open_store(where) if where.startswith("memory") else where
         sides = []
-        told = [f"store {store}"]
+        settings = [f"store {store}"]
         for _ in range(dice.weighted([(1, 2), (2, 1)])):
             old_images, tag_columns = dice.happens(0.75), self._tag_columns(dice)
             policies = {model: self._policy(dice) for model in self._cacheable(dice)}
             views = {table_of(view).name: [table_of(view).info["of"]] for view in self.schema.views}
             varies, declares = dice.happens(0.15), dice.happens(0.3)
-            told.append(
+            settings.append(
                 f"cache with old_images={old_images}, tag_columns={tag_columns}, {'vary, ' if varies else ''}"
                 f"{'views declared, ' if declares and views else ''}{_told(policies)}"
             )
@@ -159,7 +159,7 @@ class World:
             cache.attach(engine)
             self._send_reads_past(cache)
             sides.append(Side(engine, cache))
-        self.settings = "\n".join(told)
+        self.settings = "\n".join(settings)
         return sides
 
     def _cacheable(self, dice: Dice) -> list[type[Any]]:
@@ -253,6 +253,8 @@ class World:
 
         ``mode``: with nothing in the identity map ("fresh"), with all of it expired, or as it is ("kept").
         """
+        if mode == "kept" and not question.is_steady:
+            mode = "fresh"
         if mode == "fresh":
             session.expunge_all()
         elif mode == "expired":
@@ -275,12 +277,13 @@ class World:
     def _asked(self, side: Side, question: Question, session: Session) -> Any:
         """Return what a cached Session says, and count what the cache did."""
         before = side.cache.events.counts()
+        failed = True
         try:
-            return answer_to(question, session)
-        except DBAPIError:
-            self.tally.errors[question.kind] += 1
-            raise
+            answer = answer_to(question, session)
+            failed = answer[0] == ERROR
+            return answer
         finally:
+            self.tally.errors[question.kind] += failed
             after = side.cache.events.counts()
             self.tally.asked[question.kind] += 1
             self.tally.hits[question.kind] += after.get("hit", 0) > before.get("hit", 0)
@@ -303,7 +306,10 @@ class World:
     def _require_same(self, question: Question, where: str, cached: Any, truth: Any) -> None:
         self.tally.comparisons += 1
         if cached != truth:
-            raise Disagreement(f"{where} asked {question}\n  the cache says    {cached}\n  the database says {truth}")
+            raise Disagreement(
+                f"{where} asked {question}\n  the cache says    {told(cached, truth)}\n"
+                f"  the database says {told(truth, cached)}"
+            )
 
     def close(self) -> None:
         """Close the engines and the caches, forget the classes."""
@@ -346,7 +352,7 @@ def _or_error(answer: Callable[[], Any]) -> Any:
     try:
         return answer()
     except DBAPIError as error:
-        return ("error", type(error).__name__)
+        return (ERROR, type(error).__name__)
 
 
 def _told(policies: Mapping[type[Any], Policy]) -> str:
