@@ -154,4 +154,4 @@ def _after_begin(session: Session, transaction: SessionTransaction, connection: 
 
 def _after_transaction_end(session: Session, transaction: SessionTransaction) -> None:
     if transaction.parent is None:
-        session.info.pop(NOTES, None)
+        session.__dict__.pop(NOTES, None)

@@ -209,6 +209,11 @@ def raise_load_of_what_is_there(session: Session, behind: Behind) -> Any:
     return fruit, session.scalars(BY_ID.options(RAISING_SQL)).all()[0].category
 
 
+def what_the_application_keeps_with_its_session(session: Session, behind: Behind) -> Any:
+    session.info["mine"] = 1
+    return session.get(Product, 1), session.scalars(BY_ID).all(), dict(session.info)
+
+
 def merge(session: Session, behind: Behind) -> Any:
     return session.merge(Product(id=1, name="merged")), session.merge(Product(id=77, name="new")), sorted_new(session)
 
