@@ -141,8 +141,6 @@ class Reader:
         owner = engine if connection is None else connection
         # In this order, as the connection does when it executes: its own come before a statement's.
         options = {**statement_options, **owner.get_execution_options(), **call_options}
-        if options.get("yield_per") or options.get("stream_results"):
-            return Bypass("its rows are streamed")
         return Situation(attachment, engine.engine, bind, options, notes, connection, state, variation, self.variations)
 
     def question_in(self, reading: Reading, request: CacheRequest | None) -> Question | Bypass:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import ForeignKey, String, select, update
+from sqlalchemy import ForeignKey, String, insert, select, update
 from sqlalchemy.ext.declarative import AbstractConcreteBase, ConcreteBase
 from sqlalchemy.orm import (
     DeclarativeBase,
@@ -355,6 +355,34 @@ CHANGES: dict[str, list[tuple[Change, set[str]]]] = {
     "a subclass without a table": [
         (lambda session: session.add(Trainee(id=8, name="tam", company_id=1, wage=3)), {"si_person", "si_worker"}),
         (lambda session: session.delete(session.get_one(Worker, 8)), {"si_person", "si_worker"}),
+    ],
+    "subclasses in bulk": [
+        (
+            lambda session: session.bulk_insert_mappings(
+                Boss, [{"id": 8, "name": "ben", "company_id": 1, "wage": 50, "budget": 9}]
+            ),
+            {"si_person", "si_worker", "si_boss"},
+        ),
+        (
+            lambda session: session.execute(insert(Trainee), [{"id": 9, "name": "tam", "company_id": 1, "wage": 3}]),
+            {"si_person", "si_worker"},
+        ),
+        (
+            lambda session: session.execute(update(Boss), [{"id": 3, "name": "berta", "wage": 4, "budget": 2}]),
+            {"si_person", "si_worker", "si_boss"},
+        ),
+        (
+            lambda session: session.bulk_update_mappings(Worker, [{"id": 2, "name": "will", "company_id": 3}]),
+            {"si_person", "si_worker"},
+        ),
+        (
+            lambda session: session.merge(Client(id=4, name="carl", company_id=1, debt=0)),
+            {"si_person", "si_client"},
+        ),
+        (
+            lambda session: session.execute(update(Person).where(Person.id == 5).values(name="tina")),
+            {"si_person"},
+        ),
     ],
     "what belongs to a subclass": [
         (lambda session: session.add(Car(id=9, boss_id=3, name="opel")), {"si_car"}),
