@@ -2,12 +2,13 @@
 
 Three tables. The first: the part of reads that are answered without a query, of a mixed workload (lists of entities, gets,
 counts, lists of keys, some columns of rows, EXISTS), while one transaction in ten changes one row: eight of ten count a
-view (``views = views + 1``), the others rename, move, add or remove an article. "columns": as the library does it; "rows":
+view (``views = views + 1``), the others rename, move, add or (un)publish an article. "columns": as the library does it; "rows":
 with tags of rows alone, by a patch of this bench. The second: a hit, columns / rows. The third: a transaction that changes
 one row, columns / rows. Both take turns in one process, round after round; what is compared is this process's CPU time, in
 which SQLite's is contained and a server's is not.
 
-    python bench/columns.py [--rounds 200] [--reads 6000] [--against sqlite,postgresql,mariadb] [--json FILE]
+    python bench/columns.py [--rounds 200] [--reads 6000] [--against sqlite,postgresql,mariadb]
+        [--json bench/results/columns.json]
 """
 
 from __future__ import annotations
@@ -203,10 +204,10 @@ def main() -> int:
                 print(f"{against}, {store}".ljust(40), end="\r", file=sys.stderr, flush=True)
                 results.extend(_costs(against, url, store, folder, options.rounds))
     _print(results)
-    if options.json:
-        path = Path(options.json)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"machine": machine(), "versions": versions(), "results": results}, indent=2) + "\n")
+    path = Path(options.json)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"machine": machine(), "versions": versions(), "results": results}, indent=2) + "\n")
+    print(f"\nwritten to {path}")
     return 0
 
 
@@ -215,7 +216,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=200, help="hits and transactions of each kind (default 200)")
     parser.add_argument("--reads", type=int, default=6000, help="reads of the mix (default 6000)")
     parser.add_argument("--against", default="sqlite,postgresql,mariadb", help="the databases (default all three)")
-    parser.add_argument("--json", help="where to write the results")
+    parser.add_argument("--json", default="bench/results/columns.json", help="where to write the results")
     return parser.parse_args()
 
 

@@ -214,7 +214,7 @@ def category_of(session: Session, category_id: int = 3) -> str:
 
 def pin(session: Session) -> None:
     """Take the transaction's snapshot, by a plain SELECT that is not cached."""
-    session.execute(text("SELECT name FROM category WHERE id = 9")).all()
+    session.connection().execute(text("SELECT name FROM category WHERE id = 9")).all()
 
 
 def repeatable(world: World, **options: Any) -> Process:

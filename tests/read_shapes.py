@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Final
+from typing import Any, ClassVar, Final
+from typing import cast as taken_for
 
 from sqlalchemy import (
     JSON,
@@ -29,6 +30,7 @@ from sqlalchemy import (
     exists,
     extract,
     func,
+    inspect,
     intersect,
     literal,
     literal_column,
@@ -71,11 +73,6 @@ from sqlalchemy.orm import (
     with_polymorphic,
 )
 
-try:
-    from sqlalchemy.dialects.postgresql import distinct_on
-except ImportError:  # SQLAlchemy 2.0
-    distinct_on = None  # type: ignore[assignment]
-
 
 class Base(DeclarativeBase):
     pass
@@ -108,6 +105,7 @@ class Author(Base):
     boss_id: Mapped[int | None] = mapped_column(ForeignKey("author.id"))
     books: Mapped[list[Book]] = relationship(back_populates="author")
     boss: Mapped[Author | None] = relationship(remote_side=[id])
+    best: ClassVar[Any]
     tags: Mapped[list[Tag]] = relationship(
         secondary=lambda: Book.__table__.join(book_tag, Book.id == book_tag.c.book_id),
         primaryjoin=lambda: Author.id == Book.author_id,
@@ -149,7 +147,7 @@ class Review(Base):
     stars: Mapped[int]
 
 
-Tag.uses = column_property(  # type: ignore[attr-defined]
+Tag.uses = column_property(
     select(func.count()).where(book_tag.c.tag_id == Tag.id).correlate_except(book_tag).scalar_subquery()
 )
 
@@ -225,7 +223,7 @@ class Written(Base):
 
     __table__ = Author.__table__.join(Book.__table__, Author.__table__.c.id == Book.__table__.c.author_id)
     id: Mapped[int] = column_property(Author.__table__.c.id, Book.__table__.c.author_id)
-    book_id: Mapped[int] = Book.__table__.c.id
+    book_id = Book.__table__.c.id
     __mapper_args__ = {"exclude_properties": ["boss_id", "more", "day"]}  # noqa: RUF012 - as the ORM declares it
 
 
@@ -238,6 +236,7 @@ class Busy(Base):
         .group_by(Author.__table__.c.id)
         .subquery("busy")
     )
+    n: ClassVar[Any]
     __mapper_args__ = {"primary_key": [__table__.c.id]}  # noqa: RUF012 - as the ORM declares it
 
 
@@ -245,7 +244,7 @@ _first = select(
     Book.id, func.row_number().over(partition_by=Book.author_id, order_by=Book.id).label("place")
 ).subquery()
 _best = aliased(Book)
-Author.best = relationship(  # type: ignore[attr-defined]
+Author.best = relationship(
     _best,
     primaryjoin=lambda: and_(
         Author.id == foreign(_best.author_id),
@@ -391,7 +390,7 @@ SHAPES: Final[dict[str, ReadShape]] = {
     "a CTE under an alias": ReadShape(lambda: select(select(Author.id).cte("one").alias("two").c.id)),
     # mapped things
     "column_property": ReadShape(lambda: select(Tag)),
-    "column_property in WHERE": ReadShape(lambda: select(Tag.id).where(Tag.uses > 1)),  # type: ignore[attr-defined]
+    "column_property in WHERE": ReadShape(lambda: select(Tag.id).where(inspect(Tag).attrs.uses.class_attribute > 1)),
     "column_property under an alias": ReadShape(lambda: select(aliased(Tag))),
     "hybrid": ReadShape(lambda: select(Author.id).where(Author.count_of_books > 1)),
     "composite": ReadShape(lambda: select(Book.size).where(Book.size == Size(1, 2))),
@@ -479,8 +478,8 @@ SHAPES: Final[dict[str, ReadShape]] = {
             Book.__table__.join(Review.__table__), Author.id == Book.__table__.c.author_id
         )
     ),
-    "text in ORDER BY": ReadShape(lambda: select(Author.name).order_by(text("name")), "text()"),
-    "from_statement of text": ReadShape(lambda: select(Author).from_statement(text("SELECT * FROM author")), "SELECT"),
+    "text in ORDER BY": ReadShape(lambda: select(Author.name).order_by(text("name"))),
+    "from_statement of text": ReadShape(lambda: select(Author).from_statement(text("SELECT * FROM author"))),
     "FOR UPDATE": ReadShape(lambda: select(Author).with_for_update(), "locks rows"),
 }
 
@@ -506,6 +505,11 @@ class Basket(Base):
 def _latest() -> Any:
     latest = select(Book.id, Book.title).where(Book.author_id == Author.id).order_by(Book.id.desc()).limit(1)
     return latest.lateral()
+
+
+def _distinct_on(statement: Any, column: Any) -> Any:
+    extension: Any = getattr(postgresql, "distinct_on", None)
+    return statement.distinct(column) if extension is None else statement.ext(extension(column))
 
 
 POSTGRESQL: Final[dict[str, ReadShape]] = {
@@ -562,16 +566,8 @@ POSTGRESQL: Final[dict[str, ReadShape]] = {
     "string_agg": ReadShape(lambda: select(func.aggregate_strings(Book.title, ", "))),
     "WITHIN GROUP": ReadShape(lambda: select(func.percentile_cont(0.5).within_group(Review.stars))),
     "WITHIN GROUP of a subquery": ReadShape(lambda: select(func.mode().within_group(_books())).select_from(Author)),
-    "DISTINCT ON": ReadShape(
-        lambda: (
-            select(Book.title).ext(distinct_on(Book.author_id))
-            if distinct_on
-            else select(Book.title).distinct(Book.author_id)
-        )
-    ),
-    "DISTINCT ON a subquery": ReadShape(
-        lambda: select(Author.id).ext(distinct_on(_books())) if distinct_on else select(Author.id).distinct(_books())
-    ),
+    "DISTINCT ON": ReadShape(lambda: _distinct_on(select(Book.title), Book.author_id)),
+    "DISTINCT ON a subquery": ReadShape(lambda: _distinct_on(select(Author.id), _books())),
     "GROUPING SETS": ReadShape(
         lambda: select(Book.author_id, func.count()).group_by(func.grouping_sets(tuple_(Book.author_id), tuple_()))
     ),
@@ -585,7 +581,9 @@ POSTGRESQL: Final[dict[str, ReadShape]] = {
         lambda: select(select(Author.id).cte().prefix_with("NOT /* */ MATERIALIZED").c.id), "prefix or suffix"
     ),
     "json_each": ReadShape(lambda: select(Book.id, func.json_each(Book.more).table_valued("key", "value").c.key)),
-    "a row of a table": ReadShape(lambda: select(func.to_json(Book.__table__.table_valued())), "row of table"),
+    "a row of a table": ReadShape(
+        lambda: select(func.to_json(taken_for(Any, Book.__table__).table_valued())), "row of table"
+    ),
     "a function with columns": ReadShape(
         lambda: select(
             Book.id, func.json_array_elements(Book.more).table_valued(column("value", JSON), joins_implicitly=True)

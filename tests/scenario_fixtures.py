@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy import Engine, NullPool, create_engine, event, text
 from sqlalchemy.orm import Session
 
 from querycache import QueryCache
 from scenario_market import Aisle, CountedLabel, Item, Label, Market, Offer, Seller, stock_market
 from scenario_support import Category, Product, Tag, World, refill, stock, tables_of
-from servers import MARIADB, POSTGRESQL, database, server
+from servers import MARIADB, POSTGRESQL, database, empty_database, server
 
 PAIRS = ["sqlite-memory", "sqlite-lmdb", "postgresql-lmdb", "mariadb-memory"]
 
@@ -99,6 +99,8 @@ def standing(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
             kind = {"postgresql": POSTGRESQL, "mariadb": MARIADB}[database_name]
             server_url = stack.enter_context(server(kind))
             url = stack.enter_context(database(server_url, "standing")).render_as_string(hide_password=False)
+            # A session that a failing test left open would keep the database from being dropped.
+            stack.callback(empty_database, create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT"))
 
         def engine_of(url: str, **options: Any) -> Engine:
             engine = create_engine(url, **options)

@@ -221,11 +221,16 @@ class Matrix:
         self._world = world
         self._reads = reads
         self._uncached = frozenset(uncached)
-        self._said: dict[str, Any] = {}
-        self._tables: dict[str, frozenset[str]] = {}
-        for name, read in reads.items():
-            self._said[name], self._tables[name] = world.truth_and_tables(read)
-            world.read(read)
+        asked = {name: world.truth_and_tables(read) for name, read in reads.items()}
+        self._at_first = {name: truth for name, (truth, _) in asked.items()}
+        self._tables = {name: tables for name, (_, tables) in asked.items()}
+        self.begin()
+
+    def begin(self) -> None:
+        """Have everything cached, as it was when the matrix was made."""
+        self._said: dict[str, Any] = dict(self._at_first)
+        for read in self._reads.values():
+            self._world.read(read)
         self.assert_all_stored()
 
     def reading(self, *tables: str) -> set[str]:
@@ -325,21 +330,25 @@ def count_of(entity: type[Any]) -> Read:
     return rows(select(func.count()).select_from(entity))
 
 
+_UNCHECKED = {
+    "sqlite": ("SERIALIZABLE", "PRAGMA foreign_keys = OFF", "PRAGMA foreign_keys = ON"),
+    "postgresql": ("READ COMMITTED", "SET session_replication_role = replica", "SET session_replication_role = origin"),
+    "mariadb": ("READ COMMITTED", "SET foreign_key_checks = 0", "SET foreign_key_checks = 1"),
+}
+
+
 def refill(world: World, base: type[DeclarativeBase], stock: Callable[[Session], None]) -> None:
     """Give a database that tests share the rows that it had at first, and forget what is cached of it."""
-    checks = {
-        "sqlite": ("PRAGMA foreign_keys = OFF", "PRAGMA foreign_keys = ON"),
-        "postgresql": ("SET session_replication_role = replica", "SET session_replication_role = origin"),
-        "mariadb": ("SET foreign_key_checks = 0", "SET foreign_key_checks = 1"),
-    }[world.dialect]
-    with world.outside.connect() as connection:
-        connection.exec_driver_sql(checks[0])
+    level, unchecked, checked = _UNCHECKED[world.dialect]
+    with world.outside.connect().execution_options(isolation_level=level) as connection:
+        connection.exec_driver_sql(unchecked)
         for table in base.metadata.sorted_tables:
             connection.execute(table.delete())
-        connection.exec_driver_sql(checks[1])
-    with Session(world.outside) as session:
-        stock(session)
-        session.commit()
+        with Session(connection) as session:
+            stock(session)
+            session.flush()
+        connection.commit()
+        connection.exec_driver_sql(checked)
     world.cache.invalidate_all()
 
 

@@ -1,4 +1,5 @@
-"""Which private names of SQLAlchemy does this library lean on?  These, and no others anywhere else.
+"""Which private names of SQLAlchemy does this library lean on?  These, and no others but those of the
+compiler (``_rendering``) and of the ORM's loader (``_loading``).
 
 Each function has a test that fails when a release changes what stands behind it (tests/unit/test_sqlalchemy_seams.py).
 Tried on 2.0.41 to 2.0.58 and 2.1.0 to 2.1.9.
@@ -7,9 +8,8 @@ Tried on 2.0.41 to 2.0.58 and 2.1.0 to 2.1.9.
 from __future__ import annotations
 
 import inspect
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Executable, TextClause, TextualSelect
@@ -32,13 +32,11 @@ from sqlalchemy.sql.elements import BindParameter
 Description = Sequence[tuple[Any, ...]]
 """A cursor's ``description``: per column its name, the driver's type code, and five fields that SQLAlchemy ignores."""
 
-_RENDERED: Final = "_querycache_rendered"
-# How 2.1 lets dialects add clauses.
-_SYNTAX_EXTENSIONS: Final = ("_pre_columns_clause", "_post_select_clause", "_post_criteria_clause", "_post_body_clause")
 _CONNECT: Final = ("sqlalchemy.engine.create", "connect")
 _LOOKING_ON: Final = frozenset(
     ("sqlalchemy.engine.events", name) for name in ("wrap_before_execute", "wrap_before_cursor_execute")
 )
+_LOADING: Final = ("autoflush", "identity_token", "populate_existing", "yield_per", "sa_top_level_orm_context")
 _WRAPPING: Final = ("sqlalchemy.event.", "sqlalchemy.util.")
 
 
@@ -73,6 +71,14 @@ def compile_statement(
     return Compilation(answer[0], answer[1], answer[2] if len(answer) == 4 else None, answer[-1])
 
 
+def schema_map_of(options: Mapping[str, Any]) -> Mapping[str | None, str | None] | None:
+    """Return the ``schema_translate_map`` of execution options as it was given: compilers add to it."""
+    given: Mapping[str | None, str | None] | None = options.get("schema_translate_map")
+    if given is None or None not in given or given.get("_none") != given[None]:
+        return given
+    return {schema: target for schema, target in given.items() if schema != "_none"}
+
+
 def parameters_of(compilation: Compilation, parameters: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the value of each bind name of this call, before bind processors."""
     more: dict[str, Any] = {} if compilation.collected is None else {"_collected_params": compilation.collected}
@@ -105,127 +111,6 @@ def bind_processors_of(compiled: SQLCompiler) -> Mapping[str, Any]:
 def result_types_of(compiled: SQLCompiler) -> list[tuple[str, Any]]:
     """Return (name, type) of each column that the statement returns."""
     return [(entry.keyname, entry.type) for entry in compiled._result_columns]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RenderedSelect:
-    """A SELECT as it was rendered, in one place of a statement.
-
-    ``written``: the element that stands there; ``statement``: what the ORM made of it; ``froms``: the FROM elements that
-    remained after correlation; ``around``: the SELECT that it stands in, None at the top and in a CTE.
-    """
-
-    written: Any
-    statement: Any
-    froms: tuple[Any, ...]
-    around: RenderedSelect | None = None
-
-
-@dataclass(slots=True)
-class Rendered:
-    """What a compiler rendered: tables, each with the times it was a FROM element, and every SELECT, outer ones first.
-
-    ``columns``: every one that was rendered. ``cte_uses``: how often each name of a CTE was a FROM element;
-    ``recursive_ctes``: names that may mean themselves.
-    """
-
-    tables: Counter[Any] = field(default_factory=Counter)
-    columns: dict[Any, None] = field(default_factory=dict)
-    selects: list[RenderedSelect] = field(default_factory=list)
-    cte_uses: Counter[str] = field(default_factory=Counter)
-    recursive_ctes: set[str] = field(default_factory=set)
-    open: list[Any] = field(default_factory=list)
-
-
-def record_rendering(dialect: Dialect) -> None:
-    """Have every later compilation of this dialect object remember what it rendered."""
-    base: type[SQLCompiler] = dialect.statement_compiler
-    if getattr(base, "querycache_records", False):
-        return
-
-    class RecordingCompiler(base):  # type: ignore[valid-type,misc]
-        querycache_records = True
-
-        def visit_table(self, table: Any, asfrom: bool = False, *arguments: Any, **options: Any) -> Any:
-            _record_of(self).tables[table] += asfrom
-            return super().visit_table(table, asfrom, *arguments, **options)
-
-        def visit_cte(self, cte: Any, asfrom: bool = False, **options: Any) -> Any:
-            record = _record_of(self)
-            name = name_of_cte(cte)
-            record.cte_uses[name] += asfrom
-            if cte.recursive or cte._restates is not None:
-                record.recursive_ctes.add(name)
-            record.open.append(None)
-            try:
-                return super().visit_cte(cte, asfrom=asfrom, **options)
-            finally:
-                record.open.pop()
-
-        def visit_select(self, select_stmt: Any, *arguments: Any, **options: Any) -> Any:
-            record = _record_of(self)
-            record.open.append(select_stmt)
-            try:
-                return super().visit_select(select_stmt, *arguments, **options)
-            finally:
-                record.open.pop()
-
-        def visit_column(self, column: Any, *arguments: Any, **options: Any) -> Any:
-            _record_of(self).columns[column] = None
-            return super().visit_column(column, *arguments, **options)
-
-        def _setup_select_stack(self, select: Any, *arguments: Any, **options: Any) -> Any:
-            froms = super()._setup_select_stack(select, *arguments, **options)
-            record = _record_of(self)
-            around = next((each for each in record.open[-2:-1] if isinstance(each, RenderedSelect)), None)
-            record.selects.append(RenderedSelect(record.open[-1], select, tuple(froms), around))
-            record.open[-1] = record.selects[-1]
-            return froms
-
-    RecordingCompiler.__name__ = RecordingCompiler.__qualname__ = base.__name__
-    dialect.statement_compiler = RecordingCompiler
-
-
-def _record_of(compiler: SQLCompiler) -> Rendered:
-    record: Rendered | None = compiler.__dict__.get(_RENDERED)
-    if record is None:
-        record = compiler.__dict__[_RENDERED] = Rendered()
-    return record
-
-
-def name_of_cte(cte: Any) -> str:
-    """Return the name under which a CTE is defined, where it is one under an alias."""
-    while cte._cte_alias is not None:
-        cte = cte._cte_alias
-    return str(cte.name)
-
-
-def shown_columns(element: Any) -> Mapping[int, Any]:
-    """Return what each column of a derived table shows, by the column's hash: an expression of its SELECT."""
-    return {hash(column): column._proxies[0] for column in element.c if len(column._proxies) == 1}
-
-
-def cuts_rows(select: Any) -> bool:
-    """Tell whether which rows a SELECT returns depends on other rows: LIMIT, DISTINCT ON, extensions of its syntax."""
-    clauses = ("_limit_clause", "_offset_clause", "_fetch_clause", *_SYNTAX_EXTENSIONS)
-    return bool(select._distinct_on) or any(getattr(select, clause, None) is not None for clause in clauses)
-
-
-def groups_rows(select: Any) -> bool:
-    """Tell whether a SELECT has GROUP BY or HAVING."""
-    return bool(select._group_by_clauses or select._having_criteria)
-
-
-def expressions_of(select: Any) -> list[Any]:
-    """Return what stands in the list and in ORDER BY of a SELECT."""
-    return [*select._raw_columns, *select._order_by_clauses]
-
-
-def rendered_by(compiled: SQLCompiler) -> Rendered | None:
-    """Return what a compiler rendered; None where nobody recorded it."""
-    if not getattr(type(compiled), "querycache_records", False):
-        return None
-    return _record_of(compiled)
 
 
 class _NoConnection:
@@ -316,20 +201,25 @@ def buffer_cursor(context: ExecutionContext, cursor: Any) -> list[Sequence[Any]]
     return rows
 
 
-def run_listeners_after_us(state: ORMExecuteState) -> Result[Any] | None:
-    """Run the ``do_orm_execute`` listeners registered after the one now running, once; return a result if one gives it.
+def has_other_listeners(state: ORMExecuteState) -> bool:
+    """Tell whether ``do_orm_execute`` listeners that are none of this library's are told of the statement, too."""
+    return any(not getattr(listener, "__module__", "").startswith("querycache.") for listener in state._events_todo)
 
-    A listener that comes later may still change the statement (a tenant's criteria): it must have done so before a key is
-    made. Afterwards ``invoke_statement`` runs none of them again.
+
+def listen_last(state: ORMExecuteState, listener: Callable[[ORMExecuteState], Result[Any] | None]) -> Result[Any]:
+    """Run the listeners after the one now running, and then ``listener``, told of what all others made of the statement.
+
+    They may change it (a tenant's criteria), its parameters and its options, which the Session looks at again only after
+    the last of them. Each is told once; a result that one gives is returned.
     """
-    remaining: list[Any] = list(state._remaining_events())
-    for listener in remaining:
+    for later in list(state._remaining_events()):
         # One by one: a listener that invokes the statement itself leaves those after it their turn.
         state._starting_event_idx += 1
-        result: Result[Any] | None = listener(state)
+        result: Result[Any] | None = later(state)  # type: ignore[func-returns-value]
         if result is not None:
             return result
-    return None
+    state._events_todo = [*state._events_todo, listener]
+    return invoke(state)
 
 
 def invoke(
@@ -388,6 +278,12 @@ def written_select_of(statement: Any) -> Any | None:
     if isinstance(statement, TextualSelect):
         statement = statement.element
     return statement if isinstance(statement, TextClause) else None
+
+
+def loads_otherwise(state: ORMExecuteState) -> bool:
+    """Tell whether a listener changed options that ``load_options`` no longer says: they count when the statement runs."""
+    effective = {**state.statement.get_execution_options(), **state.local_execution_options}
+    return any(effective.get(name) != state.execution_options.get(name) for name in _LOADING)
 
 
 def populates_existing(state: ORMExecuteState) -> bool:
@@ -593,11 +489,6 @@ def root_engine_of(engine: Engine) -> Engine:
 def plain_table(table: Any) -> Any:
     """Return the table behind an annotated one."""
     return table._deannotate()
-
-
-def has_listeners_after_us(state: ORMExecuteState) -> bool:
-    """Tell whether ``do_orm_execute`` listeners were registered after the one now running."""
-    return bool(state._remaining_events())
 
 
 def connection_of(session: Session, bind: Engine | Connection) -> Connection | None:

@@ -117,7 +117,7 @@ class QueryCache:
         self._on_snapshot_moved = on_snapshot_moved
         stores, positions = _open_stores(self.regions)
         self._coherence = Coherence(stores, self.events, on_mark_failure=on_mark_failure)
-        declared = declared_of(views, functions)
+        declared = declared_of(views, functions, tells_who_asks=vary is not None)
         self._binds = Binds(_checked(tag_columns or {}), declared)
         self._variations = Variations(vary)
         self._reader = self._reader_type(
@@ -125,7 +125,6 @@ class QueryCache:
                 Policies(self.cacheable_models, of_others=self._policy_of_others),
                 {name: (positions[name], region.ttl) for name, region in self.regions.items()},
                 declared,
-                varies=self._variations.are_told,
             ),
             self._variations,
         )
@@ -245,7 +244,8 @@ class QueryCache:
         Raises ``NotAttachedError`` where it is not clear which engine is meant.
         """
         attachment = self._attachment_for(statement, session)
-        return explain(self._reader.questions, attachment, statement, parameters, session, self._variations)
+        engine = None if session is None else _engine_of(session, statement)
+        return explain(self._reader.questions, attachment, statement, parameters, session, self._variations, engine)
 
     def _attachment_for(self, statement: Any, session: Session | None) -> Attachment:
         if session is not None:

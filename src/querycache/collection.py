@@ -28,8 +28,8 @@ from querycache.readings import Reading
 from querycache.rows.codec import DecodedRows
 from querycache.rowwise import Call, RawRow, Row, Rowwise, rowwise_of
 
-MAX_KEYS: Final = 10_000
-"""Longer lists are kept whole."""
+MAX_KEYS: Final = 2_000
+"""Longer lists are kept whole: to put so many rows together takes longer than to read them anew."""
 
 MAX_MISSING: Final = 500
 """Where more rows are missing the SELECT runs: databases limit the number of parameters of a statement."""
@@ -96,11 +96,12 @@ class Collection:
     def put_together(self, freshness: Freshness) -> DecodedRows | None:
         """Return the rows of the list as they are, and store the whole; None where the SELECT has to run."""
         listing = self.rowwise.listing
-        self._listed = listed = self._coherence.lookup(listing.store, listing.key, listing.tags)
-        entry = None if listed is None else entries.peek(self.reading, listing, listed, freshness)
-        if listed is None or entry is None:
+        listed = self._coherence.lookup(listing.store, listing.key, listing.tags)
+        if listed is None or not listing.is_answered_by(listed):
             return None
-        if not listing.is_answered_by(listed):
+        self._listed = listed
+        entry = entries.peek(self.reading, listing.store, listing.key, listed, freshness)
+        if entry is None:
             return None
         self._coherence.events.emit("hit", key=listing.key)
         keys = self.rowwise.keys_of(entry.description, entry.rows)
@@ -235,13 +236,11 @@ class _Parts:
 
     def take(self, listing: Question, listed: Lookup, freshness: Freshness) -> None:
         """Take the rows that are stored and that this transaction may be served."""
+        reading = self.collection.reading
         self.seen.add(listing.tags, listed)
         self.ends.append(listed.expires)
         for position, (row, answer) in enumerate(zip(self.rows, self.found, strict=True)):
-            if answer.payload is None:
-                continue
-            question = self.collection.rowwise.question_of(row)
-            entry = entries.peek(self.collection.reading, question, answer, freshness)
+            entry = entries.peek(reading, listing.store, row.key, answer, freshness)
             if entry is not None and self._is_alike(entry.description):
                 self.raw[position] = entry.rows
                 self.seen.add(row.tags, answer)

@@ -97,7 +97,8 @@ class Connections:
             ("close", self._lost),
             ("close_detached", self._lost_detached),
         ):
-            event.listen(self.engine, name, listener)
+            # First, to know a connection before the application's own listeners do anything with it.
+            event.listen(self.engine, name, listener, insert=name == "checkout")
 
     def listen_to_driver(self) -> None:
         """Begin to hear what is sent past SQLAlchemy, on connections that are made from now on."""
@@ -204,16 +205,18 @@ class Connections:
         if state is not None and (state.bind.survey is not None or state.began):
             self._remember(state.bind)
             return
-        # A connection can be in use already: in-memory SQLite hands one out many times.
-        in_use = state is None and self._is_shared and in_transaction_of(self.dialect, dbapi_connection) is True
+        # A connection can be in use already: in-memory SQLite hands one out many times, and a listener may be before us.
+        in_use = in_transaction_of(self.dialect, dbapi_connection) is True
         if state is not None:
             state.is_ours = True
         try:
             if state is None:
                 state = self._ask_connection(dbapi_connection, record)
                 if in_use and state is not None:
-                    # Nobody heard what the transaction that is under way did.
+                    # Nobody heard what the transaction that is under way did, or how it set the connection.
                     state.suspect_everything()
+                    if not self._is_shared:
+                        state.tainted, state.names_moved = "its transaction began before it was known", True
                 if state is not None:
                     # Before the catalog is asked: it may have gone back, too.
                     self._check_incarnation(state)

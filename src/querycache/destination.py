@@ -12,7 +12,6 @@ Never: a file opened, a database asked. Where the answer is not known, whoever w
 from __future__ import annotations
 
 import threading
-import weakref
 from typing import Final
 
 from sqlalchemy.engine import Engine
@@ -34,7 +33,7 @@ class Destination:
     def __init__(self, engine: Engine, *, is_named: bool) -> None:
         self._by_thread = threading.local() if isinstance(engine.pool, SingletonThreadPool) else None
         self._bind: Bind | None = None
-        self._left: weakref.WeakSet[Bind] = weakref.WeakSet()
+        self._left: set[str] = set()
         self.leads_to_several = False
         self._file: FileWatch | None = None if is_named else watched_file_of(engine.dialect, engine.pool)
 
@@ -65,12 +64,12 @@ class Destination:
         self._bind = bind
         if before is None or before.is_gone or before is bind:
             return None
-        self._left.add(before)
-        if bind in self._left and self._file is None:
+        self._left.add(before.id)
+        if bind.id == before.id or (bind.id in self._left and self._file is None):
             # Nothing took the other's place: they take turns, and whose turn is next nobody knows.
             self.leads_to_several = True
             return None
-        return None if before.id == bind.id else before
+        return before
 
     def leave(self, bind: Bind) -> None:
         """Hear that a database is no more."""

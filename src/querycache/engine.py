@@ -19,6 +19,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 
 from querycache import _sqlalchemy
+from querycache._rendering import record_rendering
 from querycache._types import Stamp
 from querycache.capture import inserts_unknown_keys, note_changes, note_inserted_keys
 from querycache.coherence.binds import Bind, Binds
@@ -43,6 +44,13 @@ OnSnapshotMoved = Literal["raise", "continue"]
 
 _SQLITE_BEGINS: Final = re.compile(r"\s*(INSERT|UPDATE|DELETE|REPLACE)\b", re.IGNORECASE)
 _RELEASES: Final = re.compile(r"\s*RELEASE\b", re.IGNORECASE)
+# Settings under which everybody is shown the same rows as before.
+_SHOWS_THE_SAME: Final = re.compile(
+    r"\s*SET\s+(?:(?:SESSION|LOCAL)\s+)?(?:@@(?:SESSION\.)?)?(?:foreign_key_checks|unique_checks|\w*lock_wait_timeout"
+    r"|lock_timeout|statement_timeout|max_statement_time|max_execution_time|work_mem|application_name)"
+    r"\s*(?:=|\bTO\b)\s*[\w'.]+\s*;?\s*",
+    re.IGNORECASE,
+)
 _ROLLS_BACK: Final = re.compile(r"\s*ROLLBACK\b", re.IGNORECASE)
 _TEMPORARY: Final = re.compile(r"\b(TEMP|TEMPORARY)\b", re.IGNORECASE)
 _SETS_LEVEL: Final = re.compile(r"ISOLATION|SNAPSHOT|SERIALIZABLE", re.IGNORECASE)
@@ -71,13 +79,18 @@ class Capture:
 
 @dataclass(slots=True)
 class Sent:
-    """The statement that a connection is sending: what it does, and what was marked because it may commit by itself."""
+    """The statement that a connection is sending: what it does, and what was marked because it may commit by itself.
+
+    ``text`` and ``parameters`` are as they were when it was looked at: a listener that comes later may send others.
+    """
 
     effect: Effect
     marks: list[Mark]
     commits_itself: bool
     may_go_on: bool = False
     found_rows: bool = False
+    text: str = ""
+    parameters: Any = None
 
     def note_rows(self, dialect_name: str) -> None:
         """Take it that the statement may commit later, when more of its rows or results have been fetched."""
@@ -110,7 +123,7 @@ class Attachment(Connections):
 
     def install(self) -> None:
         """Begin to listen. Statements compiled before are forgotten, as nobody recorded what they read."""
-        _sqlalchemy.record_rendering(self.dialect)
+        record_rendering(self.dialect)
         self.engine.clear_compiled_cache()
         hook_ends(self.dialect, self.coherence, self.state_of_proxy, self.binds.tag_set)
         self.listen_to_pool()
@@ -123,15 +136,21 @@ class Attachment(Connections):
         ):
             event.listen(self.engine, name, listener)
 
-    def effect_of(self, context: Any, statement: str) -> Effect:
+    def effect_of(self, context: Any, statement: str, parameters: Any, connection: Connection) -> Effect:
         """Tell what the statement being sent does; the driver's text counts where SQLAlchemy did not compile it."""
         compiled = None if context is None else context.compiled
-        batched = context is not None and context.execute_style.name == "INSERTMANYVALUES"
-        if compiled is None or not (batched or statement == context.statement):
+        if compiled is None or not self._is_as_compiled(context, statement, parameters, connection):
             return effect_of_textual(statement, self.dialect.name)
         if compiled not in self._effects:
             self._effects[compiled] = effect_of_compiled(compiled)
         return self._effects[compiled] or effect_of_textual(statement, self.dialect.name)
+
+    def _is_as_compiled(self, context: Any, statement: str, parameters: Any, connection: Connection) -> bool:
+        """Tell whether no listener has rewritten a statement or its values so far."""
+        if context.execute_style.name == "INSERTMANYVALUES":
+            return self.hooks.rewriter(connection) is None
+        made = context.parameters if context.executemany else context.parameters[0]
+        return statement == context.statement and parameters is made
 
     def _declared_effect(self, effect: Effect, statement: str, options: Mapping[str, Any], bind: Bind) -> Effect:
         """Take the user's word for what a statement does, where the execution options say it.
@@ -158,7 +177,8 @@ class Attachment(Connections):
         if state is None or state.in_phase:
             return
         raw = connection.connection.dbapi_connection
-        effect = self._declared_effect(self.effect_of(context, statement), statement, options, state.bind)
+        effect = self.effect_of(context, statement, parameters, connection)
+        effect = self._declared_effect(effect, statement, options, state.bind)
         self._doubt_unanswered(state)
         self.begin(state, raw)
         capture: Capture | None = options.get(CAPTURE)
@@ -171,6 +191,7 @@ class Attachment(Connections):
         ):
             self._make_up_for_hits(state, raw)
         state.sent = self.announce(state, effect, statement, raw)
+        state.sent.text, state.sent.parameters = statement, parameters
         self.before_change(state, state.sent, context, connection)
 
     def announce(self, state: ConnectionState, effect: Effect, statement: str, raw: Any) -> Sent:
@@ -184,7 +205,7 @@ class Attachment(Connections):
             state.tainted = "a SET or PRAGMA changed what the connection's statements mean"
             state.names_moved = state.names_moved or not effect.keeps_names
             # SQLite knows no users: what a PRAGMA sets is the same for all.
-            self.was_set = self.was_set or state.dialect_name != "sqlite"
+            self.was_set = self.was_set or not (state.dialect_name == "sqlite" or _SHOWS_THE_SAME.fullmatch(statement))
         elif effect.kind == "savepoint":
             state.images.clear()
             state.failed = False
@@ -245,7 +266,12 @@ class Attachment(Connections):
             if state.names_moved and effect.kind == "write":
                 # By the same name it may write a table that it does not write elsewhere.
                 state.pending.add_bind(state.bind.tag)
-            note_changes(state, effect, context, connection, old_images=self._old_images and not commits_itself)
+            rewritten = connection is not None and self.hooks.rewriter(connection) is not None
+            if rewritten and commits_itself:
+                # What it may become before it is sent would be known too late.
+                state.pending.add_bind(state.bind.tag)
+            old_images = self._old_images and not (commits_itself or rewritten)
+            note_changes(state, effect, context, connection, old_images=old_images)
             for write in effect.writes:
                 if inserts_unknown_keys(write, context):
                     facts = state.bind.facts(write.table, context.execution_options.get("schema_translate_map"))
@@ -271,6 +297,8 @@ class Attachment(Connections):
         if state is None or state.sent is None:
             return
         sent, state.sent = state.sent, None
+        if statement != sent.text or parameters is not sent.parameters:
+            self._note_rewritten(state, statement)
         # A driver that does not know yet how many there are says -1, or the largest number it has.
         sent.found_rows = 0 < cursor.rowcount < _ROWS_NOT_COUNTED
         capture: Capture | None = options.get(CAPTURE)
@@ -291,6 +319,15 @@ class Attachment(Connections):
             if watch is not None:
                 state.watch(watch)
         self.answered(state, sent, connection.connection.dbapi_connection)
+
+    def _note_rewritten(self, state: ConnectionState, statement: str) -> None:
+        """Note what a statement changed that a later listener has rewritten; what was noted before it was sent stays."""
+        effect = effect_of_textual(statement, self.dialect.name)
+        if effect.kind not in _READS:
+            state.dirty = True
+            note_changes(state, effect, None, None, old_images=False)
+            if state.names_moved:
+                state.pending.add_bind(state.bind.tag)
 
     def _see_its_end(self, state: ConnectionState, sent: Sent, cursor: Any, context: Any) -> None:
         """Fetch the rows of a statement that commits by itself, as SQLite commits after the last of them."""

@@ -24,24 +24,26 @@ Answer: TypeAlias = tuple[Question, Lookup, Sequence[Sequence[object]]]
 
 def take(reading: Situation, question: Question, found: Lookup, freshness: Freshness) -> DecodedRows | None:
     """Return the rows of an entry that this transaction may be served, and remember them where the snapshot asks."""
-    decoded = peek(reading, question, found, freshness)
+    decoded = peek(reading, question.store, question.key, found, freshness)
     if decoded is not None:
         remember(reading, question, question.tags, found.lease, freshness)
         reading.attachment.coherence.events.emit("hit", key=question.key)
     return decoded
 
 
-def peek(reading: Situation, question: Question, found: Lookup, freshness: Freshness) -> DecodedRows | None:
+def peek(reading: Situation, store: int, key: bytes, found: Lookup, freshness: Freshness) -> DecodedRows | None:
     """Return the rows of an entry that this transaction may be served; who does serve them calls ``remember``."""
+    if found.payload is None:
+        return None
     state = reading.state
     started = state is not None and state.statements > 0
-    since = None if state is None or state.since is None else state.since.get(question.store)
-    if found.payload is None or not may_serve(freshness, found.lease, started=started, since=since):
+    since = None if state is None or state.since is None else state.since.get(store)
+    if not may_serve(freshness, found.lease, started=started, since=since):
         return None
     try:
-        return decode_rows(question.key, found.payload)
+        return decode_rows(key, found.payload)
     except PayloadRejected as error:
-        reading.attachment.coherence.events.emit("defect", key=question.key, reason=f"payload rejected: {error}")
+        reading.attachment.coherence.events.emit("defect", key=key, reason=f"payload rejected: {error}")
         return None
 
 

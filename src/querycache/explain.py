@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 
 from querycache import _sqlalchemy
@@ -85,8 +86,9 @@ def explain(
     parameters: Mapping[str, Any] | None,
     session: Session | None,
     variations: Variations,
+    engine: Engine | None = None,
 ) -> Explanation:
-    """Explain one call of a statement."""
+    """Explain one call of a statement. ``engine``: where the Session would run it, with execution options of its own."""
     if not _may_read(statement):
         statement = getattr(statement, "statement", statement)
     if not _may_read(statement):
@@ -94,7 +96,8 @@ def explain(
     bind = attachment.ask()
     if bind is None:
         return Explanation(False, f"it is not known which database this is: {attachment.why_no_bind}")
-    options = {**attachment.engine.get_execution_options(), **statement.get_execution_options()}
+    engine = attachment.engine if engine is None else engine
+    options = {**statement.get_execution_options(), **engine.get_execution_options()}
     if options.get("yield_per") or options.get("stream_results"):
         return Explanation(False, "its rows are streamed")
     given = statement._with_options
@@ -105,14 +108,15 @@ def explain(
         variation = variations.of(asked)
     if isinstance(variation, Bypass):
         return Explanation(False, variation.reason)
-    if not variations.are_told and (rewriter := attachment.hooks.rewriter(attachment.engine)) is not None:
+    if not variations.are_told and (rewriter := attachment.hooks.rewriter(engine)) is not None:
         return Explanation(False, rewritten_by(rewriter))
-    question = questions.of(statement, parameters, options, attachment, bind, attachment.engine, request, variation)
+    question = questions.of(statement, parameters, options, attachment, bind, engine, request, variation)
     if isinstance(question, Bypass):
         return Explanation(False, question.reason)
-    rowwise: Rowwise | str | None = None
+    wants_keys = question.plan.entry_shape == "keys"
+    rowwise: Rowwise | str | None = "it asks for one row" if wants_keys else None
     if question.plan.by_keys:
-        call = Call(statement, parameters, options, attachment, bind, attachment.engine, variation)
+        call = Call(statement, parameters, options, attachment, bind, engine, variation)
         rowwise = rowwise_of(questions, question, call, request)
     found = attachment.coherence.lookup(question.store, question.key, question.tags)
     tables, others = _by_table(bind, question.tags, question.tables)

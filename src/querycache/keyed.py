@@ -35,7 +35,8 @@ def mapper_of(statement: Any) -> Mapper[Any] | None:
     """Return the mapper of which a statement returns instances and nothing else; None where it is not so."""
     if not isinstance(statement, Select):
         return None
-    described = statement.column_descriptions
+    # SQLAlchemy raises for select(text("*")).
+    described: Any = getattr(statement, "column_descriptions", ())
     mapper = inspect(described[0]["expr"], raiseerr=False) if len(described) == 1 else None
     return mapper if isinstance(mapper, Mapper) else None
 
@@ -87,26 +88,13 @@ def rows_by_key(mapper: Mapper[Any]) -> Select[Any]:
 
 
 def _rows_by_key(mapper: Mapper[Any]) -> Select[Any]:
-    """Build the statement for the rows of any number of keys.
-
-    A composite key is pinned part by part, so that a call with one key depends on that row alone, and as a whole, so that
-    a call with many finds no other rows.
-    """
+    """Build the statement for the rows of any number of keys."""
     key = key_attributes_of(mapper.class_)
-    statement = select(mapper.class_)
-    for position, part in enumerate(key):
-        statement = statement.where(part.in_(bindparam(f"{KEYS}_{position}", expanding=True)))
-    if len(key) > 1:
-        statement = statement.where(tuple_(*key).in_(bindparam(KEYS, expanding=True)))
-    return statement
+    keys: Any = bindparam(KEYS, expanding=True)
+    return select(mapper.class_).where(tuple_(*key).in_(keys) if len(key) > 1 else key[0].in_(keys))
 
 
 def parameters_of(mapper: Mapper[Any], keys: Sequence[Key], given: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the parameters with which ``rows_by_key`` reads the rows of some keys; ``given`` are there already."""
-    width = len(mapper.primary_key)
-    parameters: dict[str, Any] = dict(given or {})
-    for position in range(width):
-        parameters[f"{KEYS}_{position}"] = list(dict.fromkeys(key[position] for key in keys))
-    if width > 1:
-        parameters[KEYS] = list(keys)
-    return parameters
+    once = list(dict.fromkeys(keys))
+    return {**(given or {}), KEYS: once if len(mapper.primary_key) > 1 else [part for (part,) in once]}

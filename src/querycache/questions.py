@@ -5,6 +5,7 @@ Asks the statement, the policies of its tables and what is known of the database
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -48,7 +49,7 @@ class Plan:
     """What holds for every call of a compiled statement on one database: made once, used with the values of each call.
 
     ``survey_stamps`` are those of the schema tag, by store, under which the catalog was asked for it. ``max_size_bytes``
-    bounds a payload. ``by_keys``: it should be kept as keys and rows.
+    bounds a payload. ``entry_shape`` is how it should be kept; ``is_one_row``: a row by its primary key, which is no list.
     """
 
     shape: Shape
@@ -61,7 +62,13 @@ class Plan:
     store: int
     ttl_s: float
     max_size_bytes: int
-    by_keys: bool
+    entry_shape: EntryShape
+    is_one_row: bool
+
+    @property
+    def by_keys(self) -> bool:
+        """Whether it should be kept as keys and rows."""
+        return self.entry_shape == "keys" and not self.is_one_row
 
     def encoded(self, parameters: Mapping[str, Any]) -> bytes | None:
         """Return values by bind name in their canonical form; None where one has none."""
@@ -128,23 +135,17 @@ class _Known:
 
 
 class Questions:
-    """Makes the questions of one cache. ``regions``: by name the position of its store, and seconds to live.
-
-    ``varies``: the application says by what its rows vary beside statement, values and database.
-    """
+    """Makes the questions of one cache. ``regions``: by name the position of its store, and seconds to live."""
 
     def __init__(
         self,
         policies: Policies,
         regions: Mapping[str, tuple[int, float]],
         declared: Declared | None = None,
-        *,
-        varies: bool = False,
     ) -> None:
         self.policies = policies
         self.regions = regions
         self._declared = declared or Declared()
-        self.varies = varies
         self._known: weakref.WeakKeyDictionary[Any, _Known] = weakref.WeakKeyDictionary()
 
     def of(
@@ -189,7 +190,7 @@ class Questions:
                 missed = ", ".join(shape.reads.missed_columns)
                 attachment.coherence.events.emit("defect", reason=f"the compiler rendered columns not found: {missed}")
         reads = declared_in(options, READS)
-        schema_map = options.get("schema_translate_map")
+        schema_map = _sqlalchemy.schema_map_of(options)
         if reads is not None:
             why_not = _why_unknown(reads, schema_map, attachment, bind)
             if why_not is not None:
@@ -330,7 +331,8 @@ class Questions:
             store=store,
             ttl_s=min([ttl_s, *(policy.ttl for policy in policies)]),
             max_size_bytes=min([MAX_SIZE_BYTES, *(policy.max_size_bytes for policy in policies)]),
-            by_keys=known.operation != "get" and self._shape_of(known, request) == "keys",
+            entry_shape=self._shape_of(known, request),
+            is_one_row=_is_one_row(shape.reads) and known.operation == "get",
         )
 
     def _shape_of(self, known: _Known, request: CacheRequest | None) -> EntryShape:
@@ -404,6 +406,9 @@ def _relations_of(
             continue
         if isinstance(found, str) or is_view:
             asked.append((f"table {element.table.fullname}", found))
+        else:
+            # What row-level security reads beside it; it itself may be narrowed.
+            asked.append((f"table {element.table.fullname}", found - {facts.catalog_name}))
     given = frozenset(map(bind.name_of_text, shape.named))
     given |= bind.names_of_declared(declared or (), schema_map)[0]
     asked.extend((f"table {'.'.join(name)}", bind.behind_name(name)) for name in sorted(given))
@@ -427,6 +432,13 @@ def _operation_of(statement: Any, shape: Shape) -> Operation:
         return "list"
     narrowing = shape.reads.elements[0].narrowing
     return "get" if narrowing is not None and narrowing.by_primary_key else "list"
+
+
+def _is_one_row(reads: SelectReads) -> bool:
+    """Tell whether a SELECT that is narrowed by primary key asks for one row, and not for a list of keys."""
+    narrowing = reads.elements[0].narrowing if reads.elements else None
+    operands = () if narrowing is None else itertools.chain.from_iterable(narrowing.columns.values())
+    return not any(isinstance(operand, BindParameter) and operand.expanding for operand in operands)
 
 
 def _entity_table_of(statement: Any) -> Table | None:

@@ -88,9 +88,12 @@ class Reader:
             return Bypass(declined)
         if _sqlalchemy.reads_at_autoflush(orm):
             _sqlalchemy.autoflush(orm.session)
-        found = self.situation_of(orm.session, attachment, engine, orm.execution_options)
+        options = orm.statement.get_execution_options(), orm.local_execution_options
+        found = self.situation_of(orm.session, attachment, engine, *options)
         if isinstance(found, Bypass):
             return found
+        if found.options.get("yield_per") or found.options.get("stream_results"):
+            return Bypass("its rows are streamed")
         return Reading(
             found.attachment,
             found.engine,
@@ -105,11 +108,16 @@ class Reader:
         )
 
     def situation_of(
-        self, session: Session, attachment: Attachment, engine: Engine | Connection, options: Mapping[str, Any]
+        self,
+        session: Session,
+        attachment: Attachment,
+        engine: Engine | Connection,
+        statement_options: Mapping[str, Any],
+        call_options: Mapping[str, Any],
     ) -> Situation | Bypass:
-        """Find out where a read with these execution options would go; it begins the Session's transaction.
+        """Find out where a read with the execution options of its statement, and of its call, would go.
 
-        It has a connection checked out where only the connection itself can say what it is set to.
+        It begins the Session's transaction, and has a connection checked out where only that can say what it is set to.
         """
         variation = self.variations.of(session)
         if isinstance(variation, Bypass):
@@ -131,7 +139,10 @@ class Reader:
         if bind is None:
             return Bypass(f"it is not known which database this is: {attachment.why_no_bind}")
         owner = engine if connection is None else connection
-        options = {**owner.get_execution_options(), **options}
+        # In this order, as the connection does when it executes: its own come before a statement's.
+        options = {**statement_options, **owner.get_execution_options(), **call_options}
+        if options.get("yield_per") or options.get("stream_results"):
+            return Bypass("its rows are streamed")
         return Situation(attachment, engine.engine, bind, options, notes, connection, state, variation, self.variations)
 
     def question_in(self, reading: Reading, request: CacheRequest | None) -> Question | Bypass:
@@ -227,17 +238,21 @@ class Reader:
         return self.results.of(reading, question.compilation, entry.description, entry.rows)
 
 
+def declined_at_once(orm: ORMExecuteState) -> str | None:
+    """Say what about the call itself sends it to the database, whatever others that are told of it make of it."""
+    return _declined(orm) if _own_way_of(orm) is None else None
+
+
 def _declined(orm: ORMExecuteState) -> str | None:
     """Say what about the call itself sends it to the database."""
-    options = orm.execution_options
     if not orm.session.is_active:
         return "the session's transaction must be rolled back first"
     if orm.is_column_load:
         return "it refreshes attributes of an instance"
     if orm._compile_state_cls is not None and _sqlalchemy.populates_existing(orm):
         return "it refreshes what the session holds"
-    if options.get("yield_per") or options.get("stream_results"):
-        return "its rows are streamed"
+    if _sqlalchemy.loads_otherwise(orm):
+        return "a listener changed how it is loaded"
     if orm.is_executemany:
         return "it has several sets of parameters"
     if any(isinstance(option, NoCache) for option in orm.user_defined_options):

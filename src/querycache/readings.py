@@ -20,7 +20,7 @@ from querycache.engine import Attachment
 from querycache.questions import Bypass
 from querycache.variation import Variations
 
-NOTES: Final = "querycache"
+NOTES: Final = "_querycache_notes"
 
 
 @dataclass(slots=True)
@@ -41,9 +41,9 @@ class SessionNotes:
 
 def notes_of(session: Session) -> SessionNotes:
     """Return what is kept with a Session."""
-    notes: SessionNotes | None = session.info.get(NOTES)
+    notes: SessionNotes | None = session.__dict__.get(NOTES)
     if notes is None:
-        notes = session.info[NOTES] = SessionNotes()
+        notes = session.__dict__[NOTES] = SessionNotes()
     return notes
 
 

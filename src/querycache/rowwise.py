@@ -13,7 +13,7 @@ import hashlib
 import re
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from sqlalchemy import Select
@@ -27,7 +27,7 @@ from querycache.coherence.binds import Bind
 from querycache.engine import Attachment
 from querycache.keyed import KEYS, Key, keys_of, mapper_of, parameters_of, rows_of, why_not_by_keys
 from querycache.options import CacheRequest
-from querycache.questions import Bypass, Form, Plan, Question, Questions
+from querycache.questions import OTHER_CATALOG, Bypass, Form, Plan, Question, Questions
 from querycache.rows.codec import encode_values
 from querycache.statements import tags as naming
 
@@ -148,20 +148,15 @@ class Rowwise:
             return None
 
     def _request_of(self, key: Key) -> CacheRequest | None:
-        """Return what is asked of one row: a name where rows are named, a life of its own where the list has one."""
-        if self.request is None:
+        """Return what is asked of one row: its name, where rows have names."""
+        if self.request is None or self.request.names is None:
             return None
-        if self.request.names is not None:
-            return CacheRequest(self.request.region, self.request.names.name_of(key), self.request.ttl_s)
-        if self.request.ttl_s is not None:
-            return CacheRequest(self.request.region, f"row for {self.request.ttl_s:g} s", self.request.ttl_s)
-        return None
+        return CacheRequest(self.request.region, self.request.names.name_of(key))
 
     def _known(self) -> dict[Key, Row]:
         # What was found out about a row stays true for its statement: making key and tags costs more than looking them up.
         by_place = _KNOWN.setdefault(self.form.plan, {})
-        request = self.request
-        place = (self.others, self.call.variation, None if request is None else (request.names, request.ttl_s))
+        place = (self.others, self.call.variation, None if self.request is None else self.request.names)
         known = by_place.setdefault(place, {})
         if sum(map(len, by_place.values())) > _MAX_KNOWN:
             by_place.clear()
@@ -181,17 +176,18 @@ def rowwise_of(questions: Questions, whole: Question, call: Call, request: Cache
     assert mapper is not None
     statement = rows_of(call.statement, mapper)
     given = parameters_of(mapper, [], call.parameters)
-    asked = None if request is None else CacheRequest(request.region, None)
-    form = _form_of(questions, statement, given, call, asked)
+    form = _form_of(questions, statement, given, call, whole)
     if isinstance(form, Bypass):
         return f"its rows cannot be cached one by one: {form.reason}"
     if verdict is None:
         verdict = _VERDICTS[whole.plan] = _why_not_told_apart(whole, form, call, mapper)
     if verdict:
         return verdict
-    listing = _listing_of(questions, whole, call, request)
+    listing = _listing_of(questions, whole, call)
     if isinstance(listing, Bypass):
         return f"its keys cannot be cached alone: {listing.reason}"
+    if not form.plan.survey_stamps == listing.plan.survey_stamps == whole.plan.survey_stamps:
+        return OTHER_CATALOG
     others = _other_values(form, given)
     return Rowwise(questions, call, request, mapper, statement, form, listing, others)
 
@@ -202,32 +198,30 @@ _VERDICTS: weakref.WeakKeyDictionary[Plan, str] = weakref.WeakKeyDictionary()
 
 
 def _form_of(
-    questions: Questions, statement: Any, parameters: Mapping[str, Any], call: Call, request: CacheRequest | None
+    questions: Questions, statement: Any, parameters: Mapping[str, Any], call: Call, whole: Question
 ) -> Form | Bypass:
+    # As if asked for in the whole's region: a policy that lets lists be cached says the same of their parts.
+    request = CacheRequest(whole.plan.region, None)
     return questions.form_of(statement, parameters, call.options, call.attachment, call.bind, call.engine, request)
 
 
-def _listing_of(questions: Questions, whole: Question, call: Call, request: CacheRequest | None) -> Question | Bypass:
+def _listing_of(questions: Questions, whole: Question, call: Call) -> Question | Bypass:
     """Return the question of a list's keys: they depend on less than its rows.
 
     The statement for them is never run: it is there to be asked what it reads.
     """
-    asked = None if request is None else replace(request, shape=None, names=None)
     try:
-        form = _form_of(questions, keys_of(call.statement), call.parameters or {}, call, asked)
+        form = _form_of(questions, keys_of(call.statement), call.parameters or {}, call, whole)
     except SQLAlchemyError as error:
         return Bypass(type(error).__name__)
-    if isinstance(form, Bypass):
-        return form
-    question = questions.about(form, call.parameters, asked, call.variation)
+    question = form if isinstance(form, Bypass) else questions.about(form, call.parameters, None, call.variation)
     if isinstance(question, Bypass):
         return question
     if question.store != whole.store or not question.tables <= whole.tables:
         return Bypass("they are kept elsewhere")
-    # What a user caches under a name goes by it; else each question has a name of its own.
+    # What a user named goes by that name in all its parts.
     names = () if whole.name is None else (whole.name,)
-    own = () if question.name is None else (question.name,)
-    tags = TagSet((*(tag for tag in question.tags.tags if tag not in own), *names), question.tags.guards)
+    tags = TagSet((*question.tags.tags, *names), question.tags.guards)
     key = hashlib.blake2b(b"keys" + whole.key, digest_size=16).digest()
     return question._replace(key=key, tags=tags, name=whole.name, ttl_s=whole.ttl_s)
 

@@ -18,7 +18,7 @@ from querycache.coherence.declared import READS
 from querycache.engine import Attachment
 from querycache.gets import NOT_ANSWERED, get, key_of
 from querycache.questions import Bypass
-from querycache.reader import Reader
+from querycache.reader import Reader, declined_at_once
 from querycache.readings import NOTES, notes_of
 from querycache.results import GET_STATEMENT
 from querycache.statements.reads import NotCacheable
@@ -53,6 +53,25 @@ def _reader_of(dialect: Dialect) -> tuple[Reader, Attachment] | None:
 
 
 def _do_orm_execute(orm: ORMExecuteState) -> Result[Any] | None:
+    found = _found(orm)
+    if found is None:
+        return None
+    if not _sqlalchemy.has_other_listeners(orm):
+        return _answer_by(*found, orm)
+    if (declined := declined_at_once(orm)) is not None:
+        # Now: what is streamed would be streamed in its eager loads, too, if it were invoked from here.
+        found[1].coherence.events.emit("bypass", reason=declined)
+        return None
+    return _sqlalchemy.listen_last(orm, _answer)
+
+
+def _answer(orm: ORMExecuteState) -> Result[Any] | None:
+    found = _found(orm)
+    return None if found is None else _answer_by(*found, orm)
+
+
+def _found(orm: ORMExecuteState) -> tuple[Reader, Attachment, Engine | Connection] | None:
+    """Return by whom and where a statement may be answered; None for one that is no read, or on no attached engine."""
     written = _sqlalchemy.written_select_of(orm.statement)
     if not orm.is_select and written is None:
         return None
@@ -67,22 +86,17 @@ def _do_orm_execute(orm: ORMExecuteState) -> Result[Any] | None:
     if written is not None and (why_not := _why_no_read(written.text, orm, attachment)) is not None:
         attachment.coherence.events.emit("bypass", reason=why_not)
         return None
-    listeners = _sqlalchemy.has_listeners_after_us(orm)
-    if listeners:
-        answered = _sqlalchemy.run_listeners_after_us(orm)
-        if answered is not None:
-            return answered
-        # One of them may have chosen another engine, too.
-        bind = orm.session.get_bind(**orm.bind_arguments)
-        found = _reader_of(bind.engine.dialect)
-        if found is None:
-            return orm.invoke_statement()
-        reader, attachment = found
+    return reader, attachment, bind
+
+
+def _answer_by(
+    reader: Reader, attachment: Attachment, bind: Engine | Connection, orm: ORMExecuteState
+) -> Result[Any] | None:
     outcome = reader.read(orm, attachment, bind)
     if not isinstance(outcome, Bypass):
         return outcome
     attachment.coherence.events.emit("defect" if outcome.defect else "bypass", reason=outcome.reason)
-    return _sqlalchemy.invoke(orm) if listeners else None
+    return None
 
 
 def _why_no_read(text: str, orm: ORMExecuteState, attachment: Attachment) -> str | None:
@@ -140,4 +154,4 @@ def _after_begin(session: Session, transaction: SessionTransaction, connection: 
 
 def _after_transaction_end(session: Session, transaction: SessionTransaction) -> None:
     if transaction.parent is None:
-        session.info.pop(NOTES, None)
+        session.__dict__.pop(NOTES, None)

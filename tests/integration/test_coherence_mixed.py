@@ -18,6 +18,7 @@ from sqlalchemy import text
 
 import querycache
 from app_process import AppProcess
+from querycache.statements import fingerprint
 from querycache.statements import tags as naming
 from querycache.stores import _lmdb_place, _registers
 
@@ -391,11 +392,16 @@ def test_a_version_that_makes_other_tags_of_columns_and_this_one_are_never_stale
     start: Callable[[Path | None], AppProcess], library: Callable[[str, str, str], Path]
 ) -> None:
     folder = library("statements/tags.py", r'(?m)^FORMAT: Final = "\w+"', 'FORMAT: Final = "another"')
-    tags = folder / "querycache" / "statements" / "tags.py"
-    source = tags.read_text(encoding="utf-8")
-    assert source.count('MEMBERS_SUFFIX: Final = b"#"') == source.count('return f".{') == 1
-    source = source.replace('MEMBERS_SUFFIX: Final = b"#"', 'MEMBERS_SUFFIX: Final = b"%"')
-    tags.write_text(source.replace('return f".{', 'return f":{'), encoding="utf-8")
+    for module, old, new in (
+        ("tags", 'MEMBERS_SUFFIX: Final = b"#"', 'MEMBERS_SUFFIX: Final = b"%"'),
+        ("tags", 'return f".{', 'return f":{'),
+        # Else they overwrite each other's entries, and none is old.
+        ("fingerprint", f"FORMAT: Final = {fingerprint.FORMAT!r}".replace("'", '"'), 'FORMAT: Final = b"another"'),
+    ):
+        path = folder / "querycache" / "statements" / f"{module}.py"
+        source = path.read_text(encoding="utf-8")
+        assert source.count(old) == 1
+        path.write_text(source.replace(old, new), encoding="utf-8")
     sides = start(None), start(folder)
     for writer in sides:
         for how, values in WRITES:

@@ -12,6 +12,8 @@ from sqlalchemy import Connection, Engine, create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
+from querycache.coherence.declared import Declared, declared_of
+from querycache.coherence.relations import Relations
 from querycache.databases import Profile, Survey, autocommit_of, in_transaction_of, profile_of, survey_of
 
 
@@ -213,7 +215,55 @@ def test_parents_and_children_of_inheritance_are_not_plain(surveyed: Callable[..
 
 def test_row_level_security_is_not_plain(surveyed: Callable[..., Survey], schema: str) -> None:
     survey = surveyed("CREATE TABLE t (id int)", "ALTER TABLE t ENABLE ROW LEVEL SECURITY")
-    assert "row-level security" in str(survey.why_not_plain((schema, "t")))
+    assert "row-level security" in str(behind(survey, (schema, "t")))
+    assert behind(survey, (schema, "t"), Declared(tells_who_asks=True)) == {(schema, "t")}
+
+
+POLICIES = {
+    "tenant = current_setting('app.tenant')": {"t"},
+    "tenant = any (string_to_array(nullif(current_setting('app.tenants', true), ''), ','))": {"t"},
+    "tenant = current_user or session_user = 'root' or pg_has_role(current_user, 'pg_monitor', 'member')": {"t"},
+    "tenant in (select m.tenant from member m where m.id = current_setting('app.user')::int)": {"t", "member"},
+    "exists (with mine as (select tenant from member) select 1 from mine join other using (tenant))": {
+        *("t", "member", "other"),
+    },
+    "promised() = tenant": {"t"},
+    "id > random()": None,
+    "now() > '2020-01-01'": None,
+    "current_date > '2020-01-01'": None,
+    "tenant::date > '2020-01-01'": None,
+    "unknown() = tenant": None,
+    "tenant in (select relname from pg_class)": None,
+    "tenant in (select tenant from member tablesample system (10))": None,
+    "tenant in (select tenant from parts)": None,
+}
+
+
+@pytest.mark.parametrize("condition", POLICIES)
+def test_what_the_policies_of_a_table_read_is_known_or_it_is_not_cached(
+    surveyed: Callable[..., Survey], schema: str, condition: str
+) -> None:
+    function = "CREATE FUNCTION {}() RETURNS text STABLE LANGUAGE sql AS 'SELECT current_setting(''a.b'')'"
+    survey = surveyed(
+        "CREATE TABLE t (id int, tenant text)",
+        "CREATE TABLE member (id int, tenant text)",
+        "CREATE TABLE other (tenant text)",
+        "CREATE TABLE parts (tenant text) PARTITION BY LIST (tenant)",
+        *(function.format(name) for name in ("promised", "unknown")),
+        "ALTER TABLE t ENABLE ROW LEVEL SECURITY",
+        f"CREATE POLICY p ON t USING ({condition})",
+    )
+    expected = POLICIES[condition]
+    found = behind(survey, (schema, "t"), declared_of(None, ["promised"], tells_who_asks=True))
+    if expected is None:
+        assert isinstance(found, str)
+        assert "has row-level security by a policy that" in found
+    else:
+        assert found == {(schema, name) for name in expected}
+
+
+def behind(survey: Survey, name: tuple[str, str], declared: Declared | None = None) -> Any:
+    return Relations(survey, declared or Declared(), "postgresql", "public").behind(name)
 
 
 @pytest.mark.parametrize(

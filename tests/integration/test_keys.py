@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from dogpile.cache import make_region
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, text, update
 from sqlalchemy.orm import Session
 
 from keys_support import ALL, BY_KEYS, IN_FRUIT, keys_asked, move, reads_of, rename, shop_by_keys
@@ -208,14 +208,25 @@ def test_what_is_put_together_lives_no_longer_than_its_parts(worlds: Worlds) -> 
 
 
 @pytest.mark.parametrize("worlds", ["sqlite-memory"], indirect=True)
-def test_a_statement_s_own_time_to_live_is_that_of_its_rows(worlds: Worlds) -> None:
+def test_what_nobody_was_told_of_is_shown_when_the_statement_s_time_to_live_is_over(worlds: Worlds) -> None:
     store = ClockedStore()
     fruit = shop_by_keys(worlds, store=store)
     short = entities(IN_FRUIT.options(FromCache(ttl=60)))
-    fruit.prime(entities(IN_FRUIT), short)
-    store.ahead_ns += 61_000_000_000
+    fruit.prime(entities(IN_FRUIT))
+    store.ahead_ns += 50_000_000_000
+    with Session(fruit.outside) as session:
+        session.execute(update(Product).where(Product.id == 1).values(name="unheard"))
+        session.commit()
+    fruit.assert_true(short)
+    with Session(fruit.outside) as session:
+        session.execute(update(Product).where(Product.id == 1).values(name="unheard again"))
+        session.commit()
+    store.ahead_ns += 50_000_000_000
+    rename(fruit, 2, "quince")
+    fruit.read(short)
+    store.ahead_ns += 11_000_000_000
 
-    assert keys_asked(reads_of(fruit, short)) == [0]
+    fruit.assert_true(short)
 
 
 # -- transactions ------------------------------------------------------------------------------------------------------
@@ -324,6 +335,25 @@ def test_a_name_drops_the_list_and_has_its_rows_read_anew(worlds: Worlds) -> Non
     assert keys_asked(reads_of(world, entities(statement))) == [1]
 
 
+@pytest.mark.parametrize("worlds", ["sqlite-memory"], indirect=True)
+def test_a_tenant_s_rows_are_in_no_other_tenant_s_list(worlds: Worlds) -> None:
+    """What the database shows each of them of a row is changed here by others, unheard."""
+    fruit = shop_by_keys(worlds, vary=lambda session: session.info.get("tenant"))
+
+    def first(tenant: str) -> str:
+        with fruit.session(info={"tenant": tenant}) as session:
+            return session.scalars(IN_FRUIT).all()[0].name
+
+    for tenant in ("one", "two"):
+        with Session(fruit.outside) as session:
+            session.execute(update(Product).where(Product.id == 1).values(name=f"apple of {tenant}"))
+            session.commit()
+        assert first(tenant) == f"apple of {tenant}"
+    rename(fruit, 2, "quince")
+
+    assert [first(tenant) for tenant in ("one", "two")] == ["apple of one", "apple of two"]
+
+
 # -- settings ----------------------------------------------------------------------------------------------------------
 
 
@@ -368,4 +398,59 @@ def test_one_row_by_its_key_is_no_list(fruit: World) -> None:
     fruit.prime(get(Product, 1))
 
     assert "whole" not in fruit.cache.stats()["counts"]
-    assert fruit.cache.explain(select(Product).where(Product.id == 1)).shape == "whole"
+    explained = fruit.cache.explain(select(Product).where(Product.id == 1))
+    assert (explained.shape, explained.why_whole) == ("whole", "it asks for one row")
+
+
+def test_a_list_of_given_keys_is_read_row_by_row(fruit: World) -> None:
+    some = entities(ALL.where(Product.id.in_([1, 3, 4, 77])))
+    fruit.prime(some)
+    rename(fruit, 3, "quince")
+
+    assert keys_asked(reads_of(fruit, some)) == [1]
+    with fruit.write() as session:
+        session.add(Product(id=77, name="fig", category_id=1, price=1))
+    fruit.assert_true(some)
+
+
+@pytest.mark.parametrize("worlds", ["sqlite-memory"], indirect=True)
+def test_a_policy_for_lists_alone_lets_their_keys_and_rows_be_kept(worlds: Worlds) -> None:
+    fruit = worlds.shop()
+    fruit.cache.add_models(Product, policy=Policy(shape="keys", operations=frozenset({"list"})))
+    fruit.prime(entities(IN_FRUIT))
+    rename(fruit, 1, "quince")
+
+    assert keys_asked(reads_of(fruit, entities(IN_FRUIT))) == [1]
+
+
+@pytest.mark.parametrize("worlds", ["sqlite-memory"], indirect=True)
+def test_what_is_kept_whole_is_counted_with_the_reason(fruit: World) -> None:
+    called = ALL.where(Product.id < bindparam("most", callable_=lambda: 3))
+    why_not = "a function of the application's gives one of its values"
+
+    assert fruit.cache.explain(called).why_whole == why_not
+    fruit.assert_true(entities(called))
+    assert fruit.cache.stats()["reasons"][f"whole: {why_not}"] == 1
+
+
+@pytest.mark.parametrize("worlds", ["sqlite-memory"], indirect=True)
+def test_an_order_by_text_decides_on_the_keys_like_any(fruit: World) -> None:
+    by_text = entities(select(Product).order_by(text("name")))
+    named = entities(select(Product).order_by("name"))
+    fruit.prime(by_text, named)
+    rename(fruit, 1, "zucchini")
+
+    fruit.assert_true(by_text)
+    fruit.assert_true(named)
+
+
+@pytest.mark.parametrize("worlds", ["sqlite-memory"], indirect=True)
+def test_rows_of_a_list_are_not_kept_by_what_the_catalog_was_before(worlds: Worlds) -> None:
+    fruit = shop_by_keys(worlds)
+    fruit.prime(entities(IN_FRUIT))
+    rename(fruit, 1, "quince")
+    with fruit.write() as session:
+        session.execute(text("CREATE TABLE sc_more (id INTEGER)"))
+
+    fruit.assert_true(entities(IN_FRUIT))
+    fruit.assert_hit(entities(IN_FRUIT))

@@ -176,6 +176,24 @@ def test_collections_loaded_with_their_rows_are_the_database_s(shop_of_keys: Wor
     )
 
 
+@pytest.mark.parametrize("worlds", ["sqlite-memory"], indirect=True)
+def test_rows_joined_under_other_criteria_are_other_rows(shop_of_keys: World) -> None:
+    def few(most: int) -> Take:
+        criteria = with_loader_criteria(Product, Product.views < most)
+        return unique(select(Category).options(WITH_PRODUCTS, criteria).order_by(Category.id))
+
+    def names_below(most: int) -> Take:
+        take = few(most)
+        return lambda session: [(one.name, [product.name for product in one.products]) for one in take(session)]
+
+    shop_of_keys.prime(names_below(15), names_below(35))
+    with shop_of_keys.write() as session:
+        session.get_one(Category, 2).name = "tubers"
+
+    shop_of_keys.assert_true(names_below(15))
+    shop_of_keys.assert_true(names_below(35))
+
+
 # -- kinds of primary keys ---------------------------------------------------------------------------------------------
 
 

@@ -144,6 +144,46 @@ def test_rows_that_are_looked_at_one_after_the_other_are_looked_at_again(worlds:
     fruit.assert_true(read)
 
 
+@pytest.mark.parametrize("worlds", ["sqlite-memory"], indirect=True)
+def test_rows_that_were_taken_one_after_the_other_are_looked_at_again(worlds: Worlds) -> None:
+    """Both rows are stored each time that one is looked at, and were never so together."""
+    store = InTurn()
+    store.acts = []
+    fruit = shop_by_keys(worlds, store=store)
+    read = make_one_missing(fruit)
+    fruit.prime(entities(ALL))
+    before = fruit.truth(read)
+
+    def commit_and_read() -> None:
+        with fruit.write() as session:
+            swap_names(session)
+        fruit.read(entities(ALL))
+
+    store.acts.append(commit_and_read)
+    found = fruit.read(read)
+
+    assert not store.acts
+    assert found in (before, fruit.truth(read))
+
+
+def test_rows_of_a_newer_list_are_not_taken_for_older_keys(fruit: World) -> None:
+    read = make_one_missing(fruit)
+    views = entities(select(Product).where(Product.views < 25).order_by(Product.id))
+    before = fruit.truth(read)
+
+    def leave_and_read() -> None:
+        with fruit.write() as session:
+            product = session.get_one(Product, 2)
+            product.category_id, product.name = 2, "gone"
+        fruit.read(views)
+        fruit.read(entities(ALL))
+
+    with after_the_keys(fruit, leave_and_read):
+        found = fruit.read(read)
+
+    assert found in (before, fruit.truth(read))
+
+
 def test_a_row_that_changed_after_the_list_was_read_is_not_stored_as_it_was(fruit: World) -> None:
     with after_statement(fruit, 1, lambda: rename(fruit, 1, "quince")):
         fruit.read(entities(IN_FRUIT))

@@ -416,6 +416,19 @@ def test_a_page_is_filled_up_when_one_of_its_rows_is_gone(library: Library) -> N
     assert library.read(page) == [0, 2]
 
 
+def test_a_row_that_get_found_absent_is_in_no_list(library: Library) -> None:
+    def listed(session: Session) -> list[int]:
+        return [ticket.id.int for ticket in Ticket.cache.filter(session=session)]
+
+    assert library.read(listed) == [0, 1, 2, 3]
+    library.change_outside("DELETE FROM mc_ticket WHERE seat = 1")
+    key = uuid.UUID(int=1)
+    library.read(lambda session: Ticket.cache.flush(Ticket.cache._cache_key(key), session=session))
+    assert library.read(lambda session: Ticket.cache.get(key, session=session)) is None
+
+    assert library.read(listed) == [0, 2]
+
+
 def test_rows_of_a_newer_list_are_not_taken_for_older_keys(library: Library) -> None:
     def notes(session: Session) -> dict[int, list[int]]:
         return {book.id: ids(book.notes) for book in Book.cache.filter(session=session, shelf_id=0)}

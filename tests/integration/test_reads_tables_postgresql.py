@@ -7,7 +7,8 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from conftest import EngineFactory
-from querycache._sqlalchemy import compile_statement, record_rendering
+from querycache._rendering import record_rendering
+from querycache._sqlalchemy import compile_statement
 from querycache.statements.fingerprint import shape_of
 from read_shapes import POSTGRESQL, SHAPES, Base, ReadShape
 

@@ -44,42 +44,6 @@ class Box(Depot):
 
 
 MIGRATIONS = {
-    "a column is added": """
-op.add_column("sm_box", sa.Column("color", sa.String(10), server_default="red"))
-""",
-    "a column is dropped": """
-with op.batch_alter_table("sm_box") as batch:
-    batch.drop_column("note")
-""",
-    "a column is renamed": """
-with op.batch_alter_table("sm_box") as batch:
-    batch.alter_column("note", new_column_name="remark", existing_type=sa.String(20), existing_nullable=True)
-""",
-    "a column is given another type": """
-with op.batch_alter_table("sm_box") as batch:
-    batch.alter_column("weight", type_=sa.Integer(), existing_type=sa.Numeric(8, 2), existing_nullable=False)
-op.execute("UPDATE sm_box SET weight = 7 WHERE id = 1")
-""",
-    "two columns change places": """
-with op.batch_alter_table("sm_box") as batch:
-    batch.alter_column("name", new_column_name="was", existing_type=sa.String(20), existing_nullable=False)
-with op.batch_alter_table("sm_box") as batch:
-    batch.alter_column("note", new_column_name="name", existing_type=sa.String(20), existing_nullable=True)
-with op.batch_alter_table("sm_box") as batch:
-    batch.alter_column("was", new_column_name="note", existing_type=sa.String(20), existing_nullable=False)
-""",
-    "two tables change places": """
-op.execute("DROP TABLE sm_spare")
-op.rename_table("sm_box", "sm_spare")
-op.create_table(
-    "sm_box",
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("name", sa.String(20)),
-    sa.Column("weight", sa.Numeric(8, 2)),
-    sa.Column("note", sa.String(20)),
-    sa.Column("shelf_id", sa.Integer),
-)
-""",
     "rows are changed by text": """
 op.execute("UPDATE sm_box SET name = 'moved' WHERE shelf_id = 1")
 """,
@@ -93,8 +57,44 @@ box = sa.table("sm_box", *(sa.column(name) for name in ("id", "name", "weight", 
 op.bulk_insert(box, [{"id": number, "name": "new", "weight": 1, "shelf_id": 1} for number in (8, 9)])
 """,
     "an index and a constraint are made": """
-op.create_index("sm_box_name", "sm_box", ["name"])
-op.execute("UPDATE sm_box SET name = 'indexed' WHERE id = 1")
+op.create_index("sm_box_note", "sm_box", ["note"])
+op.execute("UPDATE sm_box SET note = 'indexed' WHERE id = 1")
+""",
+    "a column is added": """
+op.add_column("sm_box", sa.Column("color", sa.String(10), server_default="red"))
+""",
+    "a column is given another type": """
+with op.batch_alter_table("sm_box") as batch:
+    batch.alter_column("weight", type_=sa.Integer(), existing_type=sa.Numeric(8, 2), existing_nullable=False)
+op.execute("UPDATE sm_box SET weight = 7 WHERE id = 3")
+""",
+    "two columns change places": """
+with op.batch_alter_table("sm_box") as batch:
+    batch.alter_column("name", new_column_name="was", existing_type=sa.String(20), existing_nullable=False)
+with op.batch_alter_table("sm_box") as batch:
+    batch.alter_column("note", new_column_name="name", existing_type=sa.String(20), existing_nullable=True)
+with op.batch_alter_table("sm_box") as batch:
+    batch.alter_column("was", new_column_name="note", existing_type=sa.String(20), existing_nullable=False)
+""",
+    "a column is renamed": """
+with op.batch_alter_table("sm_box") as batch:
+    batch.alter_column("note", new_column_name="remark", existing_type=sa.String(20), existing_nullable=True)
+""",
+    "a column is dropped": """
+with op.batch_alter_table("sm_box") as batch:
+    batch.drop_column("remark")
+""",
+    "two tables change places": """
+op.execute("DROP TABLE sm_spare")
+op.rename_table("sm_box", "sm_spare")
+op.create_table(
+    "sm_box",
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("name", sa.String(20)),
+    sa.Column("weight", sa.Numeric(8, 2)),
+    sa.Column("note", sa.String(20)),
+    sa.Column("shelf_id", sa.Integer),
+)
 """,
 }
 
@@ -140,24 +140,31 @@ def depot(worlds: Any) -> World:
     return world
 
 
-@pytest.mark.parametrize("name", MIGRATIONS)
 @pytest.mark.parametrize("worlds", ONE_EACH, indirect=True)
-def test_s40_an_alembic_migration_is_heard_while_sessions_read(worlds: Any, tmp_path: Path, name: str) -> None:
+def test_s40_alembic_migrations_are_heard_while_sessions_read(worlds: Any, tmp_path: Path) -> None:
     world = depot(worlds)
-    write_scripts(tmp_path / "alembic", [MIGRATIONS[name]])
-    before = world.prime(*READS)
-    with world.session() as reader:
-        # From the cache: this session holds no lock for which the migration would wait.
-        assert [read(reader) for read in READS] == before
-        upgrade(tmp_path / "alembic", world.engine)
-        reader.expunge_all()
+    write_scripts(tmp_path / "alembic", list(MIGRATIONS.values()))
+    for revision, name in enumerate(MIGRATIONS, 1):
         for read in map(attempted, READS):
-            assert read(reader) == world.truth(read)
-    for read in map(attempted, READS):
-        world.assert_true(read)
-    if name != "an index and a constraint are made":
-        assert world.truth(whole) != before[-1], "the migration changes nothing"
-    world.assert_hit(whole)
+            world.assert_true(read)
+        # Where a column's type changed, the store waits for processes that may know the old one: 30 seconds.
+        cached = [read for read in map(attempted, READS) if world.cost(read) == 0]
+        (before,) = world.prime(whole)
+        with world.session() as reader:
+            # From the cache: this session holds no lock for which the migration would wait.
+            for read in cached:
+                assert read(reader) == world.truth(read), name
+            upgrade(tmp_path / "alembic", world.engine, str(revision))
+            # psycopg's prepared statements do not outlive a change of what they return.
+            world.engine.dispose()
+            world.outside.dispose()
+            reader.expunge_all()
+            for read in map(attempted, READS):
+                assert read(reader) == world.truth(read), name
+        for read in map(attempted, READS):
+            world.assert_true(read)
+        assert world.truth(whole) != before, f"nothing changes where {name}"
+        world.assert_hit(whole)
 
 
 SEVERAL = ["a column is added", "a column is given another type", "a column is renamed", "rows are changed by text"]
@@ -220,27 +227,25 @@ class Migration(Noted):
     version: Mapped[str] = mapped_column(String(32), primary_key=True)
 
 
-@pytest.mark.parametrize("model", [Version, Renamed, Migration])
 @pytest.mark.parametrize("worlds", ONE_EACH, indirect=True)
-def test_s82_a_table_in_which_migrations_are_noted_is_never_cached(worlds: Any, model: type[Any]) -> None:
-    world: World = worlds(model)
-    (number,) = model.__table__.columns
-    name = model.__tablename__
-    reads = {
-        "entities": rows(select(model)),
-        "columns": rows(select(number).options(FromCache())),
-        "text": rows(text(f"SELECT {number.name} FROM {name}")),
-        "text that asks": rows(text(f"SELECT {number.name} FROM {name}").options(FromCache())),
-        "text that is declared": rows(
-            text(f"SELECT {number.name} FROM {name}").execution_options(querycache_reads=[name])
-        ),
-        "declared": rows(select(number).execution_options(querycache_reads=[name])),
-    }
-    for kind, read in reads.items():
-        with world.outside.connect() as connection:
-            connection.execute(text(f"DELETE FROM {name}"))
-            connection.execute(text(f"INSERT INTO {name} ({number.name}) VALUES ('{kind[:8]}')"))
-        assert [world.cost(read), world.cost(read)] == [1, 1], kind
+def test_s82_a_table_in_which_migrations_are_noted_is_never_cached(worlds: Any) -> None:
+    world: World = worlds(Version, Renamed, Migration)
+    for model in (Version, Renamed, Migration):
+        (number,), name = model.__table__.columns, model.__tablename__
+        written = text(f"SELECT {number.name} FROM {name}")
+        reads = {
+            "entities": rows(select(model)),
+            "columns": rows(select(number).options(FromCache())),
+            "text": rows(written),
+            "asking": rows(written.options(FromCache())),
+            "declared": rows(written.execution_options(querycache_reads=[name])),
+            "a construct, declared": rows(select(number).execution_options(querycache_reads=[name])),
+        }
+        for kind, read in reads.items():
+            with world.outside.connect() as connection:
+                connection.execute(text(f"DELETE FROM {name}"))
+                connection.execute(text(f"INSERT INTO {name} ({number.name}) VALUES ('{kind[:8]}')"))
+            assert [world.cost(read), world.cost(read)] == [1, 1], (name, kind)
     assert any("keeps the state of migrations" in reason for reason in world.cache.stats()["reasons"])
 
 
@@ -263,10 +268,11 @@ def begin_before_savepoints(engine: Engine) -> None:
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
 
 
-@pytest.mark.parametrize("mode", ["create_savepoint", "conditional_savepoint", "rollback_only", "control_fully"])
+@pytest.mark.parametrize("mode", ["create_savepoint", "control_fully"])
 @pytest.mark.parametrize("worlds", ONE_EACH, indirect=True)
 def test_s80_a_test_that_is_rolled_back_as_a_whole_sees_its_own_rows_and_leaves_none(worlds: Any, mode: Any) -> None:
-    shop: World = worlds.shop(before_attach=begin_before_savepoints)
+    # What begins a transaction might set its connection, too; it is said that it does not.
+    shop: World = worlds.shop(before_attach=begin_before_savepoints, vary=lambda session: None)
     reads = [get(Product, 1), in_category(1), count_of(Product)]
     before = shop.prime(*reads)
     for name in ("quince", "plum"):
@@ -275,7 +281,7 @@ def test_s80_a_test_that_is_rolled_back_as_a_whole_sees_its_own_rows_and_leaves_
             with Session(connection, join_transaction_mode=mode) as session:
                 assert [read(session) for read in reads] == before
                 session.get_one(Product, 1).name = name
-                if mode in ("create_savepoint", "rollback_only"):
+                if mode == "create_savepoint":
                     session.commit()
                 else:
                     session.flush()

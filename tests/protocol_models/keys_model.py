@@ -1,7 +1,8 @@
 """Is a list whose rows are cached one by one ever torn?
 
-Tag 0 is the list's, every other tag a row's; a transaction that changes a row of the list changes the list's tag too. What
-is answered must be a state that the database had, at or after the moment when the read began.
+Tag 0 is the list's own, every other tag a row's: a transaction may change which rows the list has, some of the rows, or both.
+What is answered must be a state that the database had, at or after the moment when the read began: also where two rows
+changed at once, in what the list does not look at.
 """
 
 from __future__ import annotations
@@ -13,33 +14,48 @@ from typing import NamedTuple, Self
 from model_store import Lease, ModelStore, Rows, StoreRules, Tags
 from state_search import Action
 
-TOGETHER = 3
-STATEMENTS: tuple[Tags, ...] = ((0,), (1,), (2,), (0,))
-"""The list's keys, the two rows, and the rows kept together under what the list depends on."""
+WHOLE, KEYS, FIRST, SECOND = range(4)
+STATEMENTS: tuple[Tags, ...] = ((0, 1, 2), (0,), (1,), (2,))
+"""The list with its rows, its keys alone, and the two rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeysSetting:
-    """Who takes part. ``looks_again``: at the list's stamp, after the last row."""
+    """Who takes part, and by which rules.
 
-    writers: tuple[Tags, ...] = ((0, 1, 2), (0, 1))
+    ``sees_one_moment``: the store looks at rows and list at once, else one after the other. ``looks_again``: at all that was
+    taken, after a query for missing rows, and after looking one by one. ``ends_with_the_list``: the list's stamp is looked
+    at after the rows. ``looks_before_keeping``: at the whole, after the stamps of rows that the SELECT gave.
+    """
+
+    writers: tuple[Tags, ...] = ((1, 2), (0, 1))
     reads: tuple[int, ...] = (2, 1)
+    sees_one_moment: bool = True
     looks_again: bool = True
-    keeps_together: bool = True
+    ends_with_the_list: bool = True
+    looks_before_keeping: bool = True
     evictions: int = 1
 
 
+class Part(NamedTuple):
+    """What the store said of one statement, and the version that was taken or read; None: neither."""
+
+    lease: Lease = ()
+    is_storable: bool = False
+    version: int | None = None
+    was_stored: bool = False
+
+
 class Collector(NamedTuple):
-    """How far a reader is: what it saw of the list, and which rows it has."""
+    """How far a reader is."""
 
     state: str = "idle"
     left: int = 0
     since: int = 0
-    lease: Lease = ()
-    is_storable: bool = False
-    keys: int = 0
-    rows: tuple[int | None, ...] = ()
-    leases: tuple[Lease | None, ...] = ()
+    whole: Part = Part()
+    keys: Part = Part()
+    rows: tuple[Part, ...] = ()
+    got: Rows = ()
 
 
 class KeysWorld:
@@ -68,12 +84,13 @@ class KeysWorld:
         return self._history, tuple(self._writers), readers, self._store.shape(STATEMENTS), self._evictions
 
     def _shape_of(self, reader: Collector) -> Hashable:
-        alive = [
-            lease if lease is None else self._store.shape_of((row,), lease)
-            for row, lease in enumerate(reader.leases, 1)
-        ]
-        lists = bool(reader.lease) and self._store.shape_of((0,), reader.lease)
-        return reader._replace(lease=(), leases=()), lists, tuple(alive)
+        parts = (reader.whole, reader.keys, *reader.rows)
+        alive = tuple(
+            bool(part.lease) and self._store.shape_of(STATEMENTS[statement], part.lease)
+            for statement, part in enumerate(parts)
+        )
+        bare = tuple(part._replace(lease=()) for part in parts)
+        return reader._replace(whole=Part(), keys=Part(), rows=()), bare, alive
 
     def actions(self) -> Iterator[Action]:
         for position, state in enumerate(self._writers):
@@ -97,19 +114,17 @@ class KeysWorld:
         if verb in ("mark", "commit", "release"):
             self._write(verb, position)
             return ""
-        reader = self._readers[position]
-        match verb:
-            case "idle":
-                return self._look_up_list(position)
-            case "keys":
-                self._query_list(position)
-            case "rows":
-                self._look_up_row(position)
-            case "missing":
-                self._query_missing(position)
-            case "again":
-                return self._look_again(position, reader)
-        return ""
+        steps = {
+            "idle": self._look_up_whole,
+            "keys": self._look_up_keys,
+            "rows": self._look_up_rows,
+            "query": self._query_missing,
+            "again": self._look_again,
+            "select": self._select,
+            "apart": self._look_at_rows,
+            "still": self._keep_apart,
+        }
+        return steps[verb](position, self._readers[position])
 
     def _write(self, verb: str, position: int) -> None:
         tags = self._setting.writers[position]
@@ -125,67 +140,111 @@ class KeysWorld:
             self._store.release(tags, position)
             self._writers[position] = "done"
 
-    def _look_up_list(self, position: int) -> str:
-        reader = self._readers[position]
-        seen = self._store.lookup(0, STATEMENTS[0])
-        reader = Collector("keys", reader.left - 1, len(self._history) - 1, seen.lease, seen.is_storable)
-        self._readers[position] = reader
+    def _look_up(self, statement: int) -> Part:
+        seen = self._store.lookup(statement, STATEMENTS[statement])
+        version = None if seen.rows is None or statement == WHOLE else seen.rows[0]
+        return Part(seen.lease, seen.is_storable, version, seen.rows is not None)
+
+    def _look_up_whole(self, position: int, reader: Collector) -> str:
+        seen = self._store.lookup(WHOLE, STATEMENTS[WHOLE])
+        part = Part(seen.lease, seen.is_storable)
+        self._readers[position] = reader = Collector("keys", reader.left - 1, len(self._history) - 1, part)
         self._say(f"reader {position} looks up the list: {'miss' if seen.rows is None else list(seen.rows)}")
-        if seen.rows is None:
-            return ""
-        self._readers[position] = reader._replace(state="rows", keys=seen.rows[0])
-        if not self._setting.keeps_together:
-            return ""
-        together = self._store.lookup(TOGETHER, STATEMENTS[TOGETHER])
-        if together.rows is None or together.lease != seen.lease:
-            return ""
-        return self._answer(position, (seen.rows[0], *together.rows))
+        return "" if seen.rows is None else self._answer(position, seen.rows)
 
-    def _query_list(self, position: int) -> None:
-        reader = self._readers[position]
-        keys = self._history[-1][0]
-        if reader.is_storable:
-            self._store.fill(0, (keys,), reader.lease)
-        self._readers[position] = reader._replace(state="rows", keys=keys)
-        self._say(f"reader {position} queries the list: {keys}")
+    def _look_up_keys(self, position: int, reader: Collector) -> str:
+        keys = self._look_up(KEYS)
+        self._readers[position] = reader._replace(keys=keys, state="rows" if keys.was_stored else "select")
+        self._say(f"reader {position} looks up the keys: {keys.version}")
+        return ""
 
-    def _look_up_row(self, position: int) -> None:
-        reader = self._readers[position]
-        row = len(reader.rows) + 1
-        seen = self._store.lookup(row, STATEMENTS[row])
-        value = None if seen.rows is None else seen.rows[0]
-        rows = (*reader.rows, value)
-        lease = seen.lease if value is None and seen.is_storable else None
-        state = "rows" if len(rows) < 2 else "missing" if None in rows else "again"
-        self._readers[position] = reader._replace(state=state, rows=rows, leases=(*reader.leases, lease))
-        self._say(f"reader {position} looks up row {row}: {'miss' if value is None else value}")
+    def _look_up_rows(self, position: int, reader: Collector) -> str:
+        """Look up both rows and, last, the list: at once, or one a step."""
+        rows = reader.rows
+        while len(rows) < 2:
+            rows = (*rows, self._look_up(FIRST + len(rows)))
+            self._say(f"reader {position} looks up row {len(rows)}: {rows[-1].version}")
+            if not self._setting.sees_one_moment:
+                self._readers[position] = reader._replace(rows=rows)
+                if len(rows) < 2:
+                    return ""
+        if self._setting.ends_with_the_list and not self._is_as_it_was(KEYS, reader.keys):
+            return self._give_up(position, reader)
+        stored = [row.was_stored for row in rows]
+        state = "again" if all(stored) else "query" if any(stored) else "select"
+        self._readers[position] = reader = reader._replace(rows=rows, state=state)
+        if state == "select":
+            return self._give_up(position, reader)
+        if state == "again" and self._setting.sees_one_moment:
+            return self._serve(position, reader)
+        return ""
 
-    def _query_missing(self, position: int) -> None:
-        """Read what is missing in one query, and fill each row. That a fill can be late is for the protocol's model."""
-        reader = self._readers[position]
-        rows = tuple(self._history[-1][row] if value is None else value for row, value in enumerate(reader.rows, 1))
-        for row, lease in enumerate(reader.leases, 1):
-            if lease is not None:
-                self._store.fill(row, rows[row - 1 : row], lease)
-        self._readers[position] = reader._replace(state="again", rows=rows, leases=())
-        self._say(f"reader {position} queries what is missing: {list(rows)}")
+    def _query_missing(self, position: int, reader: Collector) -> str:
+        now = self._history[-1]
+        rows = tuple(
+            row if row.was_stored else row._replace(version=now[tag]) for tag, row in enumerate(reader.rows, start=1)
+        )
+        self._readers[position] = reader._replace(rows=rows, state="again")
+        self._say(f"reader {position} queries what is missing: {[row.version for row in rows]}")
+        return ""
 
     def _look_again(self, position: int, reader: Collector) -> str:
-        seen = self._store.lookup(0, STATEMENTS[0])
-        if self._setting.looks_again and (not seen.is_storable or seen.lease != reader.lease):
-            self._readers[position] = Collector(left=reader.left)
-            self._say(f"reader {position} looks again: the list has changed, it is read whole")
-            return ""
-        rows = tuple(value for value in reader.rows if value is not None)
-        if self._setting.keeps_together and reader.is_storable:
-            self._store.fill(TOGETHER, rows, reader.lease)
-        return self._answer(position, (reader.keys, *rows))
+        taken = [(KEYS, reader.keys), *((FIRST + at, row) for at, row in enumerate(reader.rows) if row.was_stored)]
+        if self._setting.looks_again and not all(self._is_as_it_was(*part) for part in taken):
+            return self._give_up(position, reader)
+        return self._serve(position, reader)
 
-    def _answer(self, position: int, answer: Rows) -> str:
+    def _is_as_it_was(self, statement: int, part: Part) -> bool:
+        now = self._store.lookup(statement, STATEMENTS[statement])
+        return now.is_storable and now.lease == part.lease
+
+    def _serve(self, position: int, reader: Collector) -> str:
+        """Store what is new, and answer. That a fill can be late is for the protocol's model."""
+        versions = tuple(part.version for part in (reader.keys, *reader.rows) if part.version is not None)
+        for statement, row in enumerate(reader.rows, start=FIRST):
+            if not row.was_stored and row.is_storable and row.version is not None:
+                self._store.fill(statement, (row.version,), row.lease)
+        if reader.whole.is_storable:
+            self._store.fill(WHOLE, versions, reader.whole.lease)
+        return self._answer(position, versions)
+
+    def _give_up(self, position: int, reader: Collector) -> str:
+        self._readers[position] = reader._replace(state="select", rows=())
+        self._say(f"reader {position} has to run the SELECT")
+        return ""
+
+    def _select(self, position: int, reader: Collector) -> str:
+        now = self._history[-1]
+        if reader.whole.is_storable:
+            self._store.fill(WHOLE, now, reader.whole.lease)
+        answer = self._answer(position, now, since=reader.since)
+        if reader.whole.is_storable:
+            self._readers[position] = reader._replace(state="apart", got=now)
+        return answer
+
+    def _look_at_rows(self, position: int, reader: Collector) -> str:
+        rows = tuple(self._look_up(FIRST + at) for at in range(2))
+        self._readers[position] = reader._replace(state="still", rows=rows)
+        self._say(f"reader {position} looks at the stamps of the rows that it read")
+        return ""
+
+    def _keep_apart(self, position: int, reader: Collector) -> str:
+        if not self._setting.looks_before_keeping or self._is_as_it_was(WHOLE, reader.whole):
+            for at, row in enumerate(reader.rows):
+                if row.is_storable:
+                    self._store.fill(FIRST + at, (reader.got[1 + at],), row.lease)
+            if reader.keys.is_storable:
+                self._store.fill(KEYS, reader.got[:1], reader.keys.lease)
+            self._say(f"reader {position} stores keys and rows: {list(reader.got)}")
+        self._readers[position] = Collector(left=reader.left)
+        return ""
+
+    def _answer(self, position: int, answer: Rows, *, since: int | None = None) -> str:
         reader = self._readers[position]
+        since = reader.since if since is None else since
         self._readers[position] = Collector(left=reader.left)
         self._say(f"reader {position} answers {list(answer)}")
-        if answer in self._history[reader.since :]:
+        if answer in self._history[since:]:
             return ""
         return f"answered {list(answer)}, a state that the database did not have since the read began: {self._history}"
 

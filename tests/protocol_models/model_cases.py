@@ -115,14 +115,19 @@ def _flights(faults: int) -> list[Case]:
 
 
 def _keys(faults: int) -> list[Case]:
-    small = KeysSetting(writers=((0, 1, 2),), evictions=faults - 2)
+    settings = {
+        "with two readers": (KeysSetting(writers=((1, 2),), evictions=faults - 1), 5_000),
+        "where some rows changed before others": (KeysSetting(((1,), (1, 2)), (3,), evictions=faults - 1), 2_000),
+        "where a row leaves it": (KeysSetting(((1,), (0, 2)), (3,), evictions=faults - 1), 2_000),
+        "looked at row by row": (KeysSetting(((1,), (1, 2)), (3,), sees_one_moment=False), 1_000),
+    }
     return [
-        Case("a list of keys is whole, with two readers", lambda: KeysWorld(small), at_least=8_000),
         Case(
-            "a list of keys is whole, with two writers",
-            lambda: KeysWorld(KeysSetting(reads=(2,), evictions=faults - 1)),
-            at_least=3_000,
-        ),
+            f"a list of keys is whole, {name}",
+            lambda setting=setting: KeysWorld(setting),  # type: ignore[misc]
+            at_least=at_least,
+        )
+        for name, (setting, at_least) in settings.items()
     ]
 
 
@@ -163,10 +168,9 @@ def breaking() -> list[Case]:
             lambda: FlightWorld(Setting("acknowledged"), looks_again=False),
             breaks=True,
         ),
-        Case(
-            "a list of keys, where nobody looks again after the last row",
-            lambda: KeysWorld(KeysSetting(looks_again=False)),
-            breaks=True,
+        *(
+            Case(name, lambda setting=setting: KeysWorld(setting), breaks=True)  # type: ignore[misc]
+            for name, setting in _KEYS_BREAKING.items()
         ),
         *(
             Case(name, lambda setting=setting: SnapshotWorld(setting), breaks=True)  # type: ignore[misc]
@@ -179,6 +183,19 @@ def surviving() -> list[Case]:
     """Return what holds all the same without a rule: the promises that another rule keeps."""
     return [_case(name, setting) for name, setting in _SURVIVING.items()]
 
+
+_KEYS_BREAKING = {
+    "a list of keys, where nobody looks again after the query": KeysSetting(((1,), (1, 2)), (2,), looks_again=False),
+    "a list of keys, where nobody looks again at rows looked at in turn": KeysSetting(
+        ((1, 2),), (2, 1), sees_one_moment=False, looks_again=False
+    ),
+    "a list of keys, where the list is not looked at after its rows": KeysSetting(
+        ((0, 1),), (2, 1), ends_with_the_list=False, evictions=0
+    ),
+    "a list of keys, where rows are kept as they were before": KeysSetting(
+        ((1, 2),), (2,), looks_before_keeping=False, evictions=0
+    ),
+}
 
 _BREAKING = {
     "visible, where a commit is followed by a touch and not marked before": Setting(

@@ -210,6 +210,22 @@ def test_types_that_psycopg_brings_come_back() -> None:
     assert [repr(row) for row in decoded] == [repr(row) for row in rows]
 
 
+def test_what_psycopg_wraps_parameters_in_has_a_form_of_its_own_for_each_kind_and_content() -> None:
+    json = importlib.import_module("psycopg.types.json")
+    binary = importlib.import_module("psycopg.dbapi20").Binary
+    wrapped = [
+        kind(content) for content in (b"1", 1, True, 1.0, None, {"a": [1]}) for kind in (json.Json, json.Jsonb, binary)
+    ]
+    assert [repr(row) for row in round_trip([(value,) for value in wrapped])] == [repr((value,)) for value in wrapped]
+    assert len({tagged.pack_values([value]) for value in wrapped}) == len(wrapped)
+
+
+def test_a_document_with_a_way_of_its_own_to_become_text_has_no_form() -> None:
+    document = importlib.import_module("psycopg.types.json").Jsonb({"a": 1}, dumps=repr)
+    with pytest.raises(UnsupportedValue, match="Jsonb has a way of its own to become text"):
+        tagged.pack_values([document])
+
+
 class Colour(enum.Enum):
     RED = 1
 

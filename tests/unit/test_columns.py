@@ -50,7 +50,7 @@ from sqlalchemy.orm import (
     with_polymorphic,
 )
 
-from querycache import QueryCache, _sqlalchemy
+from querycache import QueryCache, _rendering, _sqlalchemy
 from querycache.statements.columns import ColumnWatch
 from querycache.statements.dependencies import MAX_COLUMNS, MAX_NARROW_TAGS, TableRead, dependencies_of
 from querycache.statements.reads import SelectReads, reads_of
@@ -59,7 +59,7 @@ from querycache.statements.tags import table_name_of
 SQLITE: Dialect = sqlite.dialect()
 POSTGRESQL: Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
 for dialect in (SQLITE, POSTGRESQL):
-    _sqlalchemy.record_rendering(dialect)
+    _rendering.record_rendering(dialect)
 
 metadata = MetaData()
 u = Table("u", metadata, Column("id", Integer, primary_key=True), Column("grp", Integer), Column("nick", String))
@@ -82,7 +82,7 @@ Used = dict[str, set[str] | None]
 def reads(statement: Any, dialect: Dialect = SQLITE) -> SelectReads:
     """Return what a statement reads as it is asked in earnest: as rendered, with what the compiler noted."""
     compiled = statement.compile(dialect=dialect)
-    rendered = _sqlalchemy.rendered_by(compiled)
+    rendered = _rendering.rendered_by(compiled)
     assert rendered is not None
     core = _sqlalchemy.core_statement_of(compiled)
     found = reads_of(core, dialect, rendered)
@@ -276,7 +276,7 @@ def test_columns_of_a_lateral_subquery_count() -> None:
 
 def test_a_column_that_was_rendered_and_not_found_makes_all_of_its_table_count() -> None:
     found = reads_of(
-        select(p.c.cat, u.c.id), SQLITE, _sqlalchemy.Rendered(columns=dict.fromkeys([p.c.cat, p2.c.x1, u.c.id]))
+        select(p.c.cat, u.c.id), SQLITE, _rendering.Rendered(columns=dict.fromkeys([p.c.cat, p2.c.x1, u.c.id]))
     )
     assert isinstance(found, SelectReads)
     assert {element.table.name: element.columns for element in found.elements} == {"p": None, "u": {"id"}}

@@ -132,5 +132,5 @@ def test_parameters_hold_each_value_once_and_what_was_given() -> None:
     mapper = mapper_of(select(Product))
     assert mapper is not None
 
-    assert parameters_of(mapper, [(2,), (1,), (2,)], {"given": 7}) == {"querycache_keys_0": [2, 1], "given": 7}
+    assert parameters_of(mapper, [(2,), (1,), (2,)], {"given": 7}) == {"querycache_keys": [2, 1], "given": 7}
     assert [attribute.key for attribute in key_attributes_of(Product)] == ["id"]

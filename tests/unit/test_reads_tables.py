@@ -16,8 +16,9 @@ from sqlalchemy.pool import StaticPool
 from sqlglot import exp
 
 from querycache import FromCache, QueryCache
-from querycache._sqlalchemy import compile_statement, record_rendering
-from querycache.statements import elements, fingerprint, reads
+from querycache._rendering import record_rendering
+from querycache._sqlalchemy import compile_statement
+from querycache.statements import elements, fingerprint, narrowing, reads
 from querycache.statements.fingerprint import Shape, shape_of
 from read_shapes import SHAPES, SQLITE, Author, Base, Book, ReadShape
 
@@ -42,7 +43,7 @@ def shape_on(engine: Engine, statement: Any) -> Shape:
 
 def tables_of(shape: Shape) -> set[str]:
     assert shape.reads is not None, shape.why_not
-    return {element.table.name for element in shape.reads.elements}
+    return {element.table.name for element in shape.reads.elements} | {name for _, name in shape.reads.named}
 
 
 def read_by_sqlite(connection: Connection, statement: Any) -> set[str]:
@@ -103,7 +104,7 @@ def cache() -> Iterator[tuple[QueryCache, Engine]]:
 
 def lose_books(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the extractor overlook one table, wherever it stands."""
-    found, narrowed = elements.inventory_of, reads.narrowings_of
+    found, narrowed = elements.inventory_of, narrowing.narrowings_of
 
     def inventory_of(*arguments: Any, **options: Any) -> Any:
         inventory = found(*arguments, **options)
@@ -112,7 +113,7 @@ def lose_books(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(reads, "inventory_of", inventory_of)
     monkeypatch.setattr(
-        reads, "narrowings_of", lambda *given: [each for each in narrowed(*given) if each[1].name != "book"]
+        reads, "narrowings_of", lambda *given: [each for each in narrowed(*given) if each.table.name != "book"]
     )
 
 
@@ -146,11 +147,11 @@ def test_without_the_final_check_it_would_have_been_cached(
 def test_a_place_of_a_table_that_was_lost_widens_the_table(
     monkeypatch: pytest.MonkeyPatch, connection: Connection
 ) -> None:
-    narrowed = reads.narrowings_of
+    narrowed = narrowing.narrowings_of
     statement = select(Book.id).where(Book.id == 1, Book.author_id.in_(select(Author.id).where(Author.boss_id == 2)))
     twice = statement.where(Book.author_id.in_(select(Author.id).where(Author.id == 3)))
     monkeypatch.setattr(
-        reads, "narrowings_of", lambda *given: [each for each in narrowed(*given) if "boss_id" not in each[2]]
+        reads, "narrowings_of", lambda *given: [each for each in narrowed(*given) if "boss_id" not in each.columns]
     )
     connection.engine.clear_compiled_cache()
     found = shape_on(connection.engine, twice).reads

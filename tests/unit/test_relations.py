@@ -92,7 +92,7 @@ def test_a_function_is_known_where_it_is_built_in_or_declared() -> None:
     known = relations(functions=["pay", "upper"], declared_functions={"s.pay": ["a"], "fee": []})
     assert known.behind_function("lower") == frozenset()
     assert known.behind_function("fee") == frozenset()
-    assert known.behind_function("S.Pay") == {("s", "a")}
+    assert known.behind_function("S.Pay") == frozenset({("s", "a")})
     for unknown in ("pay", "upper", "s.lower", "now"):
         assert isinstance(known.behind_function(unknown), str), unknown
 
@@ -129,4 +129,4 @@ def test_a_declaration_that_is_none_is_an_error_that_shows_it(views: Any, functi
 
 def test_an_option_that_is_not_given_declares_nothing() -> None:
     assert declared_in({}, "querycache_reads") is None
-    assert declared_in({"querycache_reads": ["S.A", "b"]}, "querycache_reads") == {("s", "a"), (None, "b")}
+    assert declared_in({"querycache_reads": ["S.A", "b"]}, "querycache_reads") == frozenset({("s", "a"), (None, "b")})

@@ -27,18 +27,21 @@ from sqlalchemy import (
     tuple_,
 )
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.exc import InvalidRequestError, NoSuchColumnError
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
     ORMExecuteState,
     Session,
+    contains_eager,
+    defer,
     joinedload,
     mapped_column,
+    raiseload,
     relationship,
+    selectinload,
     with_loader_criteria,
 )
-from sqlalchemy.sql import visitors
 
 from querycache import _sqlalchemy as seams
 
@@ -153,60 +156,7 @@ def test_result_types_name_the_columns_in_their_order(engine: Engine) -> None:
     ]
 
 
-# -- what a compiler rendered ---------------------------------------------------------------------------------------
-
-
-def test_every_table_that_is_rendered_is_recorded(engine: Engine) -> None:
-    seams.record_rendering(engine.dialect)
-    engine.clear_compiled_cache()
-    statement = select(Owner).options(joinedload(Owner.pets)).where(Owner.id.in_(select(Pet.owner_id)))
-    rendered = seams.rendered_by(compiled_of(engine, statement).compiled)
-    assert rendered is not None
-    assert {table.name for table in rendered.tables} == {"owner", "pet"}
-    assert len(rendered.selects) == 2
-
-
-def test_the_select_that_is_recorded_has_the_froms_that_are_shown(engine: Engine) -> None:
-    seams.record_rendering(engine.dialect)
-    engine.clear_compiled_cache()
-    rendered = seams.rendered_by(compiled_of(engine, select(Owner).join(Owner.pets)).compiled)
-    assert rendered is not None
-    (only,) = rendered.selects
-    assert [str(each) for each in only.froms] == ["owner JOIN pet ON owner.id = pet.owner_id"]
-
-
-def test_every_column_that_is_rendered_is_recorded(engine: Engine) -> None:
-    seams.record_rendering(engine.dialect)
-    engine.clear_compiled_cache()
-    statement = select(Owner.name).join(Owner.pets).order_by("owner_id")
-    rendered = seams.rendered_by(compiled_of(engine, statement).compiled)
-    assert rendered is not None
-    assert {str(column) for column in rendered.columns} == {"owner.name", "owner.id", "pet.owner_id"}
-
-
-def test_a_select_that_the_orm_made_is_recorded_with_the_one_that_stands_in_the_statement(engine: Engine) -> None:
-    seams.record_rendering(engine.dialect)
-    engine.clear_compiled_cache()
-    statement = select(Owner).where(Owner.id.in_(select(Pet.owner_id)), Owner.id.in_(select(Owner.__table__.c.id)))
-    rendered = seams.rendered_by(compiled_of(engine, statement).compiled)
-    assert rendered is not None
-    whole, *nested = rendered.selects
-    standing = {id(element) for element in visitors.iterate(whole.statement)}
-    assert whole.written is not whole.statement
-    assert len(nested) == 2
-    assert all(id(each.written) in standing for each in nested)
-    assert sorted(id(each.statement) in standing for each in nested) == [False, True]
-
-
-def test_a_statement_compiled_before_recording_has_no_record(engine: Engine) -> None:
-    assert seams.rendered_by(compiled_of(engine, select(Owner)).compiled) is None
-
-
-def test_to_record_twice_changes_nothing(engine: Engine) -> None:
-    seams.record_rendering(engine.dialect)
-    compiler = engine.dialect.statement_compiler
-    seams.record_rendering(engine.dialect)
-    assert engine.dialect.statement_compiler is compiler
+# -- what the ORM made of a statement -------------------------------------------------------------------------------
 
 
 def test_the_core_statement_of_an_orm_select_has_its_eager_joins(engine: Engine) -> None:
@@ -290,29 +240,55 @@ def test_buffered_rows_are_what_the_driver_gave_and_are_still_processed(engine: 
 # -- sessions -------------------------------------------------------------------------------------------------------
 
 
-def test_later_listeners_run_once_and_their_change_counts(engine: Engine) -> None:
-    calls: list[str] = []
+def test_a_listener_that_listens_last_is_told_what_the_others_made_of_the_statement(engine: Engine) -> None:
+    calls: list[Any] = []
+
+    def theirs(state: ORMExecuteState) -> None:
+        calls.append("theirs")
+        state.statement = state.statement.options(with_loader_criteria(Pet, Pet.name == "tom"))
+        state.update_execution_options(populate_existing=True, mine=1)
+
+    def last(state: ORMExecuteState) -> None:
+        calls.append(
+            (seams.populates_existing(state), state.execution_options["mine"], len(state.user_defined_options))
+        )
+
+    def ours(state: ORMExecuteState) -> Any:
+        calls.append("ours")
+        return seams.listen_last(state, last)
+
     with Session(engine) as session:
-
-        @event.listens_for(session, "do_orm_execute")
-        def ours(state: ORMExecuteState) -> Any:
-            calls.append("ours")
-            assert seams.has_listeners_after_us(state)
-            assert seams.run_listeners_after_us(state) is None
-            return state.invoke_statement()
-
-        @event.listens_for(session, "do_orm_execute")
-        def theirs(state: ORMExecuteState) -> None:
-            calls.append("theirs")
-            state.statement = state.statement.options(with_loader_criteria(Pet, Pet.name == "tom"))
-
+        event.listen(session, "do_orm_execute", ours)
+        event.listen(session, "do_orm_execute", theirs)
         assert [pet.name for pet in session.scalars(select(Pet))] == ["tom"]
-    assert calls == ["ours", "theirs"]
+    assert calls == ["ours", "theirs", (True, 1, 0)]
 
 
-def test_the_last_listener_has_none_after_it(engine: Engine) -> None:
+def test_a_result_that_a_later_listener_gives_is_the_result(engine: Engine) -> None:
+    def never(state: ORMExecuteState) -> None:
+        raise AssertionError("there is a result already")
+
+    def answered(state: ORMExecuteState) -> Any:
+        return state.invoke_statement(statement=select(Pet).where(Pet.name == "tom"))
+
     with Session(engine) as session:
-        assert orm_state_of(session, select(Pet), seams.has_listeners_after_us) is False
+        event.listen(session, "do_orm_execute", lambda state: seams.listen_last(state, never))
+        event.listen(session, "do_orm_execute", answered)
+        assert [pet.name for pet in session.scalars(select(Pet))] == ["tom"]
+
+
+def test_listeners_of_the_librarys_own_are_no_others(engine: Engine) -> None:
+    seen: list[bool] = []
+
+    def ours(state: ORMExecuteState) -> None:
+        seen.append(seams.has_other_listeners(state))
+
+    ours.__module__ = "querycache.session"
+    with Session(engine) as session:
+        event.listen(session, "do_orm_execute", ours)
+        session.execute(select(Pet))
+        assert orm_state_of(session, select(Pet), seams.has_other_listeners)
+    assert seen == [False, True]
 
 
 def test_autoflush_flushes_as_a_query_would(engine: Engine) -> None:
@@ -505,3 +481,62 @@ def test_what_a_creator_passes_to_its_driver_is_not_known() -> None:
     own = create_engine("sqlite://", creator=lambda: sqlite3.connect(":memory:"))
     assert seams.connect_arguments_of(own.pool) is None
     assert seams.connect_arguments_of(None) is None
+
+
+# -- a list's keys and rows ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("option", "alone"),
+    [
+        (joinedload(Owner.pets), True),
+        (selectinload(Owner.pets).load_only(Pet.name), True),
+        (defer(Owner.name, raiseload=True), True),
+        (raiseload("*"), True),
+        (with_loader_criteria(Pet, Pet.id > 1), True),
+        (contains_eager(Owner.pets), False),
+        (joinedload(Owner.pets).contains_eager(Pet.owner), False),
+        (object(), False),
+    ],
+)
+def test_an_option_that_names_a_from_of_its_statement_is_known(option: Any, alone: bool) -> None:
+    assert seams.looks_at_the_row_alone(option) is alone
+
+
+def test_the_options_of_a_statement_can_be_others(engine: Engine) -> None:
+    criteria = with_loader_criteria(Owner, Owner.name == "nobody")
+    statement = select(Owner).options(joinedload(Owner.pets), criteria)
+    limited = seams.with_options_alone(statement, seams.criteria_in(statement._with_options))
+
+    with Session(engine) as session:
+        assert session.scalars(limited).all() == []
+    assert "JOIN" in str(statement)
+    assert "JOIN" not in str(limited)
+
+
+def test_what_a_select_of_an_entity_reads_beside_it_is_known() -> None:
+    assert not seams.reads_more_than_one_from(select(Owner).where(Owner.pets.any()))
+    assert seams.reads_more_than_one_from(select(Owner).join(Owner.pets))
+    assert seams.reads_more_than_one_from(select(Owner).select_from(Pet).join(Pet.owner))
+    assert seams.reads_more_than_one_from(select(Owner).where(Owner.id == Pet.owner_id))
+
+
+def test_a_column_is_found_in_a_row_as_the_driver_gave_it(engine: Engine) -> None:
+    statement = select(Pet.name, Pet.id, Pet.owner_id)
+    compilation = compiled_of(engine, statement)
+    described = [(name, None) for name in ("name", "id", "owner_id")]
+    cursor = seams.replay_cursor(compilation, statement, engine, {}, described, ())
+
+    places = seams.places_of(cursor, [Pet.__table__.c.owner_id, Pet.__table__.c.id])
+    assert [position for position, _ in places] == [2, 1]
+    with pytest.raises(NoSuchColumnError):
+        seams.places_of(cursor, [Owner.__table__.c.id])
+
+
+def test_another_statement_runs_in_a_statement_s_place_with_its_own_parameters(engine: Engine) -> None:
+    another = select(Owner.name).where(Owner.id == bindparam("which"))
+
+    with Session(engine) as session:
+        state = select(Pet)
+        found = orm_state_of(session, state, lambda orm: seams.invoke(orm, {}, (another, {"which": 1})).all())
+    assert found == [("ann",)]

@@ -16,11 +16,13 @@ from sqlalchemy import (
     String,
     Table,
     bindparam,
+    column,
     delete,
     func,
     insert,
     literal_column,
     select,
+    table,
     text,
     union_all,
     update,
@@ -174,6 +176,14 @@ def test_an_update_of_several_tables_is_of_each() -> None:
     assert {(write.table.name, write.how) for write in effect.writes} == {("item", "any"), ("link", "any")}
 
 
+def test_an_update_of_several_tables_is_of_each_also_under_an_alias() -> None:
+    other = link.alias("other")
+    statement = update(item).where(item.c.id == other.c.item_id).values({other.c.other_id: 1})
+    effect = effect_of(statement, mysql.dialect())
+    assert effect is not None
+    assert {write.table.name for write in effect.writes} == {"item", "link"}
+
+
 def test_more_rows_than_are_followed_are_the_whole_table() -> None:
     write = write_of(insert(item).values(id=1))
     assert row_changes_of(write, [{"id": number} for number in range(MAX_ROWS + 1)]) is None
@@ -229,6 +239,24 @@ def test_text_inside_a_construct_is_left_to_the_text_that_is_sent() -> None:
     assert effect_of(select(item).where(text("bump() = 1"))) is None
     assert effect_of(update(item).where(text("bump() = 1")).values(name="n")) is None
     assert effect_of(text("SELECT 1")) is None
+
+
+bare = table("item", column("id"), column("name"))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        bare.insert().values(id=1),
+        bare.update().where(bare.c.id == 1).values(name="x"),
+        bare.delete(),
+        update(item).where(item.c.id == bare.alias("b").c.id).values(name="x"),
+        select(bare.delete().returning(bare.c.id).cte()),
+    ],
+    ids=str,
+)
+def test_a_change_of_a_table_that_is_not_of_the_metadata_is_left_to_the_text_that_is_sent(statement: Any) -> None:
+    assert effect_of_compiled(statement.compile(dialect=POSTGRESQL)) is None
 
 
 def test_ddl_is_unknown() -> None:

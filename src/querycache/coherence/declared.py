@@ -31,10 +31,14 @@ Functions: TypeAlias = Iterable[str] | Mapping[str, Iterable[Named]]
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What was promised once for all, by the names of views and functions: what each reads."""
+    """What was promised once for all, by the names of views and functions: what each reads.
+
+    ``tells_who_asks``: each key tells for whom it is read (``vary``), so that who is shown what decides on no entry's rows.
+    """
 
     views: Mapping[WrittenName, Written] = field(default_factory=dict)
     functions: Mapping[WrittenName, Written] = field(default_factory=dict)
+    tells_who_asks: bool = False
 
     def view(self, schema: str, name: str) -> Written | None:
         """Return what a view reads; a promise without a schema is one for every schema."""
@@ -53,7 +57,7 @@ class Declared:
         return any(known == bare for _, known in self.functions)
 
 
-def declared_of(views: Views | None, functions: Functions | None) -> Declared:
+def declared_of(views: Views | None, functions: Functions | None, *, tells_who_asks: bool = False) -> Declared:
     """Read the arguments of ``QueryCache``."""
     if views is not None and not isinstance(views, Mapping):
         raise ConfigurationError(f'views={views!r}: name what each view reads, as in {{"active_product": ["product"]}}')
@@ -71,6 +75,7 @@ def declared_of(views: Views | None, functions: Functions | None) -> Declared:
             _written(f"functions={functions!r}", name): names_of(f"functions[{name!r}]", reads)
             for name, reads in by_function.items()
         },
+        tells_who_asks,
     )
 
 

@@ -1,7 +1,8 @@
 """Which tables decide what a relation shows?
 
-A plain table is decided by its own rows. A view is decided by the tables that its query reads, through views and functions,
-as far as the user declared them or the catalog tells: PostgreSQL its parse tree, SQLite and MariaDB the view's text.
+A plain table is decided by its own rows, and those that the policies of its row-level security read. A view is decided by the
+tables that its query reads, through views and functions, as far as the user declared them or the catalog tells: PostgreSQL its
+parse tree, SQLite and MariaDB the view's text.
 
 Promises: where anything in a view is not positively known, there is a reason and no answer. Never asks the database.
 """
@@ -57,7 +58,7 @@ class Relations:
     def _behind(self, name: CatalogName, above: tuple[CatalogName, ...]) -> frozenset[CatalogName] | str:
         known = self._survey.tables.get(name)
         if known is None or known.kind not in ("view", "materialized view") or name[1] in self._survey.hidden_names:
-            return self._survey.why_not_plain(name) or frozenset({name})
+            return self._survey.why_not_plain(name) or self._behind_policies(name, above)
         if name in above:
             return f"is declared to read itself ({_spelled(name)})"
         above = (*above, name)
@@ -81,12 +82,32 @@ class Relations:
                 return f"is a view of which {read.reason}; {_REMEDY}"
             reads, calls = self._resolved(read.named, name[0]), read.functions
         found = self._behind_all(reads, above)
+        return found if isinstance(found, str) else self._with_called(found, calls, "is a view that calls")
+
+    def _behind_policies(self, name: CatalogName, above: tuple[CatalogName, ...]) -> frozenset[CatalogName] | str:
+        """Do so for a plain table, of which row-level security may show some rows to some, and others to others."""
+        alone = frozenset({name})
+        policies = self._survey.tables[name].policies
+        if policies is None or name in above:
+            return alone
+        if not self._declared.tells_who_asks:
+            return (
+                "has row-level security: what it shows depends on who asks, and no QueryCache(vary=...) says who does"
+            )
+        if policies.obstacle:
+            return f"has row-level security by a policy that {policies.obstacle}"
+        found = self._behind_all(policies.reads, (*above, name))
         if isinstance(found, str):
-            return found
+            return f"has row-level security by a policy that {found}"
+        return self._with_called(found | alone, policies.calls, "has row-level security by a policy that calls")
+
+    def _with_called(
+        self, found: frozenset[CatalogName], calls: Iterable[str], what: str
+    ) -> frozenset[CatalogName] | str:
         for function in calls:
             more = self.behind_function(function)
             if isinstance(more, str):
-                return f"is a view that calls {more}"
+                return f"{what} {more}"
             found |= more
         return found
 

@@ -6,10 +6,11 @@ are asked can be read by every role, unless an administrator took that away: the
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from querycache.databases.driver import Row, row_of, rows_of, session_number_of, settings_of, text_of
+from querycache.databases.postgresql_trees import policies_of, views_of
 from querycache.databases.profile import Profile
 from querycache.databases.sessions import PG_BEGAN, session_of
 from querycache.databases.survey import (
@@ -45,6 +46,7 @@ _SETTINGS: Final = (
     "search_path",
     "standard_conforming_strings",
     "transform_null_equals",
+    "row_security",
 )
 
 _CONNECTION_COLUMNS: Final = f"""
@@ -92,6 +94,8 @@ FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamesp
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
   AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND pg_catalog.left(n.nspname, 8) <> 'pg_toast'
 """
+
+_ROW_SECURITY: Final = 5  # where it stands in a row of these
 
 _FOREIGN_KEYS_SQL: Final = """
 SELECT cn.nspname, c.relname, pn.nspname, p.relname, CAST(k.confdeltype AS text), CAST(k.confupdtype AS text),
@@ -145,57 +149,6 @@ WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
       WHERE d.classid = CAST('pg_catalog.pg_proc' AS regclass) AND d.objid = f.oid AND d.deptype = 'e'))
 """
 
-# A view's query as the server keeps it: a tree whose nodes are labelled. One that is not on this list (CURRENT_DATE, a
-# sample, a lock, what a later release brings) makes the view one of which it is not known what it shows; so does a column
-# of the system's, such as ctid.
-_NODES: Final = (
-    "AGGREF ALIAS ARRAY ARRAYCOERCEEXPR ARRAYEXPR BOOLEANTEST BOOLEXPR CASE CASEEXPR CASETESTEXPR CASEWHEN COALESCE "
-    "COALESCEEXPR COERCEVIAIO COLLATE COLLATEEXPR COMMONTABLEEXPR CONST CTECYCLECLAUSE CTESEARCHCLAUSE DISTINCTEXPR "
-    "FIELDSELECT "
-    "FROMEXPR FUNCEXPR GROUPINGFUNC GROUPINGSET JOINEXPR MINMAX MINMAXEXPR NAMEDARGEXPR NULLIFEXPR NULLTEST OPEXPR PARAM "
-    "QUERY RANGETBLENTRY RANGETBLFUNCTION RANGETBLREF RELABELTYPE ROW ROWEXPR RTE RTEPERMISSIONINFO SCALARARRAYOPEXPR "
-    "SETOPERATIONSTMT SORTGROUPCLAUSE SUBLINK SUBSCRIPTINGREF TARGETENTRY VAR WHEN WINDOWCLAUSE WINDOWFUNC"
-)
-
-# The kinds of types (pg_type.typcategory) that a text may be turned into, none of which can read the time out of it.
-_TIMELESS: Final = "BENSTU"
-
-# Of functions, those that are not immutable, and the users' own, which may have been declared so wrongly. Extensions are
-# trusted. Operators are functions too.
-_VIEWS_SQL: Final = f"""
-WITH parts AS (
-    SELECT DISTINCT v.oid AS view, m.found[1] AS node, m.found[2] AS field, CAST(m.found[3] AS oid) AS number
-    FROM pg_catalog.pg_class v
-    JOIN pg_catalog.pg_namespace n ON n.oid = v.relnamespace AND n.nspname NOT IN ('pg_catalog', 'information_schema')
-    JOIN pg_catalog.pg_rewrite r ON r.ev_class = v.oid AND r.rulename = '_RETURN'
-    CROSS JOIN LATERAL pg_catalog.regexp_matches(
-        CAST(r.ev_action AS text),
-        '[{{:]([A-Z_]+|varattno -)|:(relid|funcid|opfuncid|aggfnoid|winfnoid|resulttype) ([0-9]+)', 'g') AS m(found)
-    WHERE v.relkind = 'v')
-SELECT n.nspname, v.relname, p.field, fn.nspname, f.relname
-FROM parts p JOIN pg_catalog.pg_class v ON v.oid = p.view JOIN pg_catalog.pg_namespace n ON n.oid = v.relnamespace
-JOIN pg_catalog.pg_class f ON p.field = 'relid' AND f.oid = p.number AND f.oid <> v.oid
-JOIN pg_catalog.pg_namespace fn ON fn.oid = f.relnamespace
-UNION ALL
-SELECT n.nspname, v.relname, 'function', fn.nspname, f.proname
-FROM parts p JOIN pg_catalog.pg_class v ON v.oid = p.view JOIN pg_catalog.pg_namespace n ON n.oid = v.relnamespace
-JOIN pg_catalog.pg_proc f ON p.field IN ('funcid', 'opfuncid', 'aggfnoid', 'winfnoid') AND f.oid = p.number
-JOIN pg_catalog.pg_namespace fn ON fn.oid = f.pronamespace
-WHERE f.provolatile <> 'i' OR fn.nspname <> 'pg_catalog' AND NOT EXISTS (
-    SELECT 1 FROM pg_catalog.pg_depend d
-    WHERE d.classid = CAST('pg_catalog.pg_proc' AS regclass) AND d.objid = f.oid AND d.deptype = 'e')
-UNION ALL
-SELECT n.nspname, v.relname, 'node', NULL, p.node
-FROM parts p JOIN pg_catalog.pg_class v ON v.oid = p.view JOIN pg_catalog.pg_namespace n ON n.oid = v.relnamespace
-WHERE p.node <> ALL (pg_catalog.string_to_array('{_NODES}', ' '))
-UNION ALL
-SELECT n.nspname, v.relname, 'node', NULL, CAST(t.typname AS text)
-FROM parts p JOIN pg_catalog.pg_class v ON v.oid = p.view JOIN pg_catalog.pg_namespace n ON n.oid = v.relnamespace
-JOIN pg_catalog.pg_type a ON a.oid = p.number AND p.field = 'resulttype'
-JOIN pg_catalog.pg_type t ON t.oid = CASE WHEN a.typcategory = 'A' THEN a.typelem ELSE a.oid END
-WHERE t.typtype NOT IN ('b', 'e') OR pg_catalog.strpos('{_TIMELESS}', CAST(t.typcategory AS text)) = 0
-"""
-
 _KINDS: Final[dict[str, Kind]] = {
     "r": "table",
     "p": "partitioned table",
@@ -243,33 +196,21 @@ def profile_of(dialect: Dialect, dbapi_connection: DBAPIConnection, pool: Pool |
 def survey_of(dialect: Dialect, dbapi_connection: DBAPIConnection) -> Survey:
     """Read the catalog of the connection's database: every schema but the system's."""
     return build_survey(
-        tables=[_table_of(row) for row in rows_of(dbapi_connection, _TABLES_SQL)],
+        tables=_tables_of(dbapi_connection),
         foreign_keys=[_foreign_key_of(row) for row in rows_of(dbapi_connection, _FOREIGN_KEYS_SQL)],
         user_functions=[text_of(name) for (name,) in rows_of(dbapi_connection, _FUNCTIONS_SQL)],
         columns=[_column_of(row) for row in rows_of(dbapi_connection, _COLUMNS_SQL)],
-        views=_views_of(rows_of(dbapi_connection, _VIEWS_SQL)),
+        views=views_of(dbapi_connection),
     )
 
 
-def _views_of(rows: list[Row]) -> list[View]:
-    reads: defaultdict[TableName, set[TableName]] = defaultdict(set)
-    calls: defaultdict[TableName, set[str]] = defaultdict(set)
-    obstacles: dict[TableName, str] = {}
-    for row in rows:
-        schema, view, what, part_schema, part = map(text_of, row)
-        if what == "relid":
-            reads[schema, view].add((part_schema, part))
-        elif what == "function":
-            calls[schema, view].add(part if part_schema == "pg_catalog" else f"{part_schema}.{part}")
-        else:
-            obstacles[schema, view] = f"holds what may not give the same for the same ({part.lower()})"
-    return [
-        View(name, reads=frozenset(reads[name]), calls=frozenset(calls[name]), obstacle=obstacles.get(name, ""))
-        for name in {*reads, *calls, *obstacles}
-    ]
+def _tables_of(dbapi_connection: DBAPIConnection) -> list[Table]:
+    rows = rows_of(dbapi_connection, _TABLES_SQL)
+    policies = policies_of(dbapi_connection) if any(row[_ROW_SECURITY] for row in rows) else {}
+    return [_table_of(row, policies) for row in rows]
 
 
-def _table_of(row: Row) -> Table:
+def _table_of(row: Row, policies: Mapping[TableName, View]) -> Table:
     schema, name, relkind, persistence, is_partition, row_security, fires, has_relatives, is_subscribed, *locking = row
     can_be_locked, is_referenced = locking
     kind = _KINDS.get(text_of(relkind), "other relation")
@@ -277,19 +218,16 @@ def _table_of(row: Row) -> Table:
         kind = "temporary table"
     elif is_partition:
         kind = "partition"
-    obstacle = ""
-    if row_security:
-        obstacle = "has row-level security: what it shows depends on who asks"
-    elif is_subscribed:
-        obstacle = "is written by a logical replication subscription"
+    spelled = _name_of(schema, name)
     return Table(
-        name=_name_of(schema, name),
+        name=spelled,
         kind=kind,
         fires=bool(fires),
         has_relatives=bool(has_relatives),
-        obstacle=obstacle,
+        obstacle="is written by a logical replication subscription" if is_subscribed else "",
         can_be_locked=bool(can_be_locked),
         delete_waits=bool(is_referenced),
+        policies=policies.get(spelled, View(spelled)) if row_security else None,
     )
 
 

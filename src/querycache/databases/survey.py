@@ -55,6 +55,7 @@ class Table:
     ``has_relatives``: it inherits or is inherited from, so that its rows show in other tables, or theirs in it.
     ``obstacle``: why reading it is not a matter of its rows alone, as the end of "the table ...".
     ``can_be_locked``: this user may lock its rows. ``delete_waits``: to delete a row may wait for locks beside the row's.
+    ``policies``: it has row-level security, by which these decide on the rows that somebody is shown; None: it has not.
     """
 
     name: TableName
@@ -64,6 +65,7 @@ class Table:
     obstacle: str = ""
     can_be_locked: bool = True
     delete_waits: bool = False
+    policies: View | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +282,8 @@ def build_survey(
         if name in known:
             known[name] = Table(name, "ambiguous name")
         else:
-            known[name] = replace(table, name=name)
+            policies = None if table.policies is None else _folded_view(table.policies)
+            known[name] = replace(table, name=name, policies=policies)
     return Survey(
         tables=MappingProxyType(known),
         keys_on=MappingProxyType(_keys_by_parent(foreign_keys)),

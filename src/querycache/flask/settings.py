@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pkgutil import resolve_name
 from typing import Any, Final, TypedDict, cast
 
 from querycache._types import MAX_TTL_S
@@ -20,6 +21,7 @@ from querycache.errors import ConfigurationError
 from querycache.policy import Policy
 from querycache.statements.tags import Named, why_not_named
 from querycache.stores import Store
+from querycache.variation import Vary
 
 PREFIX: Final = "QUERYCACHE_"
 DEFAULT_URL: Final = "lmdb://"
@@ -38,15 +40,21 @@ class CacheSettings(TypedDict, total=False):
     on_snapshot_moved: OnSnapshotMoved | None
     views: Views | None
     functions: Functions | None
+    vary: Vary | None
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 @dataclass(frozen=True, slots=True)
 class _Key:
-    """One key: the argument it stands for, the values it takes, and how that is said."""
+    """One key: the argument it stands for, the values it takes, how that is said, and what they mean."""
 
     argument: str
     is_usable: Callable[[Any], bool]
     expected: str
+    meaning: Callable[[Any], Any] = _as_it_is
 
 
 def _is_bool(value: Any) -> bool:
@@ -81,6 +89,20 @@ def _is_names(value: Any) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
 
 
+def _is_vary(value: Any) -> bool:
+    return value is None or callable(_function_of(value))
+
+
+def _function_of(value: Any) -> Any:
+    """Return a function that is given as itself or by its path; for a path that leads nowhere, the path."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return resolve_name(value)
+    except (ImportError, AttributeError, ValueError):
+        return value
+
+
 _BOOL_EXPECTED: Final = "True or False; in an environment variable that Flask reads, true or false"
 _REACTION_EXPECTED: Final = '"raise", "continue", or None for what the store advises'
 
@@ -107,6 +129,9 @@ KEYS: Final[Mapping[str, _Key]] = {
     ),
     "QUERYCACHE_TTL": _Key("ttl", _is_ttl, f"a number of seconds, more than 0 and at most {MAX_TTL_S:.0f} (a day)"),
     "QUERYCACHE_URL": _Key("store", _is_url, 'the URL of a store, such as "lmdb:///var/cache/shop" or "memory://"'),
+    "QUERYCACHE_VARY": _Key(
+        "vary", _is_vary, 'a function of a Session, or where to import it: "shop.tenants:current_tenant"', _function_of
+    ),
 }
 """Every key that is known."""
 
@@ -131,7 +156,8 @@ def settings_of(config: Mapping[str, Any], given: CacheSettings) -> CacheSetting
     settings: dict[str, Any] = {"store": DEFAULT_URL, **given}
     for name, value in config.items():
         if name.startswith(PREFIX):
-            settings[_known(name, value).argument] = value
+            key = _known(name, value)
+            settings[key.argument] = key.meaning(value)
     settings.pop("enabled", None)
     return cast(CacheSettings, settings)
 

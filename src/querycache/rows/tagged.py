@@ -39,6 +39,14 @@ _RANGE_CODE: Final = 30
 _MULTIRANGE_CODE: Final = 31
 _RANGE_MODULE: Final = "psycopg.types.range"
 _MULTIRANGE_MODULE: Final = "psycopg.types.multirange"
+_WRAPPER_CODES: Final = MappingProxyType(
+    {
+        ("psycopg.dbapi20", "Binary"): 32,
+        ("psycopg.types.json", "Json"): 33,
+        ("psycopg.types.json", "Jsonb"): 34,
+    }
+)
+"""What psycopg is given for bytes and documents: never in rows, but in keys."""
 
 ENCODER: Final = Encoder(uuid_format="bytes")
 _ITEMS: Final = Decoder(list[Any])
@@ -266,6 +274,19 @@ def _read_multirange(data: bytes, depth: int) -> object:
     return kind(_unpack(data, depth))
 
 
+# -- what psycopg's parameters are wrapped in ----------------------------------------------------------------------
+
+
+def _write_wrapped(value: Any, depth: int) -> bytes:
+    if getattr(value, "dumps", None) is not None:
+        raise UnsupportedValue(type(value), "has a way of its own to become text")
+    return pack_values([value.obj], depth)
+
+
+def _reader_of_wrapped(module: str, name: str) -> _Reader:
+    return lambda data, depth: getattr(importlib.import_module(module), name)(*_unpack(data, depth))
+
+
 def _code_of_optional(kind: type) -> tuple[int, _Writer]:
     """Find the code of a type from a library that this module does not import by itself."""
     if kind.__module__ in (_RANGE_MODULE, _MULTIRANGE_MODULE):
@@ -274,6 +295,9 @@ def _code_of_optional(kind: type) -> tuple[int, _Writer]:
             return _RANGE_CODE, _write_range
         if kind is getattr(module, "Multirange", None):
             return _MULTIRANGE_CODE, _write_multirange
+    code = _WRAPPER_CODES.get((kind.__module__, kind.__qualname__))
+    if code is not None and kind is getattr(sys.modules.get(kind.__module__), kind.__qualname__, None):
+        return code, _write_wrapped
     raise UnsupportedValue(kind)
 
 
@@ -327,5 +351,6 @@ _READERS: Final = MappingProxyType[int, _Reader](
         25: _reader_of_text(IPv6Network),
         _RANGE_CODE: _read_range,
         _MULTIRANGE_CODE: _read_multirange,
+        **{code: _reader_of_wrapped(*name) for name, code in _WRAPPER_CODES.items()},
     }
 )

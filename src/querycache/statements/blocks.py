@@ -8,8 +8,7 @@ own. Never guesses: a FROM element that is not understood has no leaves, and not
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,18 +30,18 @@ from sqlalchemy.sql.selectable import (
     Subquery,
 )
 
-from querycache._sqlalchemy import (
+from querycache._rendering import (
     Rendered,
     RenderedSelect,
     cuts_rows,
     expressions_of,
     groups_rows,
     name_of_cte,
-    plain_table,
     shown_columns,
 )
+from querycache._sqlalchemy import plain_table
 from querycache.statements.elements import class_of, is_table_source
-from querycache.statements.functions import function_name_of, is_function_of_one_row
+from querycache.statements.functions import qualified_name_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,12 +95,15 @@ class Derived:
 
 
 class Blocks:
-    """The blocks of one statement. ``leaves``: all FROM elements over tables."""
+    """The blocks of one statement. ``leaves``: all FROM elements over tables.
 
-    def __init__(self, rendered: Rendered, dialect_name: str) -> None:
+    ``is_of_one_row`` tells of a function by its name that it is surely no aggregate and no window function.
+    """
+
+    def __init__(self, rendered: Rendered, is_of_one_row: Callable[[str], bool]) -> None:
         self.leaves: list[Leaf] = []
         self.scopes: dict[RenderedSelect, Scope] = {}
-        self._dialect_name = dialect_name
+        self._is_of_one_row = is_of_one_row
         self._rendered = rendered
         self._sources: dict[RenderedSelect, dict[int, Leaf | Derived]] = {}
         self._tops: dict[RenderedSelect, RenderedSelect] = {}
@@ -110,10 +112,7 @@ class Blocks:
             self._written.setdefault(id(select.written), []).append(select)
         derived = [source for select in rendered.selects for from_ in select.froms for source in _derived_in(from_)]
         shown = [(source, inner) for source in derived if (inner := self._shown_by(source)) is not None]
-        uses = Counter(inner for _, inner in shown)
-        self._in_place = {
-            inner for source, inner in shown if uses[inner] == 1 and self._may_stand_in_place(source, inner)
-        }
+        self._in_place = {inner for source, inner in shown if self._may_stand_in_place(source, inner)}
         for select in rendered.selects:
             if select not in self._in_place:
                 self.scopes[select] = Scope()
@@ -140,7 +139,7 @@ class Blocks:
 
     def only_block(self, element: Any) -> RenderedSelect | None:
         """Return the block that a SELECT was rendered as, None where it was more than one."""
-        while class_of(element) in (Grouping, ScalarSelect, SelectStatementGrouping):
+        while class_of(element) in (Grouping, ScalarSelect, SelectStatementGrouping, *_DERIVED):
             element = element.element
         found = self._written.get(id(element), ()) if class_of(element) is Select else ()
         return found[0] if len(found) == 1 else None
@@ -151,7 +150,7 @@ class Blocks:
             return False
         elements = (each for root in expressions_of(block.statement) for each in visitors.iterate(root))
         functions = [element for element in elements if isinstance(element, FunctionElement)]
-        return all(is_function_of_one_row(function_name_of(function), self._dialect_name) for function in functions)
+        return all(self._is_of_one_row(qualified_name_of(function)) for function in functions)
 
     # -- derived tables ----------------------------------------------------------------------------------------------
 
@@ -201,13 +200,12 @@ class Blocks:
             self._plant(join.right, block, scope, nullable=nullable)
 
     def _plant_table(self, source: Any, block: RenderedSelect, scope: Scope, *, nullable: bool) -> None:
-        name, table = hash(source), source
+        table = source
         while class_of(table) is Alias:
             table = table.element
-        # Met twice: neither place's conditions hold for both.
-        twice = name in self._sources[block]
-        leaf = Leaf(source, plain_table(table), Scope() if twice else scope, twice or nullable, self._tops[block])
-        self._sources[block][name] = leaf
+        leaf = Leaf(source, plain_table(table), scope, nullable, self._tops[block])
+        # Met twice in one FROM, the first is not found by its name any more: nothing narrows it.
+        self._sources[block][hash(source)] = leaf
         self.leaves.append(leaf)
 
     def _plant_derived(self, source: Any, block: RenderedSelect, scope: Scope, *, nullable: bool) -> None:
@@ -220,7 +218,7 @@ class Blocks:
         self._sources[block][hash(source)] = Derived(inner, _columns_shown(source, inner), nullable, in_place)
 
 
-_DERIVED = (Subquery, Lateral, CTE)
+_DERIVED = (Alias, CTE, Lateral, Subquery)
 
 
 def _derived_in(source: Any) -> Iterator[Any]:
@@ -230,13 +228,17 @@ def _derived_in(source: Any) -> Iterator[Any]:
     elif cls in (Join, _ORMJoin):
         yield from _derived_in(source.left)
         yield from _derived_in(source.right)
-    elif cls in _DERIVED:
+    elif cls in _DERIVED and not is_table_source(source):
         yield source
 
 
 def _columns_shown(source: Any, inner: RenderedSelect) -> Mapping[int, Any]:
     """Return what stands for each column of a derived table, where the ORM rendered what was written, column by column."""
     shown = shown_columns(source)
+    while class_of(source.element) in _DERIVED:
+        source = source.element
+        of_source = shown_columns(source)
+        shown = {name: of_source[hash(column)] for name, column in shown.items() if hash(column) in of_source}
     rendered: Sequence[Any] = list(inner.statement.selected_columns)
     if [hash(column) for column in rendered] != [hash(column) for column in shown.values()]:
         return {}

@@ -18,7 +18,7 @@ from sqlalchemy.engine import Dialect
 
 from querycache._types import Guard, Tag, TagSet
 from querycache.statements import tags as naming
-from querycache.statements.elements import names_the_clock
+from querycache.statements.clocks import names_the_clock
 from querycache.statements.narrowing import IS_NULL, Constant, Operand, Part
 from querycache.statements.reads import ElementRead, SelectReads
 

@@ -23,6 +23,7 @@ from sqlalchemy.sql import elements, functions, operators, selectable
 from sqlalchemy.sql.annotation import Annotated
 from sqlalchemy.sql.dml import UpdateBase
 
+from querycache.statements.clocks import ClockWatch, names_the_clock
 from querycache.statements.functions import qualified_name_of, why_not_cacheable
 
 
@@ -63,7 +64,9 @@ def inventory_of(
     """
     walk = _Walk(dialect, orm_selects_are_given, declared_functions, watch)
     walk.visit_all(roots)
-    return Inventory(tuple(walk.selects), tuple(walk.sources.values()), frozenset(walk.functions), tuple(walk.clocks))
+    return Inventory(
+        tuple(walk.selects), tuple(walk.sources.values()), frozenset(walk.functions), tuple(walk.clocks.binds)
+    )
 
 
 def class_of(element: Any) -> type[Any]:
@@ -114,14 +117,7 @@ _OWN_CUSTOM_OPERATORS: Final = tuple(
     operator for operator in vars(postgresql_operators).values() if isinstance(operator, operators.custom_op)
 )
 _OPERATOR_MODULES: Final = frozenset({"sqlalchemy.sql.operators", "_operator", "operator"})
-_CLOCK_TYPES: Final = (types.Date, types.DateTime, types.Time)
 _LITERAL: Final = re.compile(r"\*|-?\d+(\.\d+)?|'[A-Za-z0-9_ .-]*'|(?i:null|true|false)", re.ASCII)
-_CLOCK_WORDS: Final = re.compile(r"\b(now|today|tomorrow|yesterday)\b", re.IGNORECASE)
-
-
-def names_the_clock(value: object) -> bool:
-    """Tell whether PostgreSQL may read the present time out of a text, where it wants a date."""
-    return isinstance(value, str) and _CLOCK_WORDS.search(value) is not None
 
 
 class _Walk:
@@ -141,7 +137,7 @@ class _Walk:
         self.selects: list[selectable.Select[Any]] = []
         self.sources: dict[int, Any] = {}
         self.functions: set[str] = set()
-        self.clocks: list[elements.BindParameter[Any]] = []
+        self.clocks = ClockWatch(dialect)
 
     def visit_all(self, roots: Iterable[Any]) -> None:
         # Elements stay referenced here, so that an id names one of them only.
@@ -154,6 +150,9 @@ class _Walk:
                 continue
             seen[id(element)] = element
             children = list(self._visit(element, is_root=id(element) in top))
+            why_not = self.clocks.why_not(element, children)
+            if why_not is not None:
+                raise Refused(why_not)
             if self.watch is not None:
                 self.watch(element, children)
             queue.extend(children)
@@ -203,7 +202,7 @@ class _Walk:
             raise Refused("it has a hint: what that text does is not known")
 
     def _visit_cte(self, cte: selectable.CTE) -> Iterable[Any]:
-        prefixes = {prefix.text.upper() for prefix, _ in cte._prefixes}
+        prefixes = {str(getattr(prefix, "text", "")).upper() for prefix, _ in cte._prefixes}
         if not prefixes <= {"MATERIALIZED", "NOT MATERIALIZED"} or cte._suffixes:
             raise Refused("a CTE has a prefix or suffix: what that text does is not known")
         return cte.get_children()
@@ -256,35 +255,8 @@ class _Walk:
             raise RefusedText("literal_column()")
         return ()
 
-    def _visit_bindparameter(self, bind: elements.BindParameter[Any]) -> Iterable[Any]:
-        # PostgreSQL takes 'now' and 'today' for dates; what the value is shows at the call.
-        if self.dialect.name == "postgresql" and not isinstance(bind.type, types.String):
-            self.clocks.append(bind)
-        return bind.get_children()
-
-    def _visit_cast(self, cast: elements.Cast[Any]) -> Iterable[Any]:
-        if self._wants_a_date(cast) and not self._wants_a_date(cast.clause):
-            if not isinstance(cast.clause, elements.BindParameter):
-                raise Refused("it casts to a date: 'now' and 'today' in the text would be read as the present time")
-            self.clocks.append(cast.clause)
-        return cast.get_children()
-
-    def _wants_a_date(self, element: Any) -> bool:
-        column_type = getattr(element, "type", None)
-        if self.dialect.name != "postgresql" or not isinstance(column_type, types.TypeEngine):
-            return False
-        rendered: Any = column_type.dialect_impl(self.dialect)
-        while isinstance(rendered, types.TypeDecorator):
-            rendered = rendered.impl
-        return isinstance(rendered, _CLOCK_TYPES)
-
-    _visit_trycast = _visit_cast
-
     def _visit_binaryexpression(self, expression: elements.BinaryExpression[Any]) -> Iterable[Any]:
         _check_operators(expression.operator, expression.negate)
-        sides = (expression.left, expression.right)
-        if any(map(self._wants_a_date, sides)):
-            self.clocks.extend(side for side in sides if isinstance(side, elements.BindParameter))
         return expression.get_children()
 
     def _visit_unaryexpression(self, expression: elements.UnaryExpression[Any]) -> Iterable[Any]:

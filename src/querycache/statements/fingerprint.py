@@ -20,14 +20,8 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.visitors import iterate
 
-from querycache._sqlalchemy import (
-    Rendered,
-    bind_processors_of,
-    core_statement_of,
-    plain_table,
-    rendered_by,
-    result_types_of,
-)
+from querycache._rendering import Rendered, rendered_by
+from querycache._sqlalchemy import bind_processors_of, core_statement_of, plain_table, result_types_of
 from querycache.rows.codec import MAGIC, UnsupportedValue, encode_values
 from querycache.statements.reads import ElementRead, NotCacheable, SelectReads, reads_of
 from querycache.statements.textreads import text_reads_of, why_not_declared

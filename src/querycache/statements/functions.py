@@ -2,9 +2,8 @@
 
 Closed lists: a function that is not on them is not cacheable. They say what the built-in function of that name does;
 whether a database holds another one under the name is asked of its catalog, elsewhere.
-Kept off on purpose: clocks, random numbers, sequences, anything of the session (user, settings, last insert id). Also
-the date functions of SQLite, for which the text 'now' is a time, and age() of PostgreSQL, which asks the clock where it
-has one argument.
+Kept off on purpose: clocks, random numbers, sequences, anything of the session (user, settings, last insert id). Some
+read the clock with certain arguments only: these are looked at elsewhere (``clocks``).
 """
 
 from __future__ import annotations
@@ -43,15 +42,19 @@ _BY_DIALECT: Final[Mapping[str, frozenset[str]]] = {
     "sqlite": _names(
         """
         ifnull iif instr hex unhex char unicode quote typeof likely unlikely glob zeroblob format printf
+        date time datetime julianday unixepoch strftime
         json json_array json_array_length json_extract json_object json_patch json_quote json_remove json_replace
         json_insert json_set json_type json_valid json_each json_tree
         """
     ),
     "postgresql": _names(
         """
-        strpos split_part translate initcap starts_with md5 chr overlay regexp_replace regexp_match regexp_matches
-        div cbrt width_bucket
-        date_trunc date_part extract make_date make_time make_timestamp make_interval justify_days justify_hours
+        strpos split_part translate initcap starts_with md5 sha256 chr overlay encode decode format
+        regexp_replace regexp_match regexp_matches regexp_split_to_array regexp_split_to_table
+        div cbrt width_bucket gcd lcm
+        date_trunc date_part date_bin extract timezone age isfinite to_char to_date to_number to_timestamp
+        make_date make_time make_timestamp make_interval justify_days justify_hours
+        int4range int8range numrange daterange tsrange tstzrange
         array array_length array_position array_positions array_remove array_replace array_append array_prepend array_cat
         array_to_string string_to_array cardinality unnest generate_series generate_subscripts
         to_json to_jsonb row_to_json
@@ -59,6 +62,8 @@ _BY_DIALECT: Final[Mapping[str, frozenset[str]]] = {
         json_array_length jsonb_array_length json_extract_path jsonb_extract_path
         json_extract_path_text jsonb_extract_path_text json_array_elements jsonb_array_elements
         json_array_elements_text jsonb_array_elements_text json_each jsonb_each json_each_text jsonb_each_text
+        jsonb_path_exists jsonb_path_match jsonb_path_query jsonb_path_query_array jsonb_path_query_first
+        json_strip_nulls jsonb_pretty array_to_json array_lower array_upper array_ndims num_nulls num_nonnulls
         json_object_keys jsonb_object_keys json_typeof jsonb_typeof jsonb_set jsonb_insert jsonb_strip_nulls
         lower_inc upper_inc isempty range_merge
         """
@@ -67,6 +72,7 @@ _BY_DIALECT: Final[Mapping[str, frozenset[str]]] = {
         """
         if ifnull isnull field find_in_set instr locate mid lcase ucase space strcmp substring_index elt
         hex unhex md5 sha1 sha2 crc32 conv truncate
+        date date_format time_to_sec from_unixtime format
         year month day dayofmonth dayofweek dayofyear weekday quarter hour minute second microsecond
         datediff to_days from_days last_day makedate maketime
         json_extract json_unquote json_value json_contains json_contains_path json_length json_type json_valid json_keys

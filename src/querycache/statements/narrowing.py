@@ -10,7 +10,7 @@ Each rule has a counterexample among the tests. What is not understood narrows n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -35,9 +35,10 @@ from sqlalchemy.sql.elements import (
 from sqlalchemy.sql.selectable import Exists
 from sqlalchemy.types import TupleType
 
-from querycache._sqlalchemy import Rendered, RenderedSelect
+from querycache._rendering import Rendered, RenderedSelect
 from querycache.statements.blocks import Blocks, Condition, Derived, Leaf, Scope
 from querycache.statements.elements import class_of
+from querycache.statements.functions import is_function_of_one_row
 from querycache.statements.tags import kind_of
 
 
@@ -115,12 +116,24 @@ class _Facts:
         self.equal.setdefault(other, []).append(one)
 
 
-def narrowings_of(rendered: Rendered, dialect: Dialect) -> Iterator[tuple[Any, Table, Narrowed, Through]]:
-    """Yield each FROM element over a table, its table, and the columns that are narrowed by way of which others."""
-    blocks = Blocks(rendered, dialect.name)
+@dataclass(frozen=True, slots=True, eq=False)
+class NarrowedSource:
+    """A FROM element over a table, and its columns that are narrowed, by way of which others."""
+
+    source: Any
+    table: Table
+    columns: Narrowed
+    through: Through
+
+
+def narrowings_of(
+    rendered: Rendered, dialect: Dialect, is_user_function: Callable[[str], bool]
+) -> Iterator[NarrowedSource]:
+    """Yield all FROM elements over tables. ``is_user_function``: whether a user vouches for a function of that name."""
+    blocks = Blocks(rendered, lambda name: is_function_of_one_row(name, dialect.name) and not is_user_function(name))
     narrowing = _Narrowing(blocks, dialect)
     for leaf in blocks.leaves:
-        yield leaf.source, leaf.table, *narrowing.of(leaf)
+        yield NarrowedSource(leaf.source, leaf.table, *narrowing.of(leaf))
 
 
 class _Narrowing:
@@ -248,7 +261,7 @@ class _Narrowing:
         for left, right in _pairs(condition.left, condition.right):
             for column, value in ((left, right), (right, left)):
                 name = self._name(column, block)
-                operand = None if name is None or _is_list(value) else self._operand(name, value, value.type)
+                operand = None if name is None or _is_list(value) else self._operand(name, value)
                 if name is not None and operand is not None:
                     found.setdefault(name, (operand,))
                     break
@@ -259,53 +272,39 @@ class _Narrowing:
         value = _ungrouped(condition.right)
         if class_of(_ungrouped(condition.left)) is Tuple:
             return self._tuple_is_in(names, value)
-        if class_of(value) in (ClauseList, ExpressionClauseList):
-            values = value.clauses
-        else:
-            values = [value]
-        if names[0] is None:
+        (name,) = names
+        if name is None:
             return {}
-        operands = [self._operand(names[0], each, each.type) for each in values]
+        operands = [self._operand(name, each) for each in (value.clauses if _is_clauses(value) else [value])]
         known = tuple(operand for operand in operands if operand is not None)
-        return {names[0]: known} if len(known) == len(operands) else {}
+        return {name: known} if len(known) == len(operands) else {}
 
     def _tuple_is_in(self, names: Sequence[_Name | None], value: Any) -> _Alternatives:
         if class_of(value) is BindParameter and isinstance(value.type, TupleType):
-            types = value.type.types
-            if not value.expanding or len(types) != len(names):
-                return {}
             rows = Rows(value)
             return {
                 name: (Part(rows, position),)
-                for position, (name, its_type) in enumerate(zip(names, types, strict=True))
-                if name is not None and self._kind(name) == kind_of(its_type, self.dialect)
+                for position, (name, its_type) in enumerate(zip(names, value.type.types, strict=False))
+                if name is not None and value.expanding and self._kind(name) == kind_of(its_type, self.dialect)
             }
-        if class_of(value) not in (ClauseList, ExpressionClauseList):
-            return {}
-        tuples = [_parts_of(each) for each in value.clauses]
+        tuples = [_parts_of(each) for each in value.clauses] if _is_clauses(value) else [[]]
         if any(len(each) != len(names) for each in tuples):
             return {}
-        known = [
-            tuple(
-                None if name is None else self._operand(name, part, part.type)
-                for name, part in zip(names, each, strict=True)
-            )
-            for each in tuples
-        ]
-        rows = [Rows(operands) for operands in known]
+        known = [tuple(map(self._operand, names, each)) for each in tuples]
+        places = [Rows(operands) for operands in known]
         return {
-            name: tuple(Part(row, position) for row in rows)
+            name: tuple(Part(rows, position) for rows in places)
             for position, name in enumerate(names)
             if name is not None and all(operands[position] is not None for operands in known)
         }
 
-    def _operand(self, name: _Name, value: Any, value_type: Any) -> BindParameter[Any] | Constant | None:
+    def _operand(self, name: _Name | None, value: Any) -> BindParameter[Any] | Constant | None:
         """Return the value that a column is compared with; None where it is not one of its own kind."""
         value = _ungrouped(value)
-        cls, kind = class_of(value), self._kind(name)
+        cls, kind = class_of(value), None if name is None else self._kind(name)
         if cls in (True_, False_):
             return Constant(int(cls is True_)) if kind == "int" else None
-        if cls is BindParameter and kind_of(value_type, self.dialect) == kind:
+        if cls is BindParameter and kind is not None and kind_of(value.type, self.dialect) == kind:
             return value  # type: ignore[no-any-return]
         return None
 
@@ -379,6 +378,10 @@ def _ungrouped(expression: Any) -> Any:
     while class_of(expression) is Grouping:
         expression = expression.element
     return expression
+
+
+def _is_clauses(value: Any) -> bool:
+    return class_of(value) in (ClauseList, ExpressionClauseList)
 
 
 def _is_list(value: Any) -> bool:

@@ -16,11 +16,12 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.sql.selectable import CompoundSelect, Select
 
-from querycache._sqlalchemy import Rendered, RenderedSelect, plain_table
+from querycache._rendering import Rendered, RenderedSelect
+from querycache._sqlalchemy import plain_table
 from querycache.statements import tags as naming
 from querycache.statements.columns import ColumnWatch
 from querycache.statements.elements import Refused, RefusedText, inventory_of
-from querycache.statements.narrowing import Narrowed, Through, narrowings_of
+from querycache.statements.narrowing import Narrowed, NarrowedSource, Through, narrowings_of
 from querycache.statements.rawsql import TableName as WrittenName
 
 
@@ -98,15 +99,15 @@ def reads_of(
             declared_functions=declared_functions,
             watch=watch.see,
         )
-        narrowed = list(narrowings_of(_with_unrendered(known, inventory.selects), dialect))
+        narrowed = list(narrowings_of(_with_unrendered(known, inventory.selects), dialect, declared_functions))
     except RefusedText as refusal:
         return NotCacheable(f"it contains {refusal}: what that reads is not known", holds_text=True)
     except Refused as refusal:
         return NotCacheable(str(refusal))
     except SQLAlchemyError as error:
         return NotCacheable(f"SQLAlchemy cannot tell its FROM: {type(error).__name__}")
-    found = [_element(*more, dialect) for _, *more in narrowed]
-    understood = {hash(source) for source, *_ in narrowed}
+    found = [_element(each, dialect) for each in narrowed]
+    understood = {hash(each.source) for each in narrowed}
     found.extend(ElementRead(_table_of(source), None) for source in inventory.sources if hash(source) not in understood)
     # A place of a table that was rendered and not understood may need any row.
     places = Counter(element.table for element in found)
@@ -137,12 +138,13 @@ def _with_unrendered(rendered: Rendered, selects: Iterable[Select[Any]]) -> Rend
     return replace(rendered, selects=[*rendered.selects, *others])
 
 
-def _element(table: Table, narrowed: Narrowed, through: Through, dialect: Dialect) -> ElementRead:
-    if not narrowed:
+def _element(narrowed: NarrowedSource, dialect: Dialect) -> ElementRead:
+    table, columns = narrowed.table, narrowed.columns
+    if not columns:
         return ElementRead(table, None)
     key = naming.key_columns_of(table, dialect)
-    by_primary_key = bool(key) and all(column.name in narrowed for column in key)
-    return ElementRead(table, Narrowing(narrowed, by_primary_key, through))
+    by_primary_key = bool(key) and all(column.name in columns for column in key)
+    return ElementRead(table, Narrowing(columns, by_primary_key, narrowed.through))
 
 
 def _table_of(source: Any) -> Table:

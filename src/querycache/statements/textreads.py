@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Final
 
-from querycache.statements.elements import names_the_clock
+from querycache.statements.clocks import names_the_clock
 from querycache.statements.rawsql import effect_of_text
 from querycache.statements.rawtext import CleanText, clean_text
 from querycache.statements.reads import NotCacheable, SelectReads

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Any, Final, Literal, TypeAlias
 
-from sqlalchemy import Alias, BindParameter, Column, FromClause, Join, Select, SelectBase, Table, Update
+from sqlalchemy import Alias, BindParameter, Column, FromClause, Join, Select, SelectBase, Table, TableClause, Update
 from sqlalchemy.sql import operators, visitors
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import Delete, Insert, UpdateBase
 from sqlalchemy.sql.elements import BinaryExpression, BooleanClauseList, TextClause
 from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.sql.selectable import AliasedReturnsRows
 
 from querycache.statements.rawsql import TableName as WrittenName
 from querycache.statements.rawsql import TextEffect, effect_of_text, is_mighty
@@ -171,8 +172,8 @@ def effect_of_compiled(compiled: Any) -> Effect | None:
             functions=functions,
             deletes=compiled.isdelete or _replaces(core),
         )
-        return None if opaque else effect
-    if getattr(core, "is_select", False) and not opaque:
+        return None if opaque or any(map(_is_bare, (core, *written))) else effect
+    if getattr(core, "is_select", False) and not opaque and not any(map(_is_bare, written)):
         writes = tuple(write for dml in written for write in _whole(dml))
         return Effect(
             "write" if writes else "read",
@@ -255,6 +256,12 @@ def _inspect(root: Any) -> tuple[frozenset[str], list[UpdateBase], bool]:
     return frozenset(functions), written, opaque
 
 
+def _is_bare(dml: UpdateBase) -> bool:
+    """Tell whether a change may be of a table() that is no Table of the metadata: only the text that is sent names it."""
+    found = list(_tables_in(dml))
+    return not found or not all(isinstance(table, Table) for table in found)
+
+
 def _harmless_literal(element: Any) -> bool:
     name = str(getattr(element, "name", ""))
     return name == "*" or name.isalnum()
@@ -274,12 +281,17 @@ def _tables_written(dml: Any) -> Iterator[Table]:
     if isinstance(dml, Insert) and isinstance(target, Table):
         yield target
         return
-    seen: dict[Table, None] = {}
-    for element in visitors.iterate(dml):
+    yield from dict.fromkeys(table for table in _tables_in(dml) if isinstance(table, Table))
+
+
+def _tables_in(dml: Any) -> Iterator[TableClause]:
+    """Yield every table that stands in a DML statement, by itself, under an alias, or as that of a column."""
+    for element in (dml.table, *visitors.iterate(dml)):
         for table in (element, getattr(element, "table", None)):
-            if isinstance(table, Table):
-                seen[table] = None
-    yield from seen
+            while isinstance(table, AliasedReturnsRows):
+                table = table.element
+            if isinstance(table, TableClause):
+                yield table
 
 
 def _writes_of_dml(compiled: SQLCompiler, core: Any) -> tuple[TableWrite, ...]:

@@ -21,7 +21,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, Protocol
 
-from querycache._types import MARK_TTL_S, Lease, Lookup, Stamp, Tag, TagSet, Writer
+from querycache._types import MARK_TTL_S, Guard, Lease, Lookup, Stamp, Tag, TagSet, Writer
 from querycache.stores._slot import (
     CHECK_SIZE,
     Slot,
@@ -116,11 +116,18 @@ def latest_stamp(cells: Cells) -> Stamp:
 
 
 def peek(
-    cells: Cells, tags: TagSet, ticks: Stamp, bits: int = SLOT_BITS, *, must_own: bool = True
+    cells: Cells,
+    tags: TagSet,
+    ticks: Stamp,
+    bits: int = SLOT_BITS,
+    *,
+    must_own: bool = True,
+    known: dict[Tag | Guard, tuple[Stamp, bool]] | None = None,
 ) -> tuple[Lease, bool, Stamp] | None:
     """Return lease, storable and now without writing, or None where a register must be written first.
 
-    Without ``must_own`` a tag that has no stamp of its own counts by the one that it shares.
+    Without ``must_own`` a tag that has no stamp of its own counts by the one that it shares. ``known``: what was seen of
+    tags in the same transaction, each with its stamp and whether it is held; what is seen now is added.
     """
     meta = _meta(cells)
     if meta is None:
@@ -130,31 +137,48 @@ def peek(
     lease: list[Stamp] = []
     storable = True
     for tag in tags.tags:
-        cell = cells.get(slot_key(tag, bits))
-        check = _check_of(tag)
-        if cell is None:
-            return None
-        stamp = own_stamp(cell, check) if must_own else any_stamp(cell, check)
-        if stamp is None or stamp < floor:
-            return None
+        if known is not None and (seen := known.get(tag)) is not None:
+            stamp, held = seen
+        else:
+            cell = cells.get(slot_key(tag, bits))
+            check = _check_of(tag)
+            if cell is None:
+                return None
+            own = own_stamp(cell, check) if must_own else any_stamp(cell, check)
+            if own is None or own < floor:
+                return None
+            stamp, held = own, is_held(cell, check, now)
+            if not held and check in lapsed_in(cell, head_of(cell), now):
+                return None
+            if known is not None:
+                known[tag] = stamp, held
         lease.append(stamp)
-        if is_held(cell, check, now):
-            storable = False
-        elif check in lapsed_in(cell, head_of(cell), now):
-            return None
-    for tag, fingerprint in tags.guards:
-        cell = cells.get(guard_key(tag))
-        if cell is None or cell[8:24] != _short(fingerprint):
-            return None
-        (stamp,) = _STAMP.unpack_from(cell)
-        if stamp < floor:
-            return None
-        if lapsed_in(cell, _GUARD_HEAD, now):
-            return None
+        storable = storable and not held
+    for guard in tags.guards:
+        if known is not None and (seen := known.get(guard)) is not None:
+            stamp, held = seen
+        else:
+            tag, fingerprint = guard
+            cell = cells.get(guard_key(tag))
+            if cell is None or cell[8:24] != _short(fingerprint):
+                return None
+            (stamp,) = _STAMP.unpack_from(cell)
+            if stamp < floor or lapsed_in(cell, _GUARD_HEAD, now):
+                return None
+            held = len(cell) > _GUARD_HEAD and bool(holds_in(cell, _GUARD_HEAD, now))
+            if known is not None:
+                known[guard] = stamp, held
         lease.append(stamp)
-        if len(cell) > _GUARD_HEAD and holds_in(cell, _GUARD_HEAD, now):
-            storable = False
+        storable = storable and not held
     return tuple(lease), storable, now
+
+
+def peek_all(
+    cells: Cells, asked: Sequence[TagSet], ticks: Stamp, bits: int = SLOT_BITS
+) -> list[tuple[Lease, bool, Stamp] | None]:
+    """``peek`` at each, at one moment: what several depend on is looked at once."""
+    known: dict[Tag | Guard, tuple[Stamp, bool]] | None = {} if len(asked) > 1 else None
+    return [peek(cells, tags, ticks, bits, known=known) for tags in asked]
 
 
 class Writing:

@@ -28,7 +28,7 @@ from querycache.stores._registers import (
     guard_key,
     latest_stamp,
     pack_entry,
-    peek,
+    peek_all,
     slot_key,
 )
 from querycache.stores._slot import SMALLEST
@@ -118,7 +118,7 @@ class DogpileStore(Store):
             records = self._records([key for key, _ in asked if key is not None])
             ticks = self._ticks()
             stamps = _Cells(self._region, cells)
-            seen = [peek(stamps, tags, ticks, SLOT_BITS) for _, tags in asked]
+            seen = peek_all(stamps, [tags for _, tags in asked], ticks, SLOT_BITS)
         if None in seen:
             with self._writing(cells) as writing:
                 seen = [writing.lease(tags) for _, tags in asked]

@@ -36,7 +36,7 @@ from querycache.stores._registers import (
     is_marked,
     latest_stamp,
     pack_entry,
-    peek,
+    peek_all,
 )
 from querycache.stores.base import Scope, Store, StoreStats
 
@@ -117,7 +117,16 @@ class LMDBStore(Store):
 
         def work(handle: Handle) -> int:
             self._look_for_the_dead(handle)
-            return sum(self._fill(handle, *entry) for entry in given)
+            now, largest = self._ticks(), handle.size_bytes // _LARGEST
+            ends = [now + int(ttl_s * 1e9) for *_, ttl_s in given]
+            records = [
+                (_entry_key(key), pack_entry(payload, lease, expires), expires)
+                for (key, payload, lease, _), expires in zip(given, ends, strict=True)
+                if len(payload) <= largest
+            ]
+            fit_together = len(records) < 2 or sum(len(record) for _, record, _ in records) <= largest
+            kept = self._fill(handle, records) if fit_together else 0
+            return kept if kept or len(records) < 2 else sum(self._fill(handle, [record]) for record in records)
 
         return self._with(work)
 
@@ -184,9 +193,10 @@ class LMDBStore(Store):
         if any(names):
             records = handle.entries.read(lambda txn: [None if name is None else txn.get(name) for name in names])
         ticks = self._ticks()
-        seen = handle.stamps.read(lambda txn: [peek(txn, tags, ticks) for _, tags in asked])
+        wanted = [tags for _, tags in asked]
+        seen = handle.stamps.read(lambda txn: peek_all(txn, wanted, ticks))
         if None in seen:
-            seen = handle.stamps.write(lambda txn: self._lease(txn, [tags for _, tags in asked]), grow=True)
+            seen = handle.stamps.write(lambda txn: self._lease(txn, wanted), grow=True)
         return [answer_of(record, told) for record, told in zip(records, seen, strict=True) if told is not None]
 
     def _lease(self, txn: Txn, wanted: list[TagSet]) -> list[Seen | None]:
@@ -196,25 +206,23 @@ class LMDBStore(Store):
             writing.forget_guards([key for key, _ in _items(txn, GUARD_PREFIX)])
         return seen
 
-    def _fill(self, handle: Handle, key: bytes, payload: bytes, lease: Lease, ttl_s: float) -> bool:
-        if len(payload) > handle.size_bytes // _LARGEST:
-            return False
-        expires = self._ticks() + int(ttl_s * 1e9)
-        record = pack_entry(payload, lease, expires)
-        name = _entry_key(key)
+    def _fill(self, handle: Handle, records: list[tuple[bytes, bytes, Stamp]]) -> int:
+        """Store entries in one transaction, all or none."""
+        need = sum(len(record) for _, record, _ in records)
 
         def work(txn: Txn) -> int:
-            evicted = _make_room(txn, len(record), handle.size_bytes)
-            _put(txn, name, record, expires)
+            evicted = _make_room(txn, need, handle.size_bytes)
+            for entry in records:
+                _put(txn, *entry)
             return evicted
 
         for _ in range(2):
             try:
                 self._evictions += handle.entries.write(work, grow=False)
-                return True
+                return len(records)
             except NoRoom:
-                self._evict(handle, len(record))
-        return False
+                self._evict(handle, need)
+        return 0
 
     def _evict(self, handle: Handle, need: int) -> None:
         """Make room in a transaction of its own: LMDB gives pages anew only to a later one than freed them."""

@@ -13,11 +13,20 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import ClassVar, Final, TypeAlias
 
 from querycache._types import Lease, Lookup, Stamp, Tag, TagSet, Writer
 from querycache.errors import ConfigurationError
-from querycache.stores._registers import GUARD_PREFIX, META_KEY, SLOT_BITS, Writing, is_marked, latest_stamp, peek
+from querycache.stores._registers import (
+    GUARD_PREFIX,
+    META_KEY,
+    SLOT_BITS,
+    Writing,
+    is_marked,
+    latest_stamp,
+    peek,
+    peek_all,
+)
 from querycache.stores.base import Scope, Store, StoreStats
 
 DEFAULT_SIZE_BYTES: Final = 128 * 1024 * 1024
@@ -25,6 +34,8 @@ DEFAULT_ENTRIES: Final = 100_000
 MAX_GUARDS: Final = 16_384
 _CELL_COST: Final = 288
 _ENTRY_COST: Final = 320
+
+Seen: TypeAlias = tuple[Lease, bool, Stamp]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +90,17 @@ class MemoryStore(Store):
 
     def lookup(self, key: bytes | None, tags: TagSet) -> Lookup:
         with self._lock:
-            return self._lookup(key, tags)
+            ticks = self._ticks()
+            return self._answer(key, tags, peek(self._cells, tags, ticks, self._bits), ticks)
 
     def lookup_many(self, questions: Iterable[tuple[bytes | None, TagSet]]) -> list[Lookup]:
         asked = list(questions)
         with self._lock:
-            return [self._lookup(key, tags) for key, tags in asked]
+            ticks = self._ticks()
+            seen = peek_all(self._cells, [tags for _, tags in asked], ticks, self._bits)
+            return [self._answer(*question, found, ticks) for question, found in zip(asked, seen, strict=True)]
 
-    def _lookup(self, key: bytes | None, tags: TagSet) -> Lookup:
-        ticks = self._ticks()
-        seen = peek(self._cells, tags, ticks, self._bits)
+    def _answer(self, key: bytes | None, tags: TagSet, seen: Seen | None, ticks: Stamp) -> Lookup:
         if seen is None:
             seen = self._writing(ticks).lease(tags)
             self._tidy(ticks)
