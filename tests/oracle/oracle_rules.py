@@ -1,15 +1,17 @@
 """Which rules of the library must the oracle find missing, and what is each about?
 
-A rule is an entry of ``tests/rules/oracle.toml``. The search for it takes the kinds of questions and writes, and the parts
+A rule is an entry of ``rules.toml``. The search for it takes the kinds of questions and writes, and the parts
 of a schema, that it is about: so it is found within few examples.
 """
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-from broken_rules import Rule, read_rules
+from broken_rules import Rule
 from oracle_breaking import taken_out
 from oracle_draft import Wishes
 from oracle_rounds import Failure, Kinds, play_round
@@ -24,10 +26,7 @@ _BY_ROW: Final = ("flush: update", "flush: delete", "flush: insert", "bulk updat
 
 @dataclass(frozen=True, slots=True)
 class Focus:
-    """What to ask, to write and to wish for in a search.
-
-    ``seed``: where to begin, so that the first example finds it (``make oracle-rules TUNE=yes`` looks for such seeds).
-    """
+    """What to ask, to write and to wish for in a search; ``seed``: where to begin with ``make oracle-rules TUNE=yes``."""
 
     questions: tuple[str, ...]
     writes: tuple[str, ...] = _BY_ROW
@@ -103,6 +102,12 @@ def play_for(url: str, name: str, *, seed: int | None = None) -> Failure | None:
     )
 
 
+def rules() -> list[Rule]:
+    """Return the rules of the table."""
+    entries = tomllib.loads((Path(__file__).parent / "rules.toml").read_text(encoding="utf-8"))["rule"]
+    return [Rule("oracle", one["name"], one["module"], one["old"], one["new"], ()) for one in entries]
+
+
 def rule_named(name: str) -> Rule:
     """Return the rule of that name."""
-    return next(rule for rule in read_rules() if rule.area == "oracle" and rule.name == name)
+    return next(rule for rule in rules() if rule.name == name)

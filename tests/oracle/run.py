@@ -10,6 +10,7 @@ five minutes. ``--seed N`` plays that one round again, exactly as it was.
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import logging
 import random
 import sys
@@ -32,6 +33,9 @@ IDLE_MINUTES: Final = 5.0
 """A run of so many minutes asks and writes in every way."""
 
 SHRINK_SECONDS: Final = 60.0
+
+HANG_SECONDS: Final = 900.0
+"""A round that takes longer waits for something: the run ends with what it was doing."""
 
 
 @contextmanager
@@ -58,9 +62,11 @@ def play(url: str, first_seed: int, minutes: float, tally: Tally, *, db: str, st
     told = 0.0
     seed = first_seed
     while time.monotonic() < end:
+        faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
         failure = play_round(url, seed, tally, store=store, shrink_seconds=SHRINK_SECONDS)
         if failure is not None:
             print(f"\n{failure.told}\nagain: make oracle DB={db} SEED={seed}\n", flush=True)
+        faulthandler.cancel_dump_traceback_later()
         seed += 1
         if time.monotonic() - told > 10:
             told = time.monotonic()

@@ -51,4 +51,6 @@ def test_the_same_seed_plays_the_same_round(sqlite_url: str) -> None:
     for tally in (first, second):
         assert play_round(sqlite_url, 3, tally) is None
 
-    assert first == second
+    # What is a hit may depend on the clock: a snapshot is not trusted with what was stored in the second before it.
+    assert (first.asked, first.done, first.refused) == (second.asked, second.done, second.refused)
+    assert first.comparisons == second.comparisons
