@@ -92,11 +92,13 @@ READS: dict[str, Callable[[Session, Any], Any]] = {
     ],
     "all": lambda session, thing: [shown(found) for found in session.scalars(select(thing).order_by(thing.id))],
     "count": lambda session, thing: session.scalar(select(func.count()).select_from(thing)),
-    "names": lambda session, thing: list(session.scalars(select(thing.name).where(thing.shelf_id == 3))),
+    "names": lambda session, thing: list(
+        session.scalars(select(thing.name).where(thing.shelf_id == 3).order_by(thing.id))
+    ),
     "extra": lambda session, thing: list(
         session.scalars(select(thing.name).where(thing.extra == 4).order_by(thing.id))
     ),
-    "named": lambda session, thing: list(session.scalars(select(thing.id).where(thing.name == "a"))),
+    "named": lambda session, thing: list(session.scalars(select(thing.id).where(thing.name == "a").order_by(thing.id))),
 }
 
 

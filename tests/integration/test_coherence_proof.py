@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import text
 
 from coherence_world import Process, Product, StagedStore, World, name_of, read_in, rename
-from querycache import commits, reader
+from querycache import commits, entries
 from querycache._types import Lease, Lookup, Tag, TagSet, Writer
 from querycache.coherence.journal import Journal
 from querycache.coherence.protocol import Coherence
@@ -274,7 +274,7 @@ def test_a_transaction_that_wrote_stores_nothing(world: World, rule: str, monkey
     process: Process = world.process()
     if rule == "broken":
         monkeypatch.setattr("querycache.coherence.transactions.ConnectionState.may_have_changed", lambda *rest: False)
-        monkeypatch.setattr(reader, "may_fill", lambda *rest, **options: True)
+        monkeypatch.setattr(entries, "may_fill", lambda *rest, **options: True)
         monkeypatch.setattr(commits, "abandon", lambda state, coherence: state.end())
         monkeypatch.setattr("querycache.engine.abandon", lambda state, coherence: state.end())
     with process.session() as writing:

@@ -12,9 +12,14 @@ import argparse
 import random
 import sys
 import time
+from pathlib import Path
+from typing import Final
 
-from oracle_rules import RULES, catch
-from run import be_quiet, database_on
+HERE: Final = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE), str(HERE.parent / "rules")]
+
+from oracle_rules import RULES, catch  # noqa: E402
+from run import be_quiet, database_on  # noqa: E402
 
 
 def main() -> int:
