@@ -37,7 +37,9 @@ def test_what_postgresql_locks_is_named(engine: Engine) -> None:
         with Session(engine) as session:
             session.execute(shape.build())
             locked = set(session.scalars(LOCKED)) & set(Base.metadata.tables)
-        named = None if found.reads is None else {element.table.name for element in found.reads.elements}
+        reads = found.reads
+        by_text = set() if reads is None else {name for _, name in reads.named}
+        named = None if reads is None else {element.table.name for element in reads.elements} | by_text
         # A CTE that nothing refers to is in the text, and PostgreSQL does not look at it.
         if named != locked | ({"tag"} if name == "a CTE that nothing refers to" else set()):
             wrong[name] = (named, locked, found.why_not)

@@ -35,10 +35,10 @@ from servers import empty_database
 LEVELS: Final[Mapping[str, tuple[str | None, ...]]] = {
     "sqlite": (None,),
     "postgresql": (None, None, None, "REPEATABLE READ", "SERIALIZABLE"),
-    "mysql": (None, None, "READ COMMITTED", "READ UNCOMMITTED"),
-    "mariadb": (None, None, "READ COMMITTED", "READ UNCOMMITTED"),
+    "mysql": (None, None, "READ COMMITTED"),
+    "mariadb": (None, None, "READ COMMITTED"),
 }
-"""The isolation levels of the cached side; None is the server's default."""
+"""The isolation levels of the cached side; None is the server's default. At READ UNCOMMITTED a hit is what was committed."""
 
 
 @dataclass(frozen=True, slots=True)
