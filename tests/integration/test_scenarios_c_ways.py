@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from sqlalchemy import __version__ as version_of_sqlalchemy
 from sqlalchemy import bindparam, case, delete, exists, func, insert, literal, select, text, update
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.orm import Session
@@ -59,6 +60,7 @@ READS: dict[str, Read] = {
 # What a way that tells its rows leaves alone when it changes the apple, or an apple into a root.
 PEAR = frozenset({"pear", "carrot", "plum"})
 NOT_ROOTS = PEAR | {"roots"}
+IS_20 = version_of_sqlalchemy.startswith("2.0.")
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,8 @@ WAYS: dict[str, Way] = {
         kept={"apple", "roots"},
         on="sqlite",
     ),
-    "s36 insertmanyvalues in order": Way(returning_in_order, kept={"apple", "roots"}),
+    # SQLAlchemy 2.0 does not say which keys the rows got that it returns in order: their table is dropped.
+    "s36 insertmanyvalues in order": Way(returning_in_order, kept=set() if IS_20 else {"apple", "roots"}),
     "s36 update by primary key that moves": Way(
         lambda session: session.execute(update(Product), [{"id": 1, "category_id": 2}, {"id": 2, "name": "quince"}]),
         kept={"carrot", "plum"},
