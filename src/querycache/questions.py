@@ -19,6 +19,7 @@ from querycache import _sqlalchemy
 from querycache._types import Lookup, Stamp, Tag, TagSet
 from querycache.coherence.binds import Bind
 from querycache.coherence.declared import READS, Declared, Written, declared_in, unknown_tables
+from querycache.coherence.relations import READS_TIMES
 from querycache.databases import TableName as CatalogName
 from querycache.engine import Attachment
 from querycache.errors import ConfigurationError
@@ -410,6 +411,8 @@ def _relations_of(
             # What row-level security reads beside it; it itself may be narrowed.
             asked.append((f"table {element.table.fullname}", found - {facts.catalog_name}))
     given = frozenset(map(bind.name_of_text, shape.named))
+    if bind.survey is not None and any(map(bind.survey.puts_on_today, given)):
+        return Bypass(f"the text {READS_TIMES}")
     given |= bind.names_of_declared(declared or (), schema_map)[0]
     asked.extend((f"table {'.'.join(name)}", bind.behind_name(name)) for name in sorted(given))
     asked.extend(("it calls", bind.behind_function(name)) for name in sorted(shape.functions))

@@ -94,7 +94,7 @@ def test_s42_what_an_asynchronous_session_commits_is_seen_by_ordinary_ones(of_as
 @each_driver
 def test_s42_many_rows_inserted_asynchronously_are_seen(of_async: Async) -> None:
     plums = [{"name": f"plum {number}", "category_id": 1, "price": Decimal(1)} for number in range(3)]
-    with of_async.shop.expecting(changed=[in_category(1), count_of(Product)], kept=[in_category(2), get(Tag, 1)]):
+    with of_async.shop.expecting(changed=[in_category(1), count_of(Product)], kept=[get(Tag, 1)]):
         of_async.write(lambda session: session.scalars(insert(Product).returning(Product.id), plums))
 
 

@@ -191,6 +191,23 @@ def test_s30_a_text_that_is_not_surely_understood_is_not_cached_and_the_reason_i
                 connection.exec_driver_sql("DROP SEQUENCE sc_sequence")
 
 
+@pytest.mark.parametrize("worlds", ["mariadb-memory"], indirect=True)
+def test_s31_text_over_a_column_that_mariadb_puts_on_the_present_day_is_not_cached(worlds: Any) -> None:
+    shop: World = worlds.shop()
+    with shop.outside.connect() as connection:
+        connection.exec_driver_sql("CREATE TABLE sc_hours (id INTEGER PRIMARY KEY, opens TIME, made DATETIME)")
+        connection.exec_driver_sql("CREATE VIEW sc_open AS SELECT id FROM sc_hours WHERE opens > made")
+    try:
+        for source in ("sc_hours WHERE opens > made", "sc_open"):
+            read = rows(text(f"SELECT id FROM {source}").options(FromCache()))
+            assert [shop.cost(read), shop.cost(read)] == [1, 1]
+        assert any("TIME" in reason for reason in shop.cache.stats()["reasons"])
+    finally:
+        with shop.outside.connect() as connection:
+            connection.exec_driver_sql("DROP VIEW sc_open")
+            connection.exec_driver_sql("DROP TABLE sc_hours")
+
+
 @on_each
 def test_s30_a_text_asks_to_be_cached_and_not_to_be(worlds: Any) -> None:
     shop: World = worlds.shop()

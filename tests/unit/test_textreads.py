@@ -69,7 +69,6 @@ def test_so_is_one_in_its_database_s_own_words(dialect: str, sql: str) -> None:
         (POSTGRESQL, "SELECT nextval('s'), id FROM product", "nextval"),
         (POSTGRESQL, "SELECT id FROM product WHERE owner = current_setting('app.user')", "current_setting"),
         (POSTGRESQL, 'SELECT "Clock_Timestamp"() FROM product', "clock_timestamp"),
-        (SQLITE, "SELECT date('now'), id FROM product", "date"),
         (SQLITE, "SELECT last_insert_rowid() FROM product", "last_insert_rowid"),
         (MARIADB, "SELECT uuid(), id FROM product", "uuid"),
         (MARIADB, "SELECT found_rows() FROM product", "found_rows"),
@@ -112,6 +111,11 @@ def test_a_function_that_may_differ_from_call_to_call_is_named(dialect: str, sql
         (MARIADB, "SELECT SQL_CALC_FOUND_ROWS id FROM product", "SQL_CALC_FOUND_ROWS"),
         (MARIADB, "SELECT id FROM product LIMIT ROWS EXAMINED 10", ""),
         (SQLITE, "SELECT * FROM words WHERE words MATCH 'a'", "MATCH"),
+        (SQLITE, "SELECT date('now'), id FROM product", "clock"),
+        (SQLITE, "SELECT strftime('%Y'), id FROM product", "clock"),
+        (POSTGRESQL, "SELECT age(made) FROM product", "clock"),
+        (MARIADB, "SELECT date(maketime(10, 0, 0)) FROM product", "clock"),
+        (MARIADB, "SELECT id FROM product WHERE made > TIME '10:00:00'", "TIME"),
     ],
 )
 def test_what_may_change_without_the_rows_is_refused(dialect: str, sql: str, reason: str) -> None:

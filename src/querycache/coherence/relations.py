@@ -10,6 +10,7 @@ Promises: where anything in a view is not positively known, there is a reason an
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from querycache.coherence.declared import Declared
 from querycache.databases import Survey
@@ -19,6 +20,9 @@ from querycache.statements.rawsql import TableName as WrittenName
 from querycache.statements.reads import NotCacheable
 from querycache.statements.textreads import text_reads_of
 
+READS_TIMES: Final = (
+    "reads a table with columns of type TIME, of which the database may make moments of the present day"
+)
 _REMEDY = "declare what it reads: QueryCache(views={...})"
 
 
@@ -82,7 +86,11 @@ class Relations:
                 return f"is a view of which {read.reason}; {_REMEDY}"
             reads, calls = self._resolved(read.named, name[0]), read.functions
         found = self._behind_all(reads, above)
-        return found if isinstance(found, str) else self._with_called(found, calls, "is a view that calls")
+        if isinstance(found, str):
+            return found
+        if view.text and any(map(self._survey.puts_on_today, found)):
+            return f"is a view that {READS_TIMES}; {_REMEDY}"
+        return self._with_called(found, calls, "is a view that calls")
 
     def _behind_policies(self, name: CatalogName, above: tuple[CatalogName, ...]) -> frozenset[CatalogName] | str:
         """Do so for a plain table, of which row-level security may show some rows to some, and others to others."""

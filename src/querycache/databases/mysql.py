@@ -291,6 +291,7 @@ def _column_of(row: Row, indexed: set[tuple[str, str, str]]) -> Column:
         can_be_read="select" in privileges.split(","),
         # The index of an expression (MySQL) names no column.
         waits=(schema, table, name) in indexed or (schema, table, "") in indexed,
+        puts_on_today=data_type == "time",
     )
 
 

@@ -79,6 +79,7 @@ class Column:
     ``is_computed``: the database changes it together with other columns.
     ``can_be_read``: by this user. ``is_key``: to change it takes a stronger lock of the row than to change others.
     ``waits``: to set it may wait for locks beside the row's, those of other rows or of gaps between them.
+    ``puts_on_today``: beside a date, its values are those of the present day (MySQL's and MariaDB's TIME).
     """
 
     table: TableName
@@ -92,6 +93,7 @@ class Column:
     can_be_read: bool = True
     is_key: bool = False
     waits: bool = False
+    puts_on_today: bool = False
 
     def keeps(self, value: object) -> bool:
         """Tell whether a value, as the driver is given it, is stored as it is or refused."""
@@ -153,6 +155,10 @@ class Survey:
     def column(self, table: TableName, name: str) -> Column | None:
         """Return what the catalog says about a column; None where it does not know it, or two of that name."""
         return self.columns.get(fold(table), {}).get(name.lower())
+
+    def puts_on_today(self, table: TableName) -> bool:
+        """Tell whether a column of the table stands for a moment of the present day, where a date is wanted."""
+        return any(column.puts_on_today for column in self.columns.get(fold(table), {}).values())
 
     def kind_of_column(self, table: TableName, column: str) -> ColumnKind:
         """Tell how a column compares; empty where that is not known."""

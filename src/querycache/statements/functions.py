@@ -92,8 +92,23 @@ _OF_MANY_ROWS_BY_DIALECT: Final[Mapping[str, frozenset[str]]] = {
 }
 
 
+_CLOCKS_BY_ARGUMENTS: Final[Mapping[str, frozenset[str]]] = {
+    "sqlite": _names("date time datetime julianday unixepoch strftime"),
+    "postgresql": _names("age"),
+    "mysql": _names("maketime"),
+}
+
+
+def may_read_the_clock(name: str, dialect_name: str) -> bool:
+    """Tell whether a cacheable function reads the clock with some arguments: a caller must know with which it is called."""
+    return name.lower() in _CLOCKS_BY_ARGUMENTS.get(_family_of(dialect_name), frozenset())
+
+
 def is_cacheable_function(name: str, dialect_name: str) -> bool:
-    """Tell whether the built-in function of this name depends on its arguments only, be they of one row or of many."""
+    """Tell whether the built-in function of this name depends on its arguments only, be they of one row or of many.
+
+    As far as ``may_read_the_clock`` does not tell otherwise.
+    """
     family = _family_of(dialect_name)
     many_rows = _OF_MANY_ROWS_BY_DIALECT.get(family, frozenset())
     return name.lower() in _OF_MANY_ROWS or name.lower() in many_rows or is_function_of_one_row(name, dialect_name)

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Final
 
 from querycache.statements.clocks import names_the_clock
+from querycache.statements.functions import may_read_the_clock
 from querycache.statements.rawsql import effect_of_text
 from querycache.statements.rawtext import CleanText, clean_text
 from querycache.statements.reads import NotCacheable, SelectReads
@@ -59,7 +60,7 @@ _RESTLESS: Final = MappingProxyType(
         "mysql": _words(
             """
             current_date current_role current_time current_timestamp current_user localtime localtimestamp utc_date utc_time
-            utc_timestamp sysdate rownum sql_calc_found_rows sql_cache sql_no_cache examined procedure
+            utc_timestamp sysdate time rownum sql_calc_found_rows sql_cache sql_no_cache examined procedure
             """
         ),
     }
@@ -104,6 +105,9 @@ def text_reads_of(sql: str, dialect_name: str) -> SelectReads | NotCacheable:
         return NotCacheable("the text reads a table of the system's")
     called = effect.functions - effect.column_lists
     keywords = called & (_KEYWORDS | _TYPES[_family_of(dialect_name)])
+    clocks = [name for name in sorted(called) if may_read_the_clock(name, dialect_name)]
+    if clocks:
+        return NotCacheable(f"the text calls {clocks[0]}(), which reads the clock with some arguments")
     attributes = _attributes_in(cleaned.text) if dialect_name == "postgresql" else frozenset()
     return SelectReads(
         (), (called - keywords) | _of_schemas(cleaned.text), named=effect.reads, attributes=attributes | keywords
