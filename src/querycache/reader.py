@@ -30,6 +30,7 @@ from querycache.results import Results
 from querycache.rows.codec import DecodedRows
 from querycache.variation import Variations
 
+STREAMED: Final = "its rows are streamed"
 NO_ANSWER: Final = "the store did not answer"
 
 
@@ -92,8 +93,8 @@ class Reader:
         found = self.situation_of(orm.session, attachment, engine, *options)
         if isinstance(found, Bypass):
             return found
-        if found.options.get("yield_per") or found.options.get("stream_results"):
-            return Bypass("its rows are streamed")
+        if _is_streamed(found.options):
+            return Bypass(STREAMED)
         return Reading(
             found.attachment,
             found.engine,
@@ -241,10 +242,16 @@ def declined_at_once(orm: ORMExecuteState) -> str | None:
     return _declined(orm) if _own_way_of(orm) is None else None
 
 
+def _is_streamed(options: Mapping[str, Any]) -> bool:
+    return bool(options.get("yield_per") or options.get("stream_results"))
+
+
 def _declined(orm: ORMExecuteState) -> str | None:
     """Say what about the call itself sends it to the database."""
     if not orm.session.is_active:
         return "the session's transaction must be rolled back first"
+    if _is_streamed(orm.execution_options):
+        return STREAMED
     if orm.is_column_load:
         return "it refreshes attributes of an instance"
     if orm._compile_state_cls is not None and _sqlalchemy.populates_existing(orm):

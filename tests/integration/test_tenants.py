@@ -6,6 +6,7 @@ without a cache. Where caching is allowed, the second read of the same tenant as
 
 from __future__ import annotations
 
+import re
 import secrets
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -182,8 +183,7 @@ def sql_rewritten_as_text(stage: Stage) -> Enter:
         connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
     ) -> tuple[str, Any]:
         if TENANT.get() == "red":
-            statement = statement.replace("te_shelf.name AS", "upper(te_shelf.name) AS")
-            statement = statement.replace("te_book.title AS", "upper(te_book.title) AS")
+            statement = re.sub(r"\b(te_shelf\.name|te_book\.title)(?= AS\b|,|\s+FROM\b)", r"upper(\1)", statement)
         return statement, parameters
 
     stage.attach(engine)
