@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, String, bindparam, event, literal, select, text, update
+from sqlalchemy import Engine, String, bindparam, event, inspect, literal, select, text, update
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.horizontal_shard import ShardedSession, set_shard_id
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, defer, mapped_column, raiseload, selectinload
 from sqlalchemy.orm.exc import StaleDataError
 
 from querycache import QueryCache
@@ -235,6 +235,28 @@ COLLIDING = [
     ],
     [rows(select(Category.name).where(Category.id == 1)), rows(select(Tag.name).where(Tag.id == 1))],
 ]
+
+
+@pytest.mark.parametrize("execution", [{}, {"identity_token": "here"}, {"populate_existing": True}])
+def test_s72_one_sql_with_other_options_loads_what_each_of_them_asks_for(
+    shop: World, execution: dict[str, Any]
+) -> None:
+    def loaded(engine: Engine, *options: Any) -> list[Any]:
+        statement = select(Product).order_by(Product.id).options(*options).execution_options(**execution)
+        with Session(engine) as session:
+            found = session.scalars(statement).all()
+            states = [inspect(product) for product in found]
+            return [(state.identity, state.identity_token, sorted(state.unloaded)) for state in states]
+
+    ways: list[tuple[Any, ...]] = [
+        (),
+        (selectinload(Product.tags),),
+        (raiseload(Product.tags),),
+        (defer(Product.price),),
+    ]
+    for _ in range(2):
+        for options in ways:
+            assert loaded(shop.engine, *options) == loaded(shop.outside, *options)
 
 
 def test_s73_keys_do_not_collide(shop: World) -> None:

@@ -165,7 +165,7 @@ def test_where_the_application_tells_a_hit_needs_no_connection_whatever_its_hook
 
 
 @pytest.mark.parametrize("vary", [None, tenant_of])
-def test_once_a_text_has_set_connections_a_hit_has_one(postgresql: World, vary: Any) -> None:
+def test_s70_once_a_text_has_set_connections_a_hit_has_one(postgresql: World, vary: Any) -> None:
     process = postgresql.process(vary=vary)
     read_in(process, name_of)
     with process.session() as session:
@@ -175,7 +175,7 @@ def test_once_a_text_has_set_connections_a_hit_has_one(postgresql: World, vary: 
     assert is_hit(process)
 
 
-def test_connections_of_one_database_that_are_set_by_turns_are_not_taken_for_one_another(postgresql: World) -> None:
+def test_s70_connections_of_one_database_that_are_set_by_turns_are_not_taken_for_one_another(postgresql: World) -> None:
     with postgresql.process(cached=False).engine.begin() as connection:
         connection.exec_driver_sql("CREATE SCHEMA tenant")
     theirs = World(f"{postgresql.url}?options=-csearch_path%3Dtenant")
@@ -402,7 +402,7 @@ SETTING_VARIABLES = {
 
 
 @pytest.mark.parametrize("setting", SETTING_VARIABLES.values(), ids=SETTING_VARIABLES)
-def test_a_variable_set_for_a_transaction_is_what_the_application_tells(postgresql: World, setting: str) -> None:
+def test_s70_a_variable_set_for_a_transaction_is_what_the_application_tells(postgresql: World, setting: str) -> None:
     told, silent = postgresql.process(vary=tenant_of), postgresql.process()
     for process, is_kept in ((told, True), (silent, False)):
         with process.session() as session:
@@ -419,7 +419,7 @@ def test_a_variable_given_as_a_parameter_is_one(postgresql: World) -> None:
     assert is_hit(told)
 
 
-def test_a_setting_of_the_databases_own_is_nothing_that_the_application_tells(postgresql: World) -> None:
+def test_s70_a_setting_of_the_databases_own_is_nothing_that_the_application_tells(postgresql: World) -> None:
     told = postgresql.process(vary=tenant_of)
     for setting in ("SET LOCAL ROLE postgres", "SELECT set_config('search_path', 'public', true)"):
         with told.session() as session:
@@ -451,7 +451,7 @@ def test_a_rollback_to_a_savepoint_may_take_a_variable_back(postgresql: World) -
     assert told.counts().get("fill", 0) == 0
 
 
-def test_a_variable_of_mariadbs_set_for_a_session_is_what_the_application_tells(mariadb: World) -> None:
+def test_s70_a_variable_of_mariadbs_set_for_a_session_is_what_the_application_tells(mariadb: World) -> None:
     told, silent = (mariadb.process(vary=vary, engine_isolation_level="READ COMMITTED") for vary in (tenant_of, None))
     for process, is_kept in ((told, True), (silent, False)):
         with process.session() as session:
