@@ -60,7 +60,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def run(project: Path, value: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "-p", "pytest_querycache", "-p", "no:cacheprovider", *arguments]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
     environment = {**os.environ, "PYTHONPATH": SOURCE, plugin.VARIABLE: value}
     return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
 
