@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from oracle_schema import ROLE, attributes_of, key_of, relations_of
+from oracle_schema import ROLE, attributes_of, key_of, mapper_of, relations_of
 from oracle_stage import Stage
 from oracle_writes import SessionWrite, settable_of, write
 from sqlalchemy import case, func
@@ -137,4 +137,12 @@ def link(stage: Stage) -> SessionWrite | None:
 def merge(stage: Stage) -> SessionWrite:
     model = stage.any_model()
     row = row_of(stage, model, 0.5) | dict(zip((one.name for one in key_of(model)), stage.key(model), strict=True))
-    return SessionWrite("flush: merge", f"{model.__name__} {row}", lambda session: session.merge(model(**row)))
+
+    def perform(session: Session) -> None:
+        one = model(**row)
+        held = session.identity_map.get(mapper_of(model).identity_key_from_instance(one))
+        # SQLAlchemy merges into what it holds under a key, be it of the class or not, and ends in a KeyError.
+        if held is None or isinstance(held, model):
+            session.merge(one)
+
+    return SessionWrite("flush: merge", f"{model.__name__} {row}", perform)
