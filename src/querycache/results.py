@@ -15,7 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.engine import CursorResult, Dialect, Result
 from sqlalchemy.orm import Session
 
-from querycache import _loading, _sqlalchemy
+from querycache import _cursors, _loading, _sqlalchemy
 from querycache.readings import Reading
 
 GET_STATEMENT: Final = "_querycache_get"
@@ -69,7 +69,7 @@ class Results:
         orm = reading.orm
 
         def cursor_of(rows: Sequence[Sequence[Any]]) -> CursorResult[Any]:
-            return _sqlalchemy.replay_cursor(compilation, orm.statement, reading.engine, options, description, rows)
+            return _cursors.replay_cursor(compilation, orm.statement, reading.engine, options, description, rows)
 
         def load_ordinarily(session: Session, rows: Sequence[Sequence[Any]]) -> Result[Any]:
             return _sqlalchemy.load_result(orm, session, cursor_of(rows), options)
