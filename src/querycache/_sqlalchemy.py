@@ -22,12 +22,13 @@ from sqlalchemy.orm.util import LoaderCriteriaOption
 from sqlalchemy.pool import Pool
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import BindParameter
+from sqlalchemy.util import immutabledict
 
 _CONNECT: Final = ("sqlalchemy.engine.create", "connect")
 _LOOKING_ON: Final = frozenset(
     ("sqlalchemy.engine.events", name) for name in ("wrap_before_execute", "wrap_before_cursor_execute")
 )
-_LOADING: Final = ("autoflush", "identity_token", "populate_existing", "yield_per", "sa_top_level_orm_context")
+_LOADING: Final = frozenset({"autoflush", "identity_token", "populate_existing", "yield_per"})
 _WRAPPING: Final = ("sqlalchemy.event.", "sqlalchemy.util.")
 
 
@@ -157,9 +158,15 @@ def invoke(
     ``get_bind`` may not take it.
     """
     internal: Any = state.session._execute_internal
+    given = state.local_execution_options
+    if "sa_top_level_orm_context" in given:
+        # An eager or lazy load. The options of the statement that it belongs to are among its own by now: taken for them
+        # another time, they would decide on what it loads. What it loads by is settled, but for what a listener changed.
+        settled = _LOADING.difference(state._update_execution_options)
+        given = immutabledict({name: value for name, value in given.items() if name not in settled})
     result: Result[Any] = internal(
         *(another or (state.statement, state.parameters)),
-        execution_options=state.local_execution_options.union(options or {}),
+        execution_options=given.union(options or {}),
         bind_arguments=dict(state.bind_arguments),
         _parent_execute_state=state,
     )
