@@ -211,6 +211,8 @@ def written_select_of(statement: Any) -> Any | None:
 
 def loads_otherwise(state: ORMExecuteState) -> bool:
     """Tell whether a listener changed options that ``load_options`` no longer says: they count when the statement runs."""
+    if len(state._events_todo) == 1:
+        return False  # there is no other listener
     effective = {**state.statement.get_execution_options(), **state.local_execution_options}
     return any(effective.get(name) != state.execution_options.get(name) for name in _LOADING)
 
