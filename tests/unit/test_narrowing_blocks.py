@@ -680,11 +680,12 @@ def test_what_the_orm_adapted_is_not_taken_for_what_was_written() -> None:
 
     some = select(thing.c.id, thing.c.other).where(thing.c.other == 5).subquery("some")
     registry.map_imperatively(Thing, thing, with_polymorphic=("*", some))
-    # ``Thing.id`` is rendered as a column of what its class is read from, and table thing stands there for itself.
+    # ``Thing.id`` is rendered as a column of what its class is read from, and table thing stands there for itself. In the ON
+    # so is ``thing.c.other`` since SQLAlchemy 2.1: then nothing narrows table thing.
     joined = select(Thing.id).join(thing, Thing.id == thing.c.other).subquery("d")
     statement = select(joined).where(joined.c.id == 3)
-    assert 'SELECT "some".id' in str(statement)
-    assert tags(statement, SQLITE) == {"thing*"}
+    is_joined = '"some".id = thing.other' in str(statement)
+    assert tags(statement, SQLITE) == ({"thing|pk=3", "thing|other=3"} if is_joined else {"thing*"})
 
 
 def test_a_cte_that_is_used_twice_is_narrowed_by_what_it_says_itself() -> None:
