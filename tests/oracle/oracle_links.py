@@ -25,6 +25,17 @@ def _lazy(shop: Shop, target: type[Any]) -> Any:
     return "select" if drawn in _AFTERWARDS and mapper_of(target).inherits is not None else drawn
 
 
+def _loading(shop: Shop, target: type[Any]) -> dict[str, Any]:
+    """Choose how a collection is loaded, and in which order.
+
+    One that is loaded along has an order: where its rows come in another one, as MariaDB gives them, SQLAlchemy may find
+    less in the Session by the time that a load within asks there.
+    """
+    lazy = _lazy(shop, target)
+    is_ordered = shop.dice.happens(0.7) or lazy in ("joined", *_AFTERWARDS)
+    return {"lazy": lazy, "order_by": [key.column for key in key_of(target)] if is_ordered else False}
+
+
 def refer(shop: Shop, draft: Draft, parent: type[Any] | None, way: str, *, key: bool = False) -> None:
     """Give a class a foreign key; ``parent=None``: to itself. ``key``: as part of its primary key."""
     if parent is None:
@@ -74,8 +85,7 @@ def relate(shop: Shop, reference: Reference) -> None:
         cascade=cascade,
         passive_deletes=bool(reference.ondelete) and shop.dice.happens(0.6),
         passive_updates=reference.onupdate is not None,
-        lazy=_lazy(shop, child),
-        order_by=[attribute.column for attribute in key_of(child)] if shop.dice.happens(0.7) else False,
+        **_loading(shop, child),
         foreign_keys=foreign,
     )
     setattr(
@@ -130,8 +140,7 @@ def associate(shop: Shop) -> None:
     passive = all(constraint.ondelete for constraint in constraints) and shop.dice.happens(0.5)
     options: list[dict[str, Any]] = [
         {
-            "lazy": _lazy(shop, target),
-            "order_by": [key.column for key in key_of(target)] if shop.dice.happens(0.7) else False,
+            **_loading(shop, target),
             "passive_deletes": passive,
         }
         for target in (second, first)
