@@ -7,8 +7,10 @@ Tried on 2.0.41 to 2.0.58 and 2.1.0 to 2.1.9.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,6 +24,7 @@ from sqlalchemy.orm.util import LoaderCriteriaOption
 from sqlalchemy.pool import Pool
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import BindParameter
+from sqlalchemy.util import concurrency
 
 _CONNECT: Final = ("sqlalchemy.engine.create", "connect")
 _LOOKING_ON: Final = frozenset(
@@ -356,3 +359,16 @@ def send_without_loading(state: ORMExecuteState, options: Mapping[str, Any]) -> 
         state.statement, state.parameters or {}, execution_options={**state.execution_options, **options}
     )
     sent.close()
+
+
+def task_of_bridge() -> asyncio.Task[Any] | None:
+    """Return the task on whose behalf an ``AsyncSession`` runs this; None where a thread runs it for itself."""
+    # Without the library there is no bridge, and the question is an error.
+    if "greenlet" in sys.modules and concurrency.in_greenlet():
+        return asyncio.current_task()
+    return None
+
+
+def await_on_bridge(awaitable: Awaitable[Any]) -> None:
+    """Wait as the task of ``task_of_bridge`` does, while its loop runs others."""
+    concurrency.await_only(awaitable)

@@ -29,9 +29,11 @@ from querycache.engine import Attachment, OnSnapshotMoved
 from querycache.errors import ConfigurationError, NotAttachedError
 from querycache.events import Events, Subscriber
 from querycache.explain import Explanation, explain
+from querycache.flights import MAX_WAIT_S, Flights
 from querycache.policy import Policies, Policy
 from querycache.questions import Questions
 from querycache.reader import Reader
+from querycache.refreshing import BETA, EarlyRefresh
 from querycache.session import attachment_of, register
 from querycache.statements import tags as naming
 from querycache.stores import Store, open_store
@@ -88,6 +90,9 @@ class QueryCache:
     tables that each reads. Both are promises: names as in SQL, tables also as mapped classes.
     ``on_mark_failure``: "raise" aborts a commit that the store cannot be told of, "continue" lets it go on; None: as the
     store advises. ``on_snapshot_moved``: "raise", "continue", or None: raise where the isolation level was chosen.
+    ``max_wait``: seconds for which a read waits while another one of this process asks the database for the same; then it asks,
+    too. ``early_refresh``: the beta of probabilistic early expiration: how early one of many readers refreshes an entry before
+    it expires, measured by what its statement takes. 0 turns either off.
 
     Raises ``ConfigurationError`` for a store or a setting that cannot be used.
     """
@@ -109,6 +114,8 @@ class QueryCache:
         on_snapshot_moved: OnSnapshotMoved | None = None,
         views: Views | None = None,
         functions: Functions | None = None,
+        max_wait: float = MAX_WAIT_S,
+        early_refresh: float = BETA,
     ) -> None:
         self.regions: dict[str, Region] = {DEFAULT_REGION: Region(store, ttl), **(regions or {})}
         self.models: dict[type[Any], Policy] = _policies_of(models, ttl)
@@ -127,6 +134,8 @@ class QueryCache:
                 declared,
             ),
             self._variations,
+            Flights(max_wait),
+            EarlyRefresh(early_refresh),
         )
         # In order. An engine is not kept alive by its cache.
         self._attached: weakref.WeakKeyDictionary[Engine, Attachment] = weakref.WeakKeyDictionary()

@@ -9,8 +9,10 @@ whatever is not surely so passes through, with its reason. Never: an error of th
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from sqlalchemy.engine import Connection, Engine, Result
@@ -26,6 +28,7 @@ from querycache.hooks import rewritten_by
 from querycache.options import CacheRequest, FromCache, NoCache
 from querycache.questions import OTHER_CATALOG, Bypass, Question, Questions
 from querycache.readings import Reading, Situation, freshness_in, notes_of
+from querycache.refreshing import EarlyRefresh
 from querycache.results import Results
 from querycache.rows.codec import DecodedRows
 from querycache.variation import Variations
@@ -51,10 +54,13 @@ class OwnWay(UserDefinedOption):
 class Reader:
     """Answers the reads of Sessions for one cache."""
 
-    def __init__(self, questions: Questions, variations: Variations) -> None:
+    def __init__(
+        self, questions: Questions, variations: Variations, flights: Flights, refreshing: EarlyRefresh
+    ) -> None:
         self.questions = questions
         self.variations = variations
-        self.flights = Flights()
+        self.flights = flights
+        self.refreshing = refreshing
         self.results = Results()
 
     def read(self, orm: ORMExecuteState, attachment: Attachment, engine: Engine | Connection) -> Result[Any] | Bypass:
@@ -176,12 +182,16 @@ class Reader:
             if found.storable and not question.is_answered_by(found):
                 question.plan.bind.doubt_survey(question.plan.survey_stamps)
                 return Bypass(OTHER_CATALOG)
+            is_due = not waited and self.refreshing.is_due(question, found) and _could_store(reading, freshness)
+            if is_due and self.flights.begin(question.key):
+                return self._refresh(reading, question, found)
             entry = entries.take(reading, question, found, freshness)
             if entry is not None:
                 return self.serve(reading, question, entry)
             if state is not None and state.dirty:
                 return self._run(reading, question, found)
             if found.storable and not waited and not self.flights.begin(question.key):
+                self.flights.wait(question.key)
                 waited = True
                 continue
             try:
@@ -189,6 +199,14 @@ class Reader:
             finally:
                 if found.storable and not waited:
                     self.flights.end(question.key)
+
+    def _refresh(self, reading: Reading, question: Question, found: Lookup) -> Result[Any]:
+        """Run and store before the entry expires: a miss, of this reader alone."""
+        try:
+            missed = replace(found, payload=None)
+            return self._run_and_fill(reading, question, missed, None, "its entry was about to expire")
+        finally:
+            self.flights.end(question.key)
 
     def _answer_miss(
         self,
@@ -209,11 +227,18 @@ class Reader:
         return self._run_and_fill(reading, question, found, collection)
 
     def _run_and_fill(
-        self, reading: Reading, question: Question, found: Lookup, collection: Collection | None
+        self,
+        reading: Reading,
+        question: Question,
+        found: Lookup,
+        collection: Collection | None,
+        reason: str | None = None,
     ) -> Result[Any]:
-        reading.attachment.coherence.events.emit("miss", key=question.key)
+        reading.attachment.coherence.events.emit("miss", key=question.key, reason=reason)
         capture = Capture(question.compilation.compiled)
+        began = time.perf_counter()
         result = _sqlalchemy.invoke(reading.orm, {CAPTURE: capture, "prebuffer_rows": True})
+        self.refreshing.note(question.plan, time.perf_counter() - began)
         self._fill(reading, question, found, collection, capture)
         return result
 
@@ -235,6 +260,14 @@ class Reader:
     def serve(self, reading: Reading, question: Question, entry: DecodedRows) -> Result[Any]:
         """Return what the Session would have returned for the rows of an entry."""
         return self.results.of(reading, question.compilation, entry.description, entry.rows)
+
+
+def _could_store(reading: Reading, freshness: Freshness) -> bool:
+    """Tell whether what this transaction read of an entry that it may be served could be stored."""
+    state = reading.state
+    if freshness is Freshness.DIRTY:
+        return False
+    return not reading.attachment.met_replica if state is None else not (state.dirty or state.profile.is_replica)
 
 
 def declined_at_once(orm: ORMExecuteState) -> str | None:
