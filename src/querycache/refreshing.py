@@ -4,8 +4,8 @@ Probabilistic early expiration ("XFetch": Vattani, Chierichetti, Lowenstein, Opt
 VLDB 2015): a read does so with a probability that grows towards the end as the time that the statement takes (delta) and
 ``beta`` command, so that most likely one reader of many, in one process of many, is early, and all others go on being served.
 
-Promises: never in the first nine tenths of an entry's life, so that a statement that takes as long as its rows live is not
-sent all the time. Costs a comparison of two numbers before. Never: what is not known to be worth it is refreshed; what a
+Promises: never in the first half of an entry's life, so that a statement that takes as long as its rows live is not sent all
+the time. Costs a comparison of two numbers before. Never: what is not known to be worth it is refreshed; what a
 statement takes is what it took when this process last sent it, with whatever values.
 """
 
@@ -22,7 +22,7 @@ from querycache.errors import ConfigurationError
 from querycache.questions import Plan, Question
 
 BETA: Final = 1.0
-_LAST_PART: Final = 0.1
+_HALF_NS: Final = 0.5e9
 
 
 class EarlyRefresh:
@@ -43,7 +43,7 @@ class EarlyRefresh:
     def is_due(self, question: Question, found: Lookup) -> bool:
         """Tell whether one who found this should read it anew."""
         left_ns = found.expires - found.now
-        if not 0 < left_ns < question.ttl_s * 1e9 * _LAST_PART:
+        if left_ns > question.ttl_s * _HALF_NS or left_ns <= 0:
             return False
         took_ns = self._took_ns.get(question.plan)
         return took_ns is not None and left_ns <= -math.log(1 - self._draw()) * self._beta * took_ns

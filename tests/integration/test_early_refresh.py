@@ -68,8 +68,8 @@ def test_a_read_that_is_not_chosen_is_served(sqlite: World, process: Process, lo
     assert is_hit(process)
 
 
-def test_no_read_is_chosen_in_the_first_nine_tenths_of_a_life(sqlite: World, process: Process, lots: Lots) -> None:
-    sqlite.store.advance(0.85 * TTL_S)
+def test_no_read_is_chosen_in_the_first_half_of_a_life(sqlite: World, process: Process, lots: Lots) -> None:
+    sqlite.store.advance(0.45 * TTL_S)
     with lots.drawing():
         assert is_hit(process)
 

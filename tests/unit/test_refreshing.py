@@ -61,10 +61,10 @@ def test_with_a_beta_of_0_nothing_is_ever_due() -> None:
     assert not is_due(1e-9, lot=1 - 1e-16, beta=0.0)
 
 
-def test_nothing_is_due_before_the_last_tenth_of_its_life() -> None:
+def test_nothing_is_due_in_the_first_half_of_its_life() -> None:
     """A statement that takes as long as its rows live would be sent all the time."""
-    assert not is_due(10.1, lot=1 - 1e-16, took_s=100.0)
-    assert is_due(9.9, lot=1 - 1e-16, took_s=100.0)
+    assert not is_due(50.1, lot=1 - 1e-16, took_s=100.0)
+    assert is_due(49.9, lot=1 - 1e-16, took_s=100.0)
 
 
 def test_what_this_process_never_sent_is_not_due() -> None:
