@@ -23,7 +23,7 @@ from querycache import _sqlalchemy
 from querycache._types import DEFAULT_TTL_S, Tag
 from querycache.coherence.binds import Bind, Binds, TagColumns
 from querycache.coherence.declared import Functions, Views, declared_of
-from querycache.coherence.promises import promise_of, promise_of_names
+from querycache.coherence.promises import promise_of, promise_of_graces, promise_of_names
 from querycache.coherence.protocol import Coherence, OnMarkFailure
 from querycache.engine import Attachment, OnSnapshotMoved
 from querycache.errors import ConfigurationError, NotAttachedError
@@ -234,6 +234,7 @@ class QueryCache:
         """Empty the stores, for every application that shares them."""
         for journal in self._coherence.journals:
             journal.store.clear()
+        self._reader.graces.clear()
 
     def _asked_binds(self) -> list[Bind]:
         if not self._attachments:
@@ -298,6 +299,8 @@ class QueryCache:
             promise_of(journal.store, must_mark=self._coherence.must_mark(journal.store), ttl_s=lives[position])
             for position, journal in enumerate(self._coherence.journals)
         ]
+        graces = {model.__name__: policy.grace for model, policy in self.cacheable_models()}
+        told.append(promise_of_graces(graces, self._reader.questions.longest_grace_s))
         told.append(promise_of_names(one.name for one in self._attachments if one.name is not None))
         return "\n".join(filter(None, told))
 

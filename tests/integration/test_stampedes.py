@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -16,61 +14,7 @@ from sqlalchemy.util import await_only
 
 from coherence_world import Process, Product, World, name_of, read_in, rename
 from querycache.flights import Flights
-
-FOR_EVER_S = threading.TIMEOUT_MAX
-SECONDS = 10.0
-
-
-class Held:
-    """A process's next SELECT of products, held where it is about to be sent, until it is let go."""
-
-    def __init__(self, process: Process) -> None:
-        self.arrived = threading.Event()
-        self.go = threading.Event()
-        self.then: Callable[[], object] = lambda: None
-        self._armed = True
-        event.listen(process.engine, "before_cursor_execute", self._hold)
-
-    def _hold(self, connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-        if self._armed and statement.startswith("SELECT product"):
-            self._armed = False
-            self.arrived.set()
-            assert self.go.wait(6 * SECONDS)
-            self.then()
-
-
-class Thread(threading.Thread):
-    """A thread whose work gives something, or raises; ``ended`` waits for it."""
-
-    def __init__(self, work: Callable[[], Any]) -> None:
-        super().__init__(daemon=True)
-        self._work = work
-        self.gave: Any = None
-        self.start()
-
-    def run(self) -> None:
-        try:
-            self.gave = self._work()
-        except Exception as error:
-            self.gave = error
-
-    def ended(self) -> Any:
-        self.join(SECONDS)
-        assert not self.is_alive(), "it waits"
-        return self.gave
-
-
-@contextmanager
-def filling(process: Process, read: Callable[..., Any] = name_of) -> Iterator[tuple[Held, Thread]]:
-    """Have a thread hang in the query of a miss."""
-    held = Held(process)
-    filler = Thread(lambda: read_in(process, read))
-    assert held.arrived.wait(SECONDS)
-    try:
-        yield held, filler
-    finally:
-        held.go.set()
-        filler.ended()
+from stampede_support import FOR_EVER_S, SECONDS, Thread, filling, several_filling
 
 
 @pytest.fixture
@@ -106,6 +50,25 @@ def test_of_many_threads_that_miss_one_asks_the_database(patient: Process, waiti
         held.go.set()
         assert [thread.ended() for thread in (filler, *others)] == ["a"] * 8
     assert len(selects) == 1
+
+
+def test_who_waited_for_nothing_is_waited_for_in_turn(
+    sqlite: World, patient: Process, waiting: threading.Semaphore
+) -> None:
+    """What the first one got was outdated before it was stored: of those who waited for it one asks, not all."""
+    writer = sqlite.process()
+    with patient.counting() as selects, several_filling(patient) as (held, first, filler):
+        sqlite.store.before["fill"] = lambda: rename(writer, "b")
+        second_thread = Thread(lambda: read_in(patient, name_of))
+        assert waiting.acquire(timeout=SECONDS)
+        second = held.gate()
+        first.go.set()
+        assert second.arrived.wait(SECONDS)
+        third_thread = Thread(lambda: read_in(patient, name_of))
+        assert waiting.acquire(timeout=SECONDS)
+        second.go.set()
+        assert [thread.ended() for thread in (filler, second_thread, third_thread)] == ["a", "b", "b"]
+    assert len(selects) == 2
 
 
 def test_a_thread_that_reads_another_key_does_not_wait(patient: Process) -> None:
