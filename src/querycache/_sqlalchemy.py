@@ -334,6 +334,19 @@ def root_engine_of(engine: Engine) -> Engine:
     return engine
 
 
+def task_of_bridge() -> asyncio.Task[Any] | None:
+    """Return the task on whose behalf an ``AsyncSession`` runs this; None where a thread runs it for itself."""
+    # Without the library there is no bridge, and the question is an error.
+    if "greenlet" in sys.modules and concurrency.in_greenlet():
+        return asyncio.current_task()
+    return None
+
+
+def await_on_bridge(awaitable: Awaitable[Any]) -> None:
+    """Wait as the task of ``task_of_bridge`` does, while its loop runs others."""
+    concurrency.await_only(awaitable)
+
+
 def plain_table(table: Any) -> Any:
     """Return the table behind an annotated one."""
     return table._deannotate()
@@ -359,16 +372,3 @@ def send_without_loading(state: ORMExecuteState, options: Mapping[str, Any]) -> 
         state.statement, state.parameters or {}, execution_options={**state.execution_options, **options}
     )
     sent.close()
-
-
-def task_of_bridge() -> asyncio.Task[Any] | None:
-    """Return the task on whose behalf an ``AsyncSession`` runs this; None where a thread runs it for itself."""
-    # Without the library there is no bridge, and the question is an error.
-    if "greenlet" in sys.modules and concurrency.in_greenlet():
-        return asyncio.current_task()
-    return None
-
-
-def await_on_bridge(awaitable: Awaitable[Any]) -> None:
-    """Wait as the task of ``task_of_bridge`` does, while its loop runs others."""
-    concurrency.await_only(awaitable)

@@ -13,7 +13,6 @@ import math
 import time
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 from sqlalchemy.engine import Connection, Engine, Result
@@ -224,7 +223,7 @@ class Reader:
     def _refresh(self, reading: Reading, question: Question, found: Lookup) -> Result[Any]:
         """Run and store before the entry expires: a miss, of this reader alone."""
         try:
-            missed = replace(found, payload=None)
+            missed = Lookup(None, found.lease, found.storable, found.now)
             return self._run_and_fill(reading, question, missed, None, "its entry was about to expire")
         finally:
             self.flights.end(question.key)
