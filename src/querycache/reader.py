@@ -19,12 +19,13 @@ from sqlalchemy.engine import Connection, Engine, Result
 from sqlalchemy.orm import ORMExecuteState, Session, UserDefinedOption
 
 from querycache import _sqlalchemy, entries
-from querycache._types import Lookup, Stamp
+from querycache._types import Lookup
 from querycache.coherence.snapshots import Freshness
 from querycache.collection import Collection, collection_of
 from querycache.engine import CAPTURE, Attachment, Capture
 from querycache.flights import Flights
 from querycache.graces import Graces
+from querycache.graces import Key as GraceKey
 from querycache.hooks import rewritten_by
 from querycache.options import CacheRequest, FromCache, NoCache
 from querycache.questions import OTHER_CATALOG, Bypass, Question, Questions
@@ -289,7 +290,7 @@ class Reader:
         return self.results.of(reading, question.compilation, entry.description, entry.rows)
 
 
-def _grace_key_of(question: Question) -> tuple[bytes, Stamp | None]:
+def _grace_key_of(question: Question) -> GraceKey:
     return question.key, question.plan.survey_stamps.get(question.store)
 
 

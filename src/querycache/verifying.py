@@ -19,6 +19,7 @@ from sqlalchemy.engine import Dialect, Result
 
 from querycache import _sqlalchemy
 from querycache._types import Lookup
+from querycache.coherence.snapshots import Freshness
 from querycache.collection import Collection
 from querycache.engine import CAPTURE, Capture
 from querycache.errors import QueryCacheError
@@ -83,6 +84,10 @@ class VerifyingReader(Reader):
             return self.results.of(reading, question.compilation, capture.description, capture.rows)
         self.verdicts[REPLAYED] += 1
         return super().serve(reading, question, decode_rows(question.key, payload))
+
+    def _within_grace(self, reading: Reading, question: Question, found: Lookup, freshness: Freshness) -> bytes | None:
+        """Serve nothing that is over: it could not be told from what is stale."""
+        return None
 
     def _send(self, reading: Reading, question: Question) -> Capture:
         capture = Capture(question.compilation.compiled)

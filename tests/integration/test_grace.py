@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from coherence_world import Category, Process, Product, World, category_of, name_of, read_in, rename
 from querycache import FromCache, Policy, QueryCache
+from querycache.verifying import VerifyingReader
 from stampede_support import FOR_EVER_S, Thread, filling
 
 GRACE_S = 30.0
@@ -264,6 +265,21 @@ def test_after_a_change_of_the_catalog_nothing_from_before_is_served(sqlite: Wor
         session.commit()
     with impatient(reader):
         assert served(reader) == "a"
+    assert stale(reader) == 0
+
+
+def test_where_each_hit_is_verified_nothing_that_is_over_is_served(sqlite: World, writer: Process) -> None:
+    class VerifiedCache(QueryCache):
+        _reader_type = VerifyingReader
+
+    reader = sqlite.process(cached=False)
+    reader.cache = VerifiedCache(sqlite.store, models=[Product, Category], max_wait=0)
+    reader.cache.attach(reader.engine)
+    for _ in range(2):
+        read_in(reader, graced)
+    rename(writer, "b")
+    with refreshing(reader):
+        assert served(reader) == "b"
     assert stale(reader) == 0
 
 
