@@ -26,8 +26,8 @@ class Lots:
         reader = process.cache._reader
         reader.refreshing = EarlyRefresh(1.0, lambda: 1 - 1e-16 if self.drawn else 0.0)
         note = reader.refreshing.note
-        # However fast this machine is: each statement takes a second.
-        reader.refreshing.note = lambda plan, took_s: note(plan, 1.0)  # type: ignore[method-assign]
+        # However fast this machine is: each statement takes ten seconds.
+        reader.refreshing.note = lambda plan, took_s: note(plan, 10.0)  # type: ignore[method-assign]
 
     @contextmanager
     def drawing(self) -> Iterator[None]:
