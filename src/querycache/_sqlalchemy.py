@@ -337,9 +337,12 @@ def root_engine_of(engine: Engine) -> Engine:
 def task_of_bridge() -> asyncio.Task[Any] | None:
     """Return the task on whose behalf an ``AsyncSession`` runs this; None where a thread runs it for itself."""
     # Without the library there is no bridge, and the question is an error.
-    if "greenlet" in sys.modules and concurrency.in_greenlet():
+    if "greenlet" not in sys.modules or not concurrency.in_greenlet():
+        return None
+    try:
         return asyncio.current_task()
-    return None
+    except RuntimeError:  # somebody else's loop drives it
+        return None
 
 
 def await_on_bridge(awaitable: Awaitable[Any]) -> None:

@@ -9,31 +9,17 @@ from pathlib import Path
 import pytest
 from dogpile.cache import make_region
 from dogpile.cache.api import CacheBackend
+from dogpile.cache.backends import redis, valkey
 from dogpile.cache.region import CacheRegion
 
+from dogpile_support import ClockedStore, DogpileConformance
 from querycache._types import TagSet
 from querycache.errors import ConfigurationError, StoreUnavailable
 from querycache.stores.base import Store
 from querycache.stores.dogpile import DogpileStore, _lock_of
-from querycache.testing import StoreConformance
 
 T = TagSet((b"t",))
 W = bytes(range(16))
-
-
-class ClockedStore(DogpileStore):
-    """A store whose clock a test can move."""
-
-    ahead_ns = 0
-
-    def _ticks(self) -> int:
-        return super()._ticks() + self.ahead_ns
-
-
-class DogpileConformance(StoreConformance):
-    def let_pass(self, store: Store, seconds: float) -> None:
-        assert isinstance(store, ClockedStore)
-        store.ahead_ns += int(seconds * 1e9)
 
 
 class TestDogpileMemory(DogpileConformance):
@@ -77,10 +63,11 @@ def test_a_backend_without_a_lock_among_processes_is_for_threads_alone(region: C
 
 @pytest.mark.parametrize("kind", ["redis", "valkey"])
 def test_backends_that_read_from_replicas_or_cannot_read_several_keys_are_refused(kind: str) -> None:
-    name = kind.capitalize()
-    for backend, why in ((f"{name}SentinelBackend", "from replicas"), (f"{name}ClusterBackend", "of several slots")):
+    module, name = {"redis": (redis, "Redis"), "valkey": (valkey, "Valkey")}[kind]
+    for of, why in (("Sentinel", "from replicas"), ("Cluster", "of several slots")):
         region = make_region().configure("dogpile.cache.memory")
-        region.backend.__class__ = type(backend, (type(region.backend),), {})
+        backend = getattr(module, f"{name}{of}Backend")
+        region.backend = backend.__new__(backend)  # made in the ordinary way it would connect
         with pytest.raises(ConfigurationError, match=rf"{why}.*give dogpile.cache.{kind}"):
             DogpileStore(region)
 
@@ -162,6 +149,7 @@ ANOTHER_PROCESS = """
 import sys
 from dogpile.cache import make_region
 from dogpile.cache.api import CacheBackend
+from dogpile.cache.backends import redis, valkey
 from querycache._types import TagSet
 from querycache.stores.dogpile import DogpileStore
 region = make_region().configure("dogpile.cache.dbm", arguments={"filename": sys.argv[1]})

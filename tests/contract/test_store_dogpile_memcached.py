@@ -14,25 +14,16 @@ from dogpile.cache.region import CacheRegion
 from dogpile.cache.util import sha1_mangle_key
 from pymemcache.serde import LegacyWrappingSerde
 
+from dogpile_support import ClockedStore, DogpileConformance
 from own_caches import OwnCache, own_memcached
 from querycache._types import TagSet
 from querycache.errors import ConfigurationError, StoreUnavailable
 from querycache.stores import dogpile
 from querycache.stores.base import Store
 from querycache.stores.dogpile import DogpileStore
-from querycache.testing import StoreConformance
 
 T = TagSet((b"t",))
 W = bytes(range(16))
-
-
-class ClockedStore(DogpileStore):
-    """A store whose clock a test can move."""
-
-    ahead_ns = 0
-
-    def _ticks(self) -> int:
-        return super()._ticks() + self.ahead_ns
 
 
 @pytest.fixture(autouse=True)
@@ -78,27 +69,17 @@ def region_without_pickle_on(server: OwnCache) -> CacheRegion:
     )
 
 
-class OnMemcached(StoreConformance):
+class TestMemcached(DogpileConformance):
     largest_payload_bytes = 700_000
 
-    @pytest.fixture(autouse=True)
-    def _patience(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        # Several threads take turns, on a machine that may be slow.
-        monkeypatch.setattr(dogpile, "PATIENCE_S", 60.0)
-        monkeypatch.setattr(dogpile, "READ_PATIENCE_S", 60.0)
-
-    def let_pass(self, store: Store, seconds: float) -> None:
-        assert isinstance(store, ClockedStore)
-        store.ahead_ns += int(seconds * 1e9)
-
-
-class TestMemcached(OnMemcached):
     @pytest.fixture
     def store(self, memcached: OwnCache) -> Store:
         return ClockedStore(region_on(memcached), scope="fleet")
 
 
-class TestMemcachedWithoutPickle(OnMemcached):
+class TestMemcachedWithoutPickle(DogpileConformance):
+    largest_payload_bytes = 700_000
+
     @pytest.fixture
     def store(self, memcached: OwnCache) -> Store:
         return ClockedStore(region_without_pickle_on(memcached), scope="fleet")

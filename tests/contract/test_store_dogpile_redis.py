@@ -13,25 +13,16 @@ from dogpile.cache.region import CacheRegion
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from dogpile_support import ClockedStore, DogpileConformance
 from own_caches import OwnCache, own_redis
 from querycache._types import TagSet
 from querycache.errors import ConfigurationError, StoreUnavailable
 from querycache.stores import dogpile
 from querycache.stores.base import Store
 from querycache.stores.dogpile import DogpileStore
-from querycache.testing import StoreConformance
 
 T = TagSet((b"t",))
 W = bytes(range(16))
-
-
-class ClockedStore(DogpileStore):
-    """A store whose clock a test can move."""
-
-    ahead_ns = 0
-
-    def _ticks(self) -> int:
-        return super()._ticks() + self.ahead_ns
 
 
 @pytest.fixture(scope="module")
@@ -70,25 +61,13 @@ def region_on(
     return (region or make_region(name="shop")).configure(f"dogpile.cache.{kind}", arguments=given)
 
 
-class OnRedis(StoreConformance):
-    @pytest.fixture(autouse=True)
-    def _patience(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        # Several threads take turns, on a machine that may be slow.
-        monkeypatch.setattr(dogpile, "PATIENCE_S", 60.0)
-        monkeypatch.setattr(dogpile, "READ_PATIENCE_S", 60.0)
-
-    def let_pass(self, store: Store, seconds: float) -> None:
-        assert isinstance(store, ClockedStore)
-        store.ahead_ns += int(seconds * 1e9)
-
-
-class TestRedis(OnRedis):
+class TestRedis(DogpileConformance):
     @pytest.fixture
     def store(self, redis: OwnCache) -> Store:
         return ClockedStore(region_on(redis), scope="fleet")
 
 
-class TestRedisWithoutPickle(OnRedis):
+class TestRedisWithoutPickle(DogpileConformance):
     """As the documentation says where not everybody who can write to the server is to be trusted."""
 
     @pytest.fixture
@@ -97,7 +76,7 @@ class TestRedisWithoutPickle(OnRedis):
         return ClockedStore(region_on(redis, region=region), scope="fleet")
 
 
-class TestValkey(OnRedis):
+class TestValkey(DogpileConformance):
     @pytest.fixture
     def store(self, redis: OwnCache) -> Store:
         return ClockedStore(region_on(redis, "valkey"), scope="fleet")

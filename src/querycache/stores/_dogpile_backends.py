@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 MAX_KEY_BYTES: Final = 250
-_MEMCACHED: Final = "dogpile.cache.backends.memcached.GenericMemcachedBackend"
-_REDIS: Final = frozenset({"dogpile.cache.backends.redis.RedisBackend", "dogpile.cache.backends.valkey.ValkeyBackend"})
-_LOCAL: Final = frozenset({"dogpile.cache.backends.memory.MemoryBackend", "dogpile.cache.backends.file.DBMBackend"})
-_REPLICATED: Final = {"RedisSentinelBackend": "redis", "ValkeySentinelBackend": "valkey"}
-_SPREAD: Final = {"RedisClusterBackend": "redis", "ValkeyClusterBackend": "valkey"}
+_BACKENDS: Final = "dogpile.cache.backends."
+_MEMCACHED: Final = "memcached.GenericMemcachedBackend"
+_REDIS: Final = frozenset({"redis.RedisBackend", "valkey.ValkeyBackend"})
+_LOCAL: Final = frozenset({"memory.MemoryBackend", "file.DBMBackend"})
+_REPLICATED: Final = frozenset({"redis.RedisSentinelBackend", "valkey.ValkeySentinelBackend"})
+_SPREAD: Final = frozenset({"redis.RedisClusterBackend", "valkey.ValkeyClusterBackend"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +66,13 @@ def why_unfit(backend: Any, name_of_key: Callable[[str], str], *, longest_key: s
     ``name_of_key``: what becomes of a key; ``longest_key`` is the longest that will be used. ``shared``: among processes.
     """
     classes = _classes_of(backend)
-    name = type(backend).__name__
-    if name in _REPLICATED:
-        kind = _REPLICATED[name]
+    kind = "redis" if "redis.RedisBackend" in classes else "valkey"
+    if classes & _REPLICATED:
         return (
             f"dogpile.cache.{kind}_sentinel reads from replicas, which may not have heard of a commit yet: give "
             f"dogpile.cache.{kind} the primary"
         )
-    if name in _SPREAD:
-        kind = _SPREAD[name]
+    if classes & _SPREAD:
         return (
             f"dogpile.cache.{kind}_cluster cannot read or write keys of several slots together: give dogpile.cache.{kind} "
             "a server of its own"
@@ -105,4 +104,6 @@ def _why_no_key(key: str) -> str | None:
 
 
 def _classes_of(backend: Any) -> set[str]:
-    return {f"{one.__module__}.{one.__qualname__}" for one in type(backend).__mro__}
+    """Name the classes of dogpile's own that a backend is of, each with its module."""
+    names = {f"{one.__module__}.{one.__qualname__}" for one in type(backend).__mro__}
+    return {name.removeprefix(_BACKENDS) for name in names if name.startswith(_BACKENDS)}
