@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make sure that the tests can reach or start PostgreSQL, pgbouncer and MariaDB; install what is missing where that needs no question.
+# Make sure that the tests can reach or start PostgreSQL, pgbouncer, MariaDB, memcached and Redis; install what is missing where that needs no question.
 # The tests start the servers on their own: here only the binaries matter.
 set -u
 PATH="$PATH:/usr/sbin:/usr/local/sbin:/sbin"
@@ -21,6 +21,8 @@ has_pgbouncer() {
 }
 
 missing=""
+command -v memcached >/dev/null || missing="$missing memcached"
+command -v redis-server >/dev/null || missing="$missing redis-server"
 has_postgresql || missing="$missing postgresql"
 has_pgbouncer || missing="$missing pgbouncer"
 has_mariadb || missing="$missing mariadb-server"
@@ -34,6 +36,6 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
 fi
 
 # Not an error here: a server may listen where the tests look first. They say so again, with the setting's name, if not.
-echo "not found on this machine:$missing (the tests of these databases will fail)" >&2
+echo "not found on this machine:$missing (the tests that need them will fail)" >&2
 echo "on Debian and Ubuntu: sudo apt-get install$missing" >&2
 exit 0

@@ -7,8 +7,10 @@ Tried on 2.0.41 to 2.0.58 and 2.1.0 to 2.1.9.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,7 +24,7 @@ from sqlalchemy.orm.util import LoaderCriteriaOption
 from sqlalchemy.pool import Pool
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import BindParameter
-from sqlalchemy.util import immutabledict
+from sqlalchemy.util import concurrency, immutabledict
 
 _CONNECT: Final = ("sqlalchemy.engine.create", "connect")
 _LOOKING_ON: Final = frozenset(
@@ -338,6 +340,22 @@ def root_engine_of(engine: Engine) -> Engine:
     while (proxied := getattr(engine, "_proxied", None)) is not None:
         engine = proxied
     return engine
+
+
+def task_of_bridge() -> asyncio.Task[Any] | None:
+    """Return the task on whose behalf an ``AsyncSession`` runs this; None where a thread runs it for itself."""
+    # Without the library there is no bridge, and the question is an error.
+    if "greenlet" not in sys.modules or not concurrency.in_greenlet():
+        return None
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # somebody else's loop drives it
+        return None
+
+
+def await_on_bridge(awaitable: Awaitable[Any]) -> None:
+    """Wait as the task of ``task_of_bridge`` does, while its loop runs others."""
+    concurrency.await_only(awaitable)
 
 
 def plain_table(table: Any) -> Any:

@@ -23,15 +23,17 @@ from querycache import _sqlalchemy
 from querycache._types import DEFAULT_TTL_S, Tag
 from querycache.coherence.binds import Bind, Binds, TagColumns
 from querycache.coherence.declared import Functions, Views, declared_of
-from querycache.coherence.promises import promise_of, promise_of_names
+from querycache.coherence.promises import promise_of, promise_of_graces, promise_of_names
 from querycache.coherence.protocol import Coherence, OnMarkFailure
 from querycache.engine import Attachment, OnSnapshotMoved
 from querycache.errors import ConfigurationError, NotAttachedError
 from querycache.events import Events, Subscriber
 from querycache.explain import Explanation, explain
+from querycache.flights import MAX_WAIT_S, Flights
 from querycache.policy import Policies, Policy
 from querycache.questions import Questions
 from querycache.reader import Reader
+from querycache.refreshing import BETA, EarlyRefresh
 from querycache.session import attachment_of, register
 from querycache.statements import tags as naming
 from querycache.stores import Store, open_store
@@ -88,6 +90,9 @@ class QueryCache:
     tables that each reads. Both are promises: names as in SQL, tables also as mapped classes.
     ``on_mark_failure``: "raise" aborts a commit that the store cannot be told of, "continue" lets it go on; None: as the
     store advises. ``on_snapshot_moved``: "raise", "continue", or None: raise where the isolation level was chosen.
+    ``max_wait``: seconds for which a read waits while another one of this process asks the database for the same; then it asks,
+    too. ``early_refresh``: the beta of probabilistic early expiration: how early one of many readers refreshes an entry before
+    it expires, measured by what its statement takes. 0 turns either off.
 
     Raises ``ConfigurationError`` for a store or a setting that cannot be used.
     """
@@ -109,6 +114,8 @@ class QueryCache:
         on_snapshot_moved: OnSnapshotMoved | None = None,
         views: Views | None = None,
         functions: Functions | None = None,
+        max_wait: float = MAX_WAIT_S,
+        early_refresh: float = BETA,
     ) -> None:
         self.regions: dict[str, Region] = {DEFAULT_REGION: Region(store, ttl), **(regions or {})}
         self.models: dict[type[Any], Policy] = _policies_of(models, ttl)
@@ -127,6 +134,8 @@ class QueryCache:
                 declared,
             ),
             self._variations,
+            Flights(max_wait),
+            EarlyRefresh(early_refresh),
         )
         # In order. An engine is not kept alive by its cache.
         self._attached: weakref.WeakKeyDictionary[Engine, Attachment] = weakref.WeakKeyDictionary()
@@ -225,6 +234,7 @@ class QueryCache:
         """Empty the stores, for every application that shares them."""
         for journal in self._coherence.journals:
             journal.store.clear()
+        self._reader.graces.clear()
 
     def _asked_binds(self) -> list[Bind]:
         if not self._attachments:
@@ -289,6 +299,8 @@ class QueryCache:
             promise_of(journal.store, must_mark=self._coherence.must_mark(journal.store), ttl_s=lives[position])
             for position, journal in enumerate(self._coherence.journals)
         ]
+        graces = {model.__name__: policy.grace for model, policy in self.cacheable_models()}
+        told.append(promise_of_graces(graces, self._reader.questions.longest_grace_s))
         told.append(promise_of_names(one.name for one in self._attachments if one.name is not None))
         return "\n".join(filter(None, told))
 

@@ -83,6 +83,18 @@ def fill(reading: Reading, answers: Sequence[Answer], capture: Capture) -> int:
     return held + kept
 
 
+def payload_of_now(reading: Reading, question: Question, capture: Capture) -> bytes | None:
+    """Make a payload of rows as they surely were at some moment since the database was asked; None where not."""
+    is_of_now = capture.freshness is Freshness.STATEMENT and not capture.dirty and capture.bind is reading.bind
+    if capture.rows is None or not is_of_now or not question.stands_for(capture.parameters):
+        return None
+    try:
+        payload = encode_rows(question.key, [column[:2] for column in capture.description], capture.rows)
+    except UnsupportedValue:
+        return None
+    return payload if len(payload) <= question.plan.max_size_bytes and reading.is_still_the_same() else None
+
+
 def _payload_of(
     coherence: Coherence, question: Question, found: Lookup, rows: Sequence[Sequence[object]], capture: Capture
 ) -> bytes | None:

@@ -16,9 +16,10 @@ from typing import Literal, TypeAlias
 logger = logging.getLogger("querycache")
 
 Kind: TypeAlias = Literal[
-    "hit", "miss", "fill", "bypass", "whole", "mark", "release", "touch", "moved", "store_error", "defect"
+    "hit", "miss", "fill", "bypass", "whole", "stale", "mark", "release", "touch", "moved", "store_error", "defect"
 ]
-"""``whole``: a list that should be kept as keys and rows was kept as one entry."""
+"""``whole``: a list that should be kept as keys and rows was kept as one entry. ``stale``: rows were served within the grace
+that was asked for, while another read asked the database."""
 
 
 @dataclass(frozen=True, slots=True)

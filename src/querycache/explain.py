@@ -42,7 +42,7 @@ class Explanation:
     """What ``QueryCache.explain`` found. ``reason`` says why a statement is not cached. ``ttl`` is in seconds.
 
     ``shape`` is "keys" where the list's keys and each of its rows are kept besides; ``why_whole`` says why they are not
-    although they should.
+    although they should. ``grace``: seconds by which a read may be older while another one asks the database.
     """
 
     cached: bool
@@ -55,6 +55,7 @@ class Explanation:
     present: bool | None = None
     shape: EntryShape = "whole"
     why_whole: str | None = None
+    grace: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values, ready for JSON."""
@@ -66,6 +67,8 @@ class Explanation:
         lines = [f"cached for {self.ttl:g} s under {self.key} in {self.store}: {_PRESENCE[self.present]}"]
         if self.shape == "keys":
             lines.append("  its keys, and each of its rows, are kept on their own besides")
+        if self.grace:
+            lines.append(f"  up to {self.grace:g} s older than the database, while another read asks it")
         if self.why_whole is not None:
             lines.append(f"  kept whole, not by keys: {self.why_whole}")
         for table in self.tables:
@@ -130,6 +133,7 @@ def explain(
         present=None if found is None else found.payload is not None,
         shape="keys" if isinstance(rowwise, Rowwise) else "whole",
         why_whole=rowwise if isinstance(rowwise, str) else None,
+        grace=question.plan.grace_s,
     )
 
 

@@ -29,6 +29,14 @@ EntryShape: TypeAlias = Literal["whole", "keys"]
 SHAPES: Final = ("keys", "whole")
 
 
+GRACE_EXPECTED: Final = f"give seconds, 0 or more and at most {MAX_TTL_S:.0f} (a day)"
+
+
+def is_grace(grace_s: float) -> bool:
+    """Tell whether a read may be so many seconds older than the database, if it is asked to be."""
+    return 0 <= grace_s <= MAX_TTL_S
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """How a model is cached: seconds to live, operations, and the size in bytes past which a result is not stored.
@@ -36,6 +44,10 @@ class Policy:
     ``shape`` is how lists of the model are kept. "whole": one entry each, read again when one of its rows changes. "keys":
     the list's primary keys and each row on its own besides, so that the change of a row costs that row: for long or costly
     lists of rows that change. What cannot be kept so is kept whole; ``QueryCache.explain`` says why.
+
+    ``grace`` lets reads of the model be up to so many seconds older than the database, while another read of the same process
+    asks it for the same (stale-while-revalidate); 0: never. A statement has the least grace of its tables, and none where it
+    reads one without; a row by its primary key has none.
     """
 
     ttl: float = DEFAULT_TTL_S
@@ -43,6 +55,7 @@ class Policy:
     max_size_bytes: int = 1_000_000
     region: str = "default"
     shape: EntryShape = "whole"
+    grace: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.ttl <= MAX_TTL_S:
@@ -54,6 +67,8 @@ class Policy:
             raise ConfigurationError(f"max_size_bytes={self.max_size_bytes!r}: give a number of bytes above 0")
         if self.shape not in SHAPES:
             raise ConfigurationError(f"shape={self.shape!r}: known are {', '.join(SHAPES)}")
+        if not is_grace(self.grace):
+            raise ConfigurationError(f"grace={self.grace!r}: {GRACE_EXPECTED}")
 
 
 class Policies:

@@ -51,6 +51,7 @@ class Plan:
 
     ``survey_stamps`` are those of the schema tag, by store, under which the catalog was asked for it. ``max_size_bytes``
     bounds a payload. ``entry_shape`` is how it should be kept; ``is_one_row``: a row by its primary key, which is no list.
+    ``grace_s``: for how long it may be served after it was valid, while another read asks the database.
     """
 
     shape: Shape
@@ -65,6 +66,7 @@ class Plan:
     max_size_bytes: int
     entry_shape: EntryShape
     is_one_row: bool
+    grace_s: float
 
     @property
     def by_keys(self) -> bool:
@@ -146,6 +148,9 @@ class Questions:
     ) -> None:
         self.policies = policies
         self.regions = regions
+        self.longest_grace_s = 0.0
+        """The longest grace that a statement has asked for itself."""
+
         self._declared = declared or Declared()
         self._known: weakref.WeakKeyDictionary[Any, _Known] = weakref.WeakKeyDictionary()
 
@@ -269,7 +274,7 @@ class Questions:
         place = (
             bind.picture_number,
             tuple(sorted(schema_map.items(), key=repr)) if schema_map else None,
-            None if request is None else (request.region, request.shape),
+            None if request is None else (request.region, request.shape, request.grace_s),
             reads,
         )
         known_plan = known.plans.get(place)
@@ -334,7 +339,20 @@ class Questions:
             max_size_bytes=min([MAX_SIZE_BYTES, *(policy.max_size_bytes for policy in policies)]),
             entry_shape=self._shape_of(known, request),
             is_one_row=_is_one_row(shape.reads) and known.operation == "get",
+            grace_s=self._grace_of(shape.reads, known.operation, policies, request),
         )
+
+    def _grace_of(
+        self, reads: SelectReads, operation: Operation, policies: list[Policy], request: CacheRequest | None
+    ) -> float:
+        """Return the statement's own grace, else the least of its tables; a row by its primary key has none."""
+        if operation == "get" and _is_one_row(reads):
+            return 0.0
+        if request is not None and request.grace_s is not None:
+            self.longest_grace_s = max(self.longest_grace_s, request.grace_s)
+            return request.grace_s
+        all_say = len(policies) == len(reads.elements) + len(reads.named)
+        return min((policy.grace for policy in policies), default=0.0) if all_say else 0.0
 
     def _shape_of(self, known: _Known, request: CacheRequest | None) -> EntryShape:
         """Return how a list should be kept: the statement's word, else that of its entity's policy."""

@@ -9,6 +9,8 @@ whatever is not surely so passes through, with its reason. Never: an error of th
 
 from __future__ import annotations
 
+import math
+import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
@@ -24,12 +26,15 @@ from querycache.coherence.transactions import ConnectionState
 from querycache.collection import Collection, collection_of
 from querycache.engine import CAPTURE, Attachment, Capture
 from querycache.flights import Flights
+from querycache.graces import Graces
+from querycache.graces import Key as GraceKey
 from querycache.hooks import rewritten_by
 from querycache.options import CacheRequest, FromCache, NoCache
 from querycache.questions import OTHER_CATALOG, Bypass, Question, Questions
 from querycache.readings import Reading, SessionNotes, Situation, freshness_in, notes_of
+from querycache.refreshing import EarlyRefresh
 from querycache.results import Results
-from querycache.rows.codec import DecodedRows
+from querycache.rows.codec import DecodedRows, decode_rows
 from querycache.variation import Variations
 
 _Parts: TypeAlias = tuple[
@@ -66,10 +71,14 @@ class OwnWay(UserDefinedOption):
 class Reader:
     """Answers the reads of Sessions for one cache."""
 
-    def __init__(self, questions: Questions, variations: Variations) -> None:
+    def __init__(
+        self, questions: Questions, variations: Variations, flights: Flights, refreshing: EarlyRefresh
+    ) -> None:
         self.questions = questions
         self.variations = variations
-        self.flights = Flights()
+        self.flights = flights
+        self.refreshing = refreshing
+        self.graces = Graces()
         self.results = Results()
 
     def read(self, orm: ORMExecuteState, attachment: Attachment, engine: Engine | Connection) -> Result[Any] | Bypass:
@@ -184,6 +193,7 @@ class Reader:
         coherence, state = reading.attachment.coherence, reading.state
         waited = False
         while True:
+            asked_at = time.monotonic()
             found = reading.notes.take_found(question.key)
             found = found or coherence.lookup(question.store, question.key, question.tags)
             if found is None:
@@ -191,19 +201,48 @@ class Reader:
             if found.storable and not question.is_answered_by(found):
                 question.plan.bind.doubt_survey(question.plan.survey_stamps)
                 return Bypass(OTHER_CATALOG)
+            is_due = not waited and self.refreshing.is_due(question, found) and _could_store(reading, freshness)
+            if is_due and self.flights.begin(question.key):
+                return self._refresh(reading, question, found)
             entry = entries.take(reading, question, found, freshness)
             if entry is not None:
+                if question.plan.grace_s:
+                    self.graces.keep(_grace_key_of(question), found.payload, asked_at)
                 return self.serve(reading, question, entry)
             if state is not None and state.dirty:
                 return self._run(reading, question, found)
-            if found.storable and not waited and not self.flights.begin(question.key):
+            stale = self._within_grace(reading, question, found, freshness)
+            is_filler = (found.storable or stale is not None) and self.flights.begin(question.key)
+            if not is_filler and stale is not None:
+                coherence.events.emit("stale", key=question.key)
+                return self.serve(reading, question, decode_rows(question.key, stale))
+            if not is_filler and found.storable and not waited:
+                self.flights.wait(question.key)
                 waited = True
                 continue
             try:
                 return self._answer_miss(reading, question, found, request, freshness)
             finally:
-                if found.storable and not waited:
+                if is_filler:
                     self.flights.end(question.key)
+
+    def _within_grace(self, reading: Reading, question: Question, found: Lookup, freshness: Freshness) -> bytes | None:
+        """Return what was valid until a moment ago, where such may be served while another read asks the database.
+
+        Never in a snapshot, whose reads must be of one moment, nor where the catalog is another one.
+        """
+        grace_s = question.plan.grace_s
+        if not grace_s or freshness is not Freshness.STATEMENT or not question.is_answered_by(found):
+            return None
+        return self.graces.of(_grace_key_of(question), grace_s, reading.attachment.coherence.changed_at)
+
+    def _refresh(self, reading: Reading, question: Question, found: Lookup) -> Result[Any]:
+        """Run and store before the entry expires: a miss, of this reader alone."""
+        try:
+            missed = Lookup(None, found.lease, found.storable, found.now)
+            return self._run_and_fill(reading, question, missed, None, "its entry was about to expire")
+        finally:
+            self.flights.end(question.key)
 
     def _answer_miss(
         self,
@@ -218,17 +257,28 @@ class Reader:
             collection = collection_of(self.questions, reading, question, found, request)
         entry = None if collection is None else collection.put_together(freshness)
         if entry is not None:
+            if question.plan.grace_s:
+                self.graces.keep(_grace_key_of(question), None, -math.inf)
             return self.serve(reading, question, entry)
         if not found.storable:
             return self._run(reading, question, found)
         return self._run_and_fill(reading, question, found, collection)
 
     def _run_and_fill(
-        self, reading: Reading, question: Question, found: Lookup, collection: Collection | None
+        self,
+        reading: Reading,
+        question: Question,
+        found: Lookup,
+        collection: Collection | None,
+        reason: str | None = None,
     ) -> Result[Any]:
-        reading.attachment.coherence.events.emit("miss", key=question.key)
+        reading.attachment.coherence.events.emit("miss", key=question.key, reason=reason)
         capture = Capture(question.compilation.compiled)
+        began = time.monotonic()
         result = _sqlalchemy.invoke(reading.orm, {CAPTURE: capture, "prebuffer_rows": True})
+        self.refreshing.note(question.plan, time.monotonic() - began)
+        if question.plan.grace_s:
+            self.graces.keep(_grace_key_of(question), entries.payload_of_now(reading, question, capture), began)
         self._fill(reading, question, found, collection, capture)
         return result
 
@@ -245,11 +295,26 @@ class Reader:
         """Run a statement of which nothing is stored."""
         reason = None if found.storable else "a commit is under way"
         reading.attachment.coherence.events.emit("miss", key=question.key, reason=reason)
-        return _sqlalchemy.invoke(reading.orm)
+        result = _sqlalchemy.invoke(reading.orm)
+        if question.plan.grace_s:
+            self.graces.keep(_grace_key_of(question), None, -math.inf)
+        return result
 
     def serve(self, reading: Reading, question: Question, entry: DecodedRows) -> Result[Any]:
         """Return what the Session would have returned for the rows of an entry."""
         return self.results.of(reading, question.compilation, entry.description, entry.rows)
+
+
+def _grace_key_of(question: Question) -> GraceKey:
+    return question.key, question.plan.survey_stamps.get(question.store)
+
+
+def _could_store(reading: Reading, freshness: Freshness) -> bool:
+    """Tell whether what this transaction read of an entry that it may be served could be stored."""
+    state = reading.state
+    if freshness is Freshness.DIRTY:
+        return False
+    return not reading.attachment.met_replica if state is None else not (state.dirty or state.profile.is_replica)
 
 
 def declined_at_once(orm: ORMExecuteState) -> str | None:

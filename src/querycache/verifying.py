@@ -19,12 +19,15 @@ from sqlalchemy.engine import Dialect, Result
 
 from querycache import _sqlalchemy
 from querycache._types import Lookup
+from querycache.coherence.snapshots import Freshness
 from querycache.collection import Collection
 from querycache.engine import CAPTURE, Capture
 from querycache.errors import QueryCacheError
+from querycache.flights import Flights
 from querycache.questions import Question, Questions
 from querycache.reader import Reader
 from querycache.readings import Reading
+from querycache.refreshing import EarlyRefresh
 from querycache.results import KnownGet, Results
 from querycache.rows.codec import DecodedRows, UnsupportedValue, decode_rows, encode_rows, encode_values
 from querycache.variation import Variations
@@ -44,8 +47,10 @@ class StaleReadError(QueryCacheError):
 class VerifyingReader(Reader):
     """Answers reads from the cache, and sees that the database says the same. ``verdicts`` counts how that went."""
 
-    def __init__(self, questions: Questions, variations: Variations) -> None:
-        super().__init__(questions, variations)
+    def __init__(
+        self, questions: Questions, variations: Variations, flights: Flights, refreshing: EarlyRefresh
+    ) -> None:
+        super().__init__(questions, variations, flights, refreshing)
         self.results = _WithoutShortCuts()
         self.verdicts: Counter[str] = Counter()
 
@@ -61,12 +66,17 @@ class VerifyingReader(Reader):
         return super().serve(reading, question, entry)
 
     def _run_and_fill(
-        self, reading: Reading, question: Question, found: Lookup, collection: Collection | None
+        self,
+        reading: Reading,
+        question: Question,
+        found: Lookup,
+        collection: Collection | None,
+        reason: str | None = None,
     ) -> Result[Any]:
         capture = self._send(reading, question)
         if capture.rows is None:
-            return super()._run_and_fill(reading, question, found, collection)
-        reading.attachment.coherence.events.emit("miss", key=question.key)
+            return super()._run_and_fill(reading, question, found, collection, reason)
+        reading.attachment.coherence.events.emit("miss", key=question.key, reason=reason)
         self._fill(reading, question, found, collection, capture)
         try:
             payload = encode_rows(question.key, [column[:2] for column in capture.description], capture.rows)
@@ -74,6 +84,10 @@ class VerifyingReader(Reader):
             return self.results.of(reading, question.compilation, capture.description, capture.rows)
         self.verdicts[REPLAYED] += 1
         return super().serve(reading, question, decode_rows(question.key, payload))
+
+    def _within_grace(self, reading: Reading, question: Question, found: Lookup, freshness: Freshness) -> bytes | None:
+        """Serve nothing that is over: it could not be told from what is stale."""
+        return None
 
     def _send(self, reading: Reading, question: Question) -> Capture:
         capture = Capture(question.compilation.compiled)

@@ -8,31 +8,18 @@ from pathlib import Path
 
 import pytest
 from dogpile.cache import make_region
+from dogpile.cache.api import CacheBackend
+from dogpile.cache.backends import redis, valkey
 from dogpile.cache.region import CacheRegion
 
+from dogpile_support import ClockedStore, DogpileConformance
 from querycache._types import TagSet
 from querycache.errors import ConfigurationError, StoreUnavailable
 from querycache.stores.base import Store
 from querycache.stores.dogpile import DogpileStore, _lock_of
-from querycache.testing import StoreConformance
 
 T = TagSet((b"t",))
 W = bytes(range(16))
-
-
-class ClockedStore(DogpileStore):
-    """A store whose clock a test can move."""
-
-    ahead_ns = 0
-
-    def _ticks(self) -> int:
-        return super()._ticks() + self.ahead_ns
-
-
-class DogpileConformance(StoreConformance):
-    def let_pass(self, store: Store, seconds: float) -> None:
-        assert isinstance(store, ClockedStore)
-        store.ahead_ns += int(seconds * 1e9)
 
 
 class TestDogpileMemory(DogpileConformance):
@@ -64,9 +51,38 @@ def test_a_region_without_a_backend_is_refused_by_its_name() -> None:
         DogpileStore(make_region(name="products"))
 
 
-def test_the_scope_is_what_the_user_says(region: CacheRegion) -> None:
-    assert DogpileStore(region).scope == "threads"
-    assert DogpileStore(region, scope="machine").scope == "machine"
+def test_the_scope_is_what_the_user_says(tmp_path: Path) -> None:
+    assert DogpileStore(dbm_region(tmp_path)).scope == "threads"
+    assert DogpileStore(dbm_region(tmp_path), scope="machine").scope == "machine"
+
+
+def test_a_backend_without_a_lock_among_processes_is_for_threads_alone(region: CacheRegion) -> None:
+    with pytest.raises(ConfigurationError, match=r"'products' cannot be a store: MemoryBackend has no lock"):
+        DogpileStore(region, scope="machine")
+
+
+@pytest.mark.parametrize("kind", ["redis", "valkey"])
+def test_backends_that_read_from_replicas_or_cannot_read_several_keys_are_refused(kind: str) -> None:
+    module, name = {"redis": (redis, "Redis"), "valkey": (valkey, "Valkey")}[kind]
+    for of, why in (("Sentinel", "from replicas"), ("Cluster", "of several slots")):
+        region = make_region().configure("dogpile.cache.memory")
+        backend = getattr(module, f"{name}{of}Backend")
+        region.backend = backend.__new__(backend)  # made in the ordinary way it would connect
+        with pytest.raises(ConfigurationError, match=rf"{why}.*give dogpile.cache.{kind}"):
+            DogpileStore(region)
+
+
+def test_a_backend_that_says_nothing_of_what_it_does_not_keep_is_found_out(
+    region: CacheRegion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is known of a backend of somebody else's: what was written is read again."""
+    region.backend.__class__ = type("Another", (CacheBackend,), dict(vars(type(region.backend))))
+    store = DogpileStore(region)
+    store.mark(T, W, 60)
+    monkeypatch.setattr(region.backend, "set_multi", lambda mapping: None)
+    for verb in (lambda: store.mark(T, W, 60), lambda: store.release((b"t",), W)):
+        with pytest.raises(StoreUnavailable, match=r"did not keep what it was given, and did not say so"):
+            verb()
 
 
 def test_invalidating_the_region_drops_entries_and_leaves_marks(region: CacheRegion) -> None:
@@ -132,6 +148,8 @@ def test_an_error_of_the_backend_names_the_region(region: CacheRegion, monkeypat
 ANOTHER_PROCESS = """
 import sys
 from dogpile.cache import make_region
+from dogpile.cache.api import CacheBackend
+from dogpile.cache.backends import redis, valkey
 from querycache._types import TagSet
 from querycache.stores.dogpile import DogpileStore
 region = make_region().configure("dogpile.cache.dbm", arguments={"filename": sys.argv[1]})

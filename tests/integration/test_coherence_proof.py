@@ -18,6 +18,7 @@ from querycache import commits, entries
 from querycache._types import Lease, Lookup, Tag, TagSet, Writer
 from querycache.coherence.journal import Journal
 from querycache.coherence.protocol import Coherence
+from querycache.flights import Flights
 
 Break = Callable[[pytest.MonkeyPatch], None]
 
@@ -123,15 +124,14 @@ def test_a_waiter_looks_up_again(world: World, rule: str, monkeypatch: pytest.Mo
     read_in(waiter, lambda session: name_of(session, 2))
     read_in(filler, lambda session: name_of(session, 2))
     waited = threading.Event()
-    begin = type(filler.cache._reader.flights).begin
+    wait = Flights.wait
     handed_over: list[str] = []
 
-    def begin_and_tell(self: Any, key: bytes) -> bool:
-        if threading.current_thread() is second:
-            waited.set()
-        return begin(self, key)
+    def tell_and_wait(self: Flights, key: bytes) -> None:
+        waited.set()
+        wait(self, key)
 
-    monkeypatch.setattr(type(filler.cache._reader.flights), "begin", begin_and_tell)
+    monkeypatch.setattr(Flights, "wait", tell_and_wait)
     found: list[Any] = []
 
     def read_later() -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import URL, make_url
 
+from own_caches import own_memcached, own_redis
 from own_servers import NoServerError, Refusal, find_binary
 from servers import MARIADB, POSTGRESQL, Kind, named_url_of, server
 
@@ -92,3 +93,11 @@ def test_the_newest_of_several_binaries_is_taken(tmp_path_factory: pytest.TempPa
 def test_a_missing_binary_is_told_by_its_name() -> None:
     with pytest.raises(NoServerError, match="no no-such-program on this machine"):
         find_binary("no-such-program", [])
+
+
+def test_a_missing_memcached_or_redis_is_an_error_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("own_servers.shutil.which", lambda name: None)
+    monkeypatch.setattr("own_servers.glob.glob", lambda pattern: [])
+    for start, package in ((own_memcached, "memcached"), (own_redis, "redis-server")):
+        with pytest.raises(NoServerError, match=rf"sudo apt-get install {package}"), start():
+            pass

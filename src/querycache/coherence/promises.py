@@ -6,7 +6,7 @@ the settings given. Never does: ask a store or a database.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from querycache._types import MARK_TTL_S
@@ -55,6 +55,19 @@ def _seen_but_for(ttl_s: float) -> Iterable[str]:
         "A commit that could not be marked is seen by others when its release lands: before the commit returns; where "
         f"that fails too, with the first try that succeeds, every {_RETRY_S:g} s and at exit; where the process is "
         f"killed first, after {ttl_s:g} s at most."
+    )
+
+
+def promise_of_graces(of_models: Mapping[str, float], of_statements_s: float) -> str:
+    """Say how much older reads may be than the lines above allow, where that was asked for; nothing where it was not."""
+    told = [f"{model}: {grace_s:g} s" for model, grace_s in sorted(of_models.items()) if grace_s]
+    if of_statements_s:
+        told.append(f"statements that ask for it: what they ask for, up to {of_statements_s:g} s until now")
+    if not told:
+        return ""
+    return (
+        "Older by a grace that was asked for, while another read of the same process asks the database, and never older "
+        f"than what this process itself committed: {', '.join(told)}."
     )
 
 

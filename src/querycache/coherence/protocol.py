@@ -6,6 +6,8 @@ and ``on_mark_failure`` is "raise"; a release that fails is owed by the journal.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -26,6 +28,9 @@ class Coherence:
         self, stores: Sequence[Store], events: Events, *, on_mark_failure: OnMarkFailure | None = None
     ) -> None:
         self.events = events
+        self.changed_at = -math.inf
+        """When this process last told the stores, or tried to, of a change that is over; by its own monotonic clock."""
+
         self.journals = tuple(Journal(store, events) for store in stores)
         self._on_mark_failure = on_mark_failure
 
@@ -122,6 +127,7 @@ class Coherence:
         for mark in marks:
             mark.journal.release(mark)
         if marks:
+            self.changed_at = time.monotonic()
             self.events.emit("release", tags=marks[0].tags.tags)
 
     def doubt(self, marks: Sequence[Mark], case: Case | None = None) -> None:
@@ -133,6 +139,7 @@ class Coherence:
         """Drop what depends on tags, now, in every store."""
         for journal in self.journals:
             journal.touch(tuple(tags))
+        self.changed_at = time.monotonic()
         self.events.emit("touch", tags=tuple(tags))
 
     def close(self) -> None:

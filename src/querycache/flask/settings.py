@@ -41,6 +41,8 @@ class CacheSettings(TypedDict, total=False):
     views: Views | None
     functions: Functions | None
     vary: Vary | None
+    max_wait: float
+    early_refresh: float
 
 
 def _as_it_is(value: Any) -> Any:
@@ -67,6 +69,10 @@ def _is_url(value: Any) -> bool:
 
 def _is_ttl(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= MAX_TTL_S
+
+
+def _is_from_zero(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < MAX_TTL_S
 
 
 def _is_reaction(value: Any) -> bool:
@@ -126,6 +132,16 @@ KEYS: Final[Mapping[str, _Key]] = {
     ),
     "QUERYCACHE_VIEWS": _Key(
         "views", _is_views, 'lists of table names by view name, such as {"active_product": ["product"]}'
+    ),
+    "QUERYCACHE_EARLY_REFRESH": _Key(
+        "early_refresh",
+        _is_from_zero,
+        "a number, 0 or more: how early an entry is refreshed before it expires; 0 for never",
+    ),
+    "QUERYCACHE_MAX_WAIT": _Key(
+        "max_wait",
+        _is_from_zero,
+        "a number of seconds, 0 or more: how long a read waits for another that fills its entry",
     ),
     "QUERYCACHE_TTL": _Key("ttl", _is_ttl, f"a number of seconds, more than 0 and at most {MAX_TTL_S:.0f} (a day)"),
     "QUERYCACHE_URL": _Key("store", _is_url, 'the URL of a store, such as "lmdb:///var/cache/shop" or "memory://"'),

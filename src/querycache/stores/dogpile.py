@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import binascii
 import os
+import random
 import threading
 import time
 import weakref
@@ -21,6 +22,7 @@ from typing import ClassVar, Final
 
 from querycache._types import Lease, Lookup, Stamp, Tag, TagSet, Writer
 from querycache.errors import ConfigurationError, StoreUnavailable
+from querycache.stores._dogpile_backends import keeping_of, why_unfit
 from querycache.stores._registers import (
     META_KEY,
     Writing,
@@ -35,6 +37,7 @@ from querycache.stores._slot import SMALLEST
 from querycache.stores.base import Scope, Store, StoreStats
 
 try:
+    from dogpile.cache.api import CacheMutex
     from dogpile.cache.region import CacheRegion
 except ImportError as missing:
     raise ConfigurationError(
@@ -44,14 +47,22 @@ except ImportError as missing:
 SLOT_BITS: Final = 16
 _PREFIX: Final = "querycache:"
 _MUTEX: Final = "querycache:registers"
+PATIENCE_S: Final = 2.0
+"""How long a mark or a release waits for the turns of others to change registers."""
+
+READ_PATIENCE_S: Final = 0.5
+"""How long a lookup does; then the database is asked."""
+
+_POLL_S: Final = 0.005
 _SMALLEST: Final = {b"s": SMALLEST, b"g": 24, b"m": 24}
 
 
 class _Cells:
     """Registers in a region: loaded in one call, and written in one call by ``flush``."""
 
-    def __init__(self, region: CacheRegion, keys: Sequence[bytes]) -> None:
+    def __init__(self, region: CacheRegion, keys: Sequence[bytes], *, tells_failures: bool = True) -> None:
         self._region = region
+        self._tells_failures = tells_failures
         self._cells: dict[bytes, bytes | None] = {}
         self._changed: dict[str, str] = {}
         if keys:
@@ -74,18 +85,27 @@ class _Cells:
         self._region.delete(_name(key))
 
     def flush(self) -> None:
-        if self._changed:
-            self._region.set_multi(self._changed)
+        """Write what was changed; raise where it is not there then."""
+        if not self._changed:
+            return
+        self._region.set_multi(self._changed)
+        if not self._tells_failures:
+            names = list(self._changed)
+            written = self._region.get_multi(names, ignore_expiration=True)  # type: ignore[no-untyped-call]  # has no types
+            if written != list(self._changed.values()):
+                raise ConnectionError("it did not keep what it was given, and did not say so")
 
 
 class DogpileStore(Store):
-    """A configured region as a store. ``scope`` is how far the backend reaches; the region cannot tell."""
+    """A configured region as a store. ``scope`` is how far the backend reaches; the region cannot tell.
+
+    Raises ``ConfigurationError`` for a backend that cannot keep what a store must as it is set.
+    """
 
     scope: ClassVar[Scope] = "threads"
     guarantee: ClassVar[str] = (
-        "Weaker than the other stores: the region's backend may lose marks and stamps (by eviction, restart or expiry "
-        "of its own, when the system's clock is set back or, among processes, where it has no mutex, get_mutex); "
-        "among hosts, their clocks have to agree within a second."
+        "Weaker than the other stores, which lose nothing. {} The system's clock must not be set back; among hosts, clocks "
+        "have to agree within a second."
     )
     keeps_marks: ClassVar[bool] = False
     commits_need_marks: ClassVar[bool] = False
@@ -96,8 +116,16 @@ class DogpileStore(Store):
                 f"The dogpile.cache region {region.name!r} has no backend yet: call region.configure(...) before "
                 "querycache is given the region."
             )
+        backend = region.actual_backend
+        longest, shared = _entry_name(b""), scope != "threads"
+        why_not = why_unfit(backend, region.key_mangler or str, longest_key=longest, shared=shared)
+        if why_not is not None:
+            raise ConfigurationError(f"The dogpile.cache region {region.name!r} cannot be a store: {why_not}.")
         self._region = region
-        self.scope = scope  # type: ignore[misc]  # the backend decides, not the class
+        self._keeping = keeping_of(backend)
+        # The backend decides, not the class.
+        self.scope = scope  # type: ignore[misc]
+        self.guarantee = self.guarantee.format(self._keeping.sentence)  # type: ignore[misc]
 
     @property
     def url(self) -> str:
@@ -120,7 +148,7 @@ class DogpileStore(Store):
             stamps = _Cells(self._region, cells)
             seen = peek_all(stamps, [tags for _, tags in asked], ticks, SLOT_BITS)
         if None in seen:
-            with self._writing(cells) as writing:
+            with self._writing(cells, READ_PATIENCE_S) as writing:
                 seen = [writing.lease(tags) for _, tags in asked]
         return [
             answer_of(None if key is None else records[key], found)
@@ -143,9 +171,11 @@ class DogpileStore(Store):
             _entry_name(key): b64encode(pack_entry(payload, lease, ticks + int(ttl_s * 1e9))).decode()
             for key, payload, lease, ttl_s in entries
         }
+        largest = self._keeping.largest_value_bytes
+        fitting = {name: record for name, record in records.items() if largest is None or len(record) <= largest}
         with self._errors():
-            self._region.set_multi(records)
-        return len(records)
+            self._region.set_multi(fitting)
+        return len(fitting)
 
     def mark(self, tags: TagSet, writer: Writer, ttl_s: float) -> tuple[Tag, ...]:
         with self._writing(_keys_of(tags)) as writing:
@@ -169,19 +199,40 @@ class DogpileStore(Store):
         return time.time_ns()
 
     @contextmanager
-    def _writing(self, keys: Sequence[bytes]) -> Iterator[Writing]:
+    def _writing(self, keys: Sequence[bytes], patience_s: float | None = None) -> Iterator[Writing]:
         """Change registers alone: in this process by a lock, among processes by the backend's mutex, if it has one."""
-        with _lock_of(self._region), self._errors():
+        until = time.monotonic() + (PATIENCE_S if patience_s is None else patience_s)
+        with self._alone_in_process(until), self._errors():
             mutex = self._region.backend.get_mutex(_MUTEX)
             if mutex is not None:
-                mutex.acquire()
+                self._acquire(mutex, until)
             try:
-                cells = _Cells(self._region, keys)
+                cells = _Cells(self._region, keys, tells_failures=self._keeping.tells_failures)
                 yield Writing(cells, self._ticks(), SLOT_BITS)
                 cells.flush()
             finally:
                 if mutex is not None:
                     mutex.release()
+
+    @contextmanager
+    def _alone_in_process(self, until: float) -> Iterator[None]:
+        lock = _lock_of(self._region)
+        if not lock.acquire(timeout=max(0.0, until - time.monotonic())):
+            raise StoreUnavailable(f"{self.url}: the region's backend keeps other threads waiting. Check its servers.")
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _acquire(self, mutex: CacheMutex, until: float) -> None:
+        """Take the backend's mutex, in a bounded time: some wait without an end, and longer each time."""
+        while not mutex.acquire(False):
+            if time.monotonic() > until:
+                raise StoreUnavailable(
+                    f"{self.url}: the backend's lock could not be had: another process has it, or the backend does not "
+                    "answer. A process that was killed with it keeps it for the region's lock_timeout."
+                )
+            time.sleep(random.uniform(0, _POLL_S))
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
