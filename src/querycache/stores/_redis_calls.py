@@ -28,6 +28,7 @@ MOST_FIELDS: Final = 100_000
 MOST_TAGS: Final = 1000
 """Tags of one call to mark or release: a server does nothing else meanwhile."""
 
+Name: TypeAlias = Tag | Guard
 Question: TypeAlias = tuple[bytes | None, TagSet]
 Reply: TypeAlias = Any
 
@@ -145,6 +146,10 @@ def stamp_at(now_us: int) -> Stamp:
 # -- lookup --------------------------------------------------------------------------------------------------------------
 
 
+def _names_in(tags: TagSet) -> tuple[Name, ...]:
+    return (*tags.tags, *tags.guards)
+
+
 class _Asked:
     """What one part is asked: tags, guards and entries, each once, in order."""
 
@@ -152,6 +157,10 @@ class _Asked:
         self.tags: dict[Tag, None] = {}
         self.guards: dict[Guard, None] = {}
         self.entries: dict[bytes, TagSet] = {}
+
+    @property
+    def names(self) -> tuple[Name, ...]:
+        return (*self.tags, *self.guards)
 
 
 class Asking:
@@ -178,10 +187,9 @@ class Asking:
     def _call(self, part: int, asked: _Asked) -> Call:
         layout = self._layout
         stamps = [layout.stamp(tag) for tag in (*asked.tags, *(tag for tag, _ in asked.guards))]
-        position: dict[Tag | Guard, int] = {name: at for at, name in enumerate((*asked.tags, *asked.guards), 1)}
+        position: dict[Name, int] = {name: at for at, name in enumerate(asked.names, 1)}
         positions = [
-            ",".join(str(position.get(name, 0)) for name in (*tags.tags, *tags.guards))
-            for tags in asked.entries.values()
+            ",".join(str(position.get(name, 0)) for name in _names_in(tags)) for tags in asked.entries.values()
         ]
         return Call(
             part,
@@ -198,11 +206,11 @@ class Asking:
 
     def found(self, answers: Sequence[Answer]) -> list[Found]:
         """Put together what the parts answered, in the order of the questions."""
-        stamps: dict[Tag | Guard, tuple[Stamp, bool]] = {}
+        stamps: dict[Name, tuple[Stamp, bool]] = {}
         entries: dict[bytes, tuple[bytes, int]] = {}
         for asked, answer in zip(self._asked.values(), answers, strict=True):
             made, held, kept = answer.rest
-            for name, stamp, mark in zip((*asked.tags, *asked.guards), made, held, strict=True):
+            for name, stamp, mark in zip(asked.names, made, held, strict=True):
                 stamps[name] = int(stamp), mark != 0x30
             for key, entry in zip(asked.entries, kept, strict=True):
                 if entry is not None:
@@ -213,12 +221,12 @@ class Asking:
     def _one(
         self,
         question: Question,
-        stamps: Mapping[Tag | Guard, tuple[Stamp, bool]],
+        stamps: Mapping[Name, tuple[Stamp, bool]],
         entries: Mapping[bytes, tuple[bytes, int]],
         now_us: int,
     ) -> Found:
         key, tags = question
-        seen = [stamps[name] for name in (*tags.tags, *tags.guards)]
+        seen = [stamps[name] for name in _names_in(tags)]
         lease = tuple(stamp for stamp, _ in seen)
         is_storable = not any(is_held for _, is_held in seen)
         kept = entries.get(key) if key is not None and is_storable else None

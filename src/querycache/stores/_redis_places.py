@@ -64,6 +64,7 @@ class Place(ABC):
     def _replies(self, calls: Sequence[Call], lane: Lane) -> list[Reply]:
         """Run scripts where they belong; refusals stand in their places."""
 
+    @abstractmethod
     def forget(self) -> None:
         """Look for the right servers at the next call."""
 
@@ -99,6 +100,9 @@ class Single(Place):
             ):
                 replies[at] = reply
         return replies
+
+    def forget(self) -> None:
+        """There is no other."""
 
     def close(self) -> None:
         if self._server is not None:
@@ -189,7 +193,7 @@ class Cluster(Place):
         targets: dict[int, Address] = {}
         whole: set[int] = set()
         asking: set[int] = set()
-        waiting = range(len(calls))
+        waiting: Sequence[int] = range(len(calls))
         for _ in range(ROUNDS):
             self._round(calls, waiting, targets, whole, asking, replies, lane)
             asking.clear()
@@ -248,9 +252,9 @@ class Cluster(Place):
                 sent.append((pool, pool.send(commands), answered))
             while sent:
                 pool, connection, answered = sent.pop()
-                for at, reply in zip(answered, pool.collect(connection, len(answered)), strict=True):
-                    if at is not None:
-                        replies[at] = reply
+                for position, reply in zip(answered, pool.collect(connection, len(answered)), strict=True):
+                    if position is not None:
+                        replies[position] = reply
         finally:
             for pool, connection, _ in sent:
                 pool.abandon(connection)

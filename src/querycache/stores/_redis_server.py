@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeAlias
+from contextlib import suppress
+from typing import Any, Final, Protocol, TypeAlias
 
 from querycache.errors import ConfigurationError, StoreUnavailable
 from querycache.stores._redis_scripts import Command
@@ -18,7 +19,7 @@ from querycache.stores._redis_url import Address, Target
 
 try:
     from redis import exceptions as failures
-    from redis.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
+    from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 except ImportError as missing:
     raise ConfigurationError('A Redis or Valkey store needs redis-py: pip install "querycache[redis]"') from missing
 
@@ -26,6 +27,22 @@ Reply: TypeAlias = Any
 """What a server answers to one command; a ``Refusal`` where it does not do it."""
 
 _RESP2: Final = 2
+
+
+class Wire(Protocol):
+    """What is used of redis-py's connections, which publish no types."""
+
+    def connect(self) -> None: ...
+
+    def disconnect(self) -> None: ...
+
+    def can_read(self, timeout: float) -> bool: ...
+
+    def pack_commands(self, commands: Sequence[Command]) -> list[bytes]: ...
+
+    def send_packed_command(self, command: list[bytes], check_health: bool) -> None: ...
+
+    def read_response(self, *, disable_decoding: bool) -> Any: ...
 
 
 class Unreachable(StoreUnavailable):
@@ -50,14 +67,14 @@ class _Held:
 
     def __init__(self, size: int) -> None:
         self.pid = os.getpid()
-        self.idle: list[AbstractConnection] = []
+        self.idle: list[Wire] = []
         self.room = threading.BoundedSemaphore(size)
 
 
 class Pool:
     """Connections to one server with one time limit. Who finds none free waits for one, within that limit."""
 
-    def __init__(self, make: Callable[[], AbstractConnection], size: int, wait_s: float, url: str) -> None:
+    def __init__(self, make: Callable[[], Wire], size: int, wait_s: float, url: str) -> None:
         self._make = make
         self._size = size
         self._wait_s = wait_s
@@ -68,7 +85,7 @@ class Pool:
         """Send commands in one go and return what is answered to each, in order."""
         return self.collect(self.send(commands), len(commands))
 
-    def send(self, commands: Sequence[Command]) -> tuple[_Held, AbstractConnection]:
+    def send(self, commands: Sequence[Command]) -> tuple[_Held, Wire]:
         """Send commands on a connection that nobody else has; ``collect`` gives it back."""
         held = self._held
         if held.pid != os.getpid():
@@ -78,10 +95,10 @@ class Pool:
                 f"{self._url}: all {self._size} connections of this process were busy for {self._wait_s:g} s. "
                 "Raise ?pool= or start fewer threads."
             )
-        connection: AbstractConnection | None = None
+        connection: Wire | None = None
         try:
-            connection = held.idle.pop() if held.idle else self._make()
-            self._open(connection)
+            connection = self._idle_in(held) or self._make()
+            connection.connect()
             connection.send_packed_command(connection.pack_commands(commands), check_health=False)
         except (failures.RedisError, OSError) as error:
             self._give_back(held, connection, is_usable=False)
@@ -91,7 +108,7 @@ class Pool:
             raise
         return held, connection
 
-    def collect(self, sent: tuple[_Held, AbstractConnection], count: int) -> list[Reply]:
+    def collect(self, sent: tuple[_Held, Wire], count: int) -> list[Reply]:
         """Read the answers to what was sent."""
         held, connection = sent
         is_usable = False
@@ -104,7 +121,7 @@ class Pool:
             self._give_back(held, connection, is_usable=is_usable)
         return replies
 
-    def abandon(self, sent: tuple[_Held, AbstractConnection]) -> None:
+    def abandon(self, sent: tuple[_Held, Wire]) -> None:
         """Give a connection back whose answers nobody will read."""
         self._give_back(*sent, is_usable=False)
 
@@ -114,25 +131,25 @@ class Pool:
         while held.idle:
             held.idle.pop().disconnect()
 
-    def _open(self, connection: AbstractConnection) -> None:
-        """Connect where it is not, or not any more: servers close what is idle, and end."""
-        if connection.is_connected:
+    def _idle_in(self, held: _Held) -> Wire | None:
+        """Return a connection that nobody uses and that the server has not closed: servers close what is idle, and end."""
+        while True:
             try:
-                is_stale = connection.can_read(0)
-            except (failures.RedisError, OSError):
-                is_stale = True
-            if not is_stale:
-                return
+                connection = held.idle.pop()
+            except IndexError:
+                return None
+            with suppress(failures.RedisError, OSError):
+                if not connection.can_read(0):
+                    return connection
             connection.disconnect()
-        connection.connect()
 
-    def _answer(self, connection: AbstractConnection) -> Reply:
+    def _answer(self, connection: Wire) -> Reply:
         try:
             return connection.read_response(disable_decoding=True)
         except failures.ResponseError as error:
             return _refusal_of(error, self._url)
 
-    def _give_back(self, held: _Held, connection: AbstractConnection | None, *, is_usable: bool) -> None:
+    def _give_back(self, held: _Held, connection: Wire | None, *, is_usable: bool) -> None:
         if held.pid != os.getpid():
             return
         if connection is not None:
@@ -206,7 +223,7 @@ class Server:
         self.marks.close()
 
 
-def _maker_of(address: Address, target: Target, is_sentinel: bool) -> Callable[[float], AbstractConnection]:
+def _maker_of(address: Address, target: Target, is_sentinel: bool) -> Callable[[float], Wire]:
     """Return what makes a connection, given how long to wait for an answer."""
     host, port = address
     common: dict[str, Any] = {
@@ -215,10 +232,16 @@ def _maker_of(address: Address, target: Target, is_sentinel: bool) -> Callable[[
         **(target.sentinel_login if is_sentinel else target.login),
         **({} if is_sentinel else {"db": target.db}),
     }
+    kind: Any
+    where: dict[str, Any]
     if not port:
-        return lambda wait_s: UnixDomainSocketConnection(path=host, socket_timeout=wait_s, **common)
-    common |= {"host": host, "port": port, "socket_keepalive": True}
-    if target.tls is None:
-        return lambda wait_s: Connection(socket_timeout=wait_s, **common)
-    tls = target.tls
-    return lambda wait_s: SSLConnection(socket_timeout=wait_s, **common, **tls)
+        kind, where = UnixDomainSocketConnection, {"path": host}
+    else:
+        kind = Connection if target.tls is None else SSLConnection
+        where = {"host": host, "port": port, "socket_keepalive": True, **(target.tls or {})}
+
+    def make(wait_s: float) -> Wire:
+        wire: Wire = kind(socket_timeout=wait_s, **common, **where)
+        return wire
+
+    return make

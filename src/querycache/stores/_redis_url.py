@@ -22,12 +22,10 @@ Address: TypeAlias = tuple[str, int]
 
 PORT: Final = 6379
 SENTINEL_PORT: Final = 26379
-SCHEMES: Final = tuple(
-    f"{server}{tls}{topology}"
-    for server in ("redis", "valkey")
-    for tls in ("", "s")
-    for topology in ("", "+sentinel", "+cluster")
-) + ("unix",)
+SCHEMES: Final = (
+    *(f"{one}{kind}" for one in ("redis", "rediss", "valkey", "valkeys") for kind in ("", "+sentinel", "+cluster")),
+    "unix",
+)
 
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _LIMITS: Final = ("connect_timeout_ms", "timeout_ms", "mark_timeout_ms")
@@ -72,7 +70,8 @@ def target_of(url: str) -> Target:
     login = _login_of(userinfo) | reading.texts({"username": "username", "password": "password"})
     path = [unquote(part) for part in parts.path.strip("/").split("/") if part]
     known = [*_ALWAYS, "db", "username", "password", *(_TLS if is_tls else ())]
-    service, addresses = "", ()
+    service = ""
+    addresses: tuple[Address, ...] = ()
     if is_socket:
         if places:
             raise reading.error(f"{places!r} stands where a host would. A path has three slashes: unix:///{places}...")
