@@ -138,7 +138,13 @@ def own_redis(*settings: str, kind: str = "redis", port: int | None = None) -> I
     """Start a server; ``settings`` are words of a configuration file, "maxmemory 10mb"."""
     with folder_for(None) as folder:
         port = port or free_ports(1)[0]
-        always = (f"port {port}", "bind 127.0.0.1", f"unixsocket {folder.path}/socket", "save ''", "appendonly no")
+        always = (
+            f"port {port}",
+            "bind 127.0.0.1",
+            f"unixsocket {folder.path}/socket",
+            "save ''",
+            "repl-diskless-sync-delay 0",
+        )
         server = RedisServer(folder, port, [program_of(kind), *_as_options((*always, *settings))])
         with _running(server):
             yield server

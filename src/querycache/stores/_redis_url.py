@@ -62,7 +62,10 @@ class Target:
 def target_of(url: str) -> Target:
     """Take a URL apart; raise ``ConfigurationError`` where it cannot be used as given."""
     parts = urlsplit(url)
-    reading = _Reading(shown(url), dict(parse_qsl(parts.query, keep_blank_values=True)))
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    reading = _Reading(shown(url), dict(pairs))
+    if len(reading.given) != len(pairs):
+        raise reading.error("a parameter is given twice. Give each once.")
     scheme, _, kind = parts.scheme.partition("+")
     topology: Topology = "sentinel" if kind == "sentinel" else "cluster" if kind == "cluster" else "single"
     is_tls, is_socket = scheme in ("rediss", "valkeys"), scheme == "unix"
