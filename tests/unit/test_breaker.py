@@ -44,11 +44,9 @@ def test_a_success_between_failures_begins_the_count_anew(clock: Clock) -> None:
 
 
 def test_calls_are_refused_until_the_pause_is_over(breaker: Breaker, clock: Clock) -> None:
-    assert breaker.is_open
-    assert not breaker.lets_through()
+    assert (breaker.is_open, breaker.lets_through()) == (True, False)
     clock.now += FIRST_PAUSE_S
-    assert not breaker.is_open
-    assert breaker.lets_through()
+    assert (breaker.is_open, breaker.lets_through()) == (False, True)
 
 
 def test_one_call_at_a_time_finds_out_whether_the_store_is_back(breaker: Breaker, clock: Clock) -> None:
