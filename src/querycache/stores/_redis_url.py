@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -54,8 +54,8 @@ class Target:
     namespace: str
     pool: int
     limits: Limits
-    login: Mapping[str, str]
-    sentinel_login: Mapping[str, str]
+    login: Mapping[str, str] = field(repr=False)
+    sentinel_login: Mapping[str, str] = field(repr=False)
     tls: Mapping[str, Any] | None
 
 
