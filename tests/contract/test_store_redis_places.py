@@ -95,7 +95,7 @@ def counted(pool: Any, sent: Counter[str], name: str) -> None:
 # -- no one moment -----------------------------------------------------------------------------------------------------
 
 
-def between(store: RedisStore, happens: Callable[[], None]) -> None:
+def between(store: RedisStore, happens: Callable[[], object]) -> None:
     """Have the next look-up ask for its stamps first and for its entry last, and something happen in between, once."""
     place = store._place
     original = place._replies
@@ -145,14 +145,14 @@ def test_an_entry_filled_after_its_stamps_were_looked_at_is_not_taken_under_them
 def test_an_entry_filled_after_its_stamps_were_looked_at_is_taken_where_nothing_changed(store: RedisStore) -> None:
     tags = apart_from(store._layout, b"k")
     lease = store.lookup(b"k", tags).lease
-    between(store, lambda: bool(store.fill(b"k", b"rows", lease, 60)) or None)
+    between(store, lambda: store.fill(b"k", b"rows", lease, 60))
     assert store.lookup(b"k", tags).payload == b"rows"
 
 
 def test_a_mark_set_while_the_nodes_are_asked_is_heeded_or_came_after_the_read_began(store: RedisStore) -> None:
     tags = apart_from(store._layout, b"k")
     fill(store, tags=tags)
-    between(store, lambda: store.mark(tags, W, 60) and None)
+    between(store, lambda: store.mark(tags, W, 60))
     assert store.lookup(b"k", tags).payload in (None, b"rows")
     assert not store.lookup(b"k", tags).storable
     assert found(store, tags=tags) is None
