@@ -24,7 +24,7 @@ _EXPECTED: Final = (
     '1 (served from memory), verify (each hit is compared with the database), a store\'s URL such as "lmdb:///path", '
     '"verify+" before such a URL, or 0'
 )
-_URL: Final = re.compile(r"[a-z]+://")
+_URL: Final = re.compile(r"[a-z]+(\+sentinel|\+cluster)?://")
 _OUTPUT: Final = "querycache"
 _MOST_REASONS: Final = 12
 

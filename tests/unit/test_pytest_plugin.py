@@ -121,7 +121,7 @@ def test_the_variable_says_which_store_and_whether_hits_are_verified(
         ("yes", "give 1 "),
         ("memory", "give 1 "),
         ("check+memory://", "give 1 "),
-        ("redis://host", "there is no redis:// store"),
+        ("redis://host?size=1GB", "maxmemory"),
         ("verify+memory://?sice=1", "no parameter 'sice'"),
     ],
 )
