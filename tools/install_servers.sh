@@ -20,12 +20,20 @@ has_pgbouncer() {
     command -v pgbouncer >/dev/null
 }
 
+has_memcached() {
+    command -v memcached >/dev/null
+}
+
+has_redis() {
+    command -v redis-server >/dev/null
+}
+
 missing=""
-command -v memcached >/dev/null || missing="$missing memcached"
-command -v redis-server >/dev/null || missing="$missing redis-server"
 has_postgresql || missing="$missing postgresql"
 has_pgbouncer || missing="$missing pgbouncer"
 has_mariadb || missing="$missing mariadb-server"
+has_memcached || missing="$missing memcached"
+has_redis || missing="$missing redis-server"
 [ -z "$missing" ] && exit 0
 
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
