@@ -30,11 +30,13 @@ class Point(IntEnum):
 
 
 class Action(IntEnum):
-    """What a worker does at its point: waits in the thread that came there, is killed, or has the verb there fail once."""
+    """What a worker does at its point: waits in the thread that came there, is killed, or has the verb there fail."""
 
     WAIT = 0
     DIE = 1
     FAIL = 2
+    FAIL_AND_WAIT = 3
+    """The verb there fails, and the thread waits once it has set its next mark."""
 
 
 class Field(IntEnum):
@@ -47,7 +49,7 @@ class Field(IntEnum):
     PAUSED = 3
     """1: begin nothing new. 2: one thread may begin one thing, and makes it 1."""
     ARRIVED = 4
-    """1: a thread waits at the point."""
+    """1: a thread came to the point. 2: and waits after its next mark."""
     READS = 5
     COMMITS = 6
 

@@ -81,14 +81,14 @@ class Worker:
         if "PYTHONPATH" in os.environ:
             paths.append(os.environ["PYTHONPATH"])
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-        self._errors = (self._folder / "errors").open("ab")
-        self._process = subprocess.Popen(
-            [sys.executable, str(HERE / "torture_worker.py"), json.dumps(asdict(job))],
-            stderr=self._errors,
-            stdout=self._errors,
-            env=environment,
-            start_new_session=True,
-        )
+        with (self._folder / "errors").open("ab") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, str(HERE / "torture_worker.py"), json.dumps(asdict(job))],
+                stderr=errors,
+                stdout=errors,
+                env=environment,
+                start_new_session=True,
+            )
         self._stopped = False
 
     @property
@@ -125,7 +125,6 @@ class Worker:
     def close(self) -> None:
         """End it."""
         self.kill()
-        self._errors.close()
         self.control.close()
 
     def records(self) -> Iterator[tuple[str, Record]]:

@@ -170,6 +170,7 @@ class History:
         """Take in that marks may have been lost in a span of time."""
         self._losses.append((since, until))
         for group in self.groups:
+            group.note(since, "the store begins to lose marks")
             for attempts in list(group.attempts.values())[-8:]:
                 group.excuses += [
                     _Excuse(since, attempt, self._life_ns) for attempt in attempts if attempt.was_open(since, until)
@@ -198,7 +199,7 @@ class History:
         ]
         excuse = self._excuse_at(group, read.began)
         if not matches:
-            if excuse is not None and excuse.attempt.died is not None and self._shown(group, read, part) is not None:
+            if excuse is not None and self._is_excused(excuse, group, read, part):
                 self.excused += 1
                 return None
             return self._violation(*self._explain(group, read, part, lowest, highest))
@@ -235,6 +236,11 @@ class History:
                 return excuse
         return None
 
+    def _is_excused(self, excuse: _Excuse, group: GroupHistory, read: Read, part: Part) -> bool:
+        """Tell whether rows too old are what is left to be promised: of visible ones, or after a writer's death."""
+        is_left = excuse.attempt.died is not None or read.snapshot is not None
+        return is_left and self._shown(group, read, part) is not None
+
     def _shown(self, group: GroupHistory, read: Read, part: Part) -> int | None:
         """Return the newest version that an answer is that of, however old; None where it is of none."""
         known = max(group.intended.before(read.ended), *group.attempts, 0)
@@ -258,11 +264,15 @@ class History:
         return "nothing uncommitted is seen", read, group, f"shows version {shown}, and {highest} is the last one sent"
 
     def _violation(self, promise: str, read: Read, group: GroupHistory, told: str) -> Violation:
-        around = [f"    {(at - read.began) / 1e6:+10.1f} ms  {what}" for at, what in group.events[-25:]]
+        began = read.began, f"the read began; it took {(read.ended - read.began) / 1e6:.1f} ms"
+        near = sorted([*group.events, began])
+        place = near.index(began)
+        around = [
+            f"    {(at - read.began) / 1e6:+10.1f} ms  {what}" for at, what in near[max(0, place - 20) : place + 8]
+        ]
         lines = [
             f"promise {promise}: {read.kind} {read.argument} of group {group.story.group}, a {read.source}: {told}",
             f"    answer {read.answer if read.kind != 'board' else 'of the board'}",
             *around,
-            f"    {0.0:+10.1f} ms  the read began; it took {(read.ended - read.began) / 1e6:.1f} ms",
         ]
         return Violation(promise, read, group.story.group, "\n".join(lines))

@@ -26,7 +26,7 @@ def now_ns() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Intended:
-    """A writer is about to send COMMIT for a version; ``base`` is the token of the version before it, as the database has it."""
+    """A writer is about to send COMMIT for a version; ``base``: the token of the version before it, as the database has it."""
 
     at: int
     group: int
@@ -67,7 +67,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A question was answered. ``floor`` is the board that the same snapshot showed before, where there was one."""
+    """A question was answered. ``snapshot``: the board that the same transaction was shown before, where that was in one."""
 
     began: int
     ended: int
@@ -143,7 +143,7 @@ class Tail:
 def record_of(line: bytes) -> Record:
     """Return the record that a line holds."""
     letter, *fields = json.loads(line)
+    if letter == "R" and fields[-1] is not None:
+        fields[-1] = {int(group): version for group, version in fields[-1].items()}
     record: Record = _TYPES[letter](*fields)
-    if letter == "R" and fields[7] is not None:
-        record = Read(*fields[:7], {int(group): version for group, version in fields[7].items()})
     return record

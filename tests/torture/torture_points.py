@@ -38,22 +38,31 @@ class Points:
     def reach(self, point: Point) -> None:
         """Do what the supervisor wants here, if anything. Raises ``StoreUnavailable`` where a verb has to fail."""
         control = self._control
-        if control[Field.POINT] != point or getattr(self._here, "group", None) is None:
+        armed = control[Field.POINT]
+        if not armed or getattr(self._here, "group", None) is None:
             return
         focus = control[Field.FOCUS]
         if focus and self._here.group not in (focus - 1, -1):
             return
         action = Action(control[Field.ACTION])
-        if action is Action.DIE:
-            os.kill(os.getpid(), signal.SIGKILL)
-        if action is Action.FAIL:
-            control[Field.ARRIVED] = 1
-            raise StoreUnavailable(f"the torture has it fail {point.name.lower().replace('_', ' ')}")
+        if armed == point:
+            if action is Action.DIE:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if action is Action.WAIT:
+                self._wait(armed, 1)
+            else:
+                control[Field.ARRIVED] = max(1, control[Field.ARRIVED])
+                raise StoreUnavailable(f"the torture has it fail {point.name.lower().replace('_', ' ')}")
+        elif action is Action.FAIL_AND_WAIT and point is Point.AFTER_MARK and control[Field.ARRIVED]:
+            self._wait(armed, 2)
+
+    def _wait(self, armed: int, arrived: int) -> None:
+        """Wait until the supervisor wants something else; one thread does, the others pass."""
         if not self._one_at_a_time.acquire(blocking=False):
             return
         try:
-            control[Field.ARRIVED] = 1
-            while control[Field.POINT] == point and os.getppid() == self._parent:
+            self._control[Field.ARRIVED] = arrived
+            while self._control[Field.POINT] == armed and os.getppid() == self._parent:
                 time.sleep(PAUSE_S)
         finally:
             self._one_at_a_time.release()

@@ -17,7 +17,6 @@ from torture_history import History
 from torture_log import Acknowledged, Failed, Intended, Read, Record, Refused, Told, Withdrawn, now_ns
 from torture_tally import CALM_NS, Tally
 
-JUDGED_AFTER_NS: Final = 1_000_000_000
 POLL_S: Final = 0.25
 TOLD_S: Final = 5.0
 
@@ -32,6 +31,7 @@ class Plan:
     every_s: float = 1.0
     once_each: bool = False
     until_violation: bool = False
+    judged_after_s: float = 1.0
 
 
 class Supervisor:
@@ -66,8 +66,9 @@ class Supervisor:
         faults.join()
         if self._error is not None:
             raise self._error
-        time.sleep(JUDGED_AFTER_NS / 1e9)
-        self._judge()
+        if not self._is_enough():
+            time.sleep(self._plan.judged_after_s)
+            self._judge()
         return self.tally
 
     def _is_enough(self) -> bool:
@@ -119,8 +120,9 @@ class Supervisor:
                 self._take(name, record)
         self._waiting.sort(key=lambda waiting: waiting[1].ended)
         now = now_ns() if under_way is None else min(now_ns(), under_way)
+        old_enough = now - int(self._plan.judged_after_s * 1e9)
         ready = 0
-        while ready < len(self._waiting) and self._waiting[ready][1].ended < now - JUDGED_AFTER_NS:
+        while ready < len(self._waiting) and self._waiting[ready][1].ended < old_enough:
             ready += 1
         judged, self._waiting = self._waiting[:ready], self._waiting[ready:]
         for _, read in judged:

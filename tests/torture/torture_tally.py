@@ -33,7 +33,7 @@ class Spread:
         for place in sorted(self.counts):
             left -= self.counts[place]
             if left <= 0:
-                return round(10.0 ** (place / _PER_DECADE) / 1e6, 3)
+                return round(math.pow(10, place / _PER_DECADE) / 1e6, 3)
         return None
 
     def figures(self) -> dict[str, Any]:

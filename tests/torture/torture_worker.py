@@ -152,7 +152,7 @@ class Reader(Worker):
         try:
             if way < snapshots:
                 self._read_in_snapshot(kind, argument, group)
-            elif way < snapshots + PAST:
+            elif way < snapshots + past:
                 self._read(kind, argument, group, NoCache())
             else:
                 self.points.enter(-1 if kind == "board" else group)

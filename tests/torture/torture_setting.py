@@ -1,18 +1,7 @@
-"""Torture a store: processes that read and write through the cache, and every second something terrible.
-
-    python tests/torture/run.py --store lmdb --db postgresql|mariadb|sqlite --minutes 10 [--seed N] [--json FILE]
-
-Each answer is judged by what was acknowledged and seen before (``torture_history``). Prints how far it is, then the figures;
-each violation with what happened around it. Ends with 1 where there was a violation, or where nothing was tested: no hit,
-no write, no fault.
-"""
+"""What is tortured, with what, and how long? One setting, run from its servers' start to their end."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import random
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -20,20 +9,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-HERE: Final = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent), str(HERE)]
+from sqlalchemy import create_engine
+from torture_crew import Job, crew_of
+from torture_faults import OF_WORKERS, Fault, Stage, StoreUnderTest
+from torture_history import History
+from torture_lmdb import lmdb_under_test
+from torture_scenes import SCENES
+from torture_supervisor import Plan, Supervisor
+from torture_tables import fill_tables
+from torture_tally import Tally
 
-from sqlalchemy import create_engine  # noqa: E402
-from torture_crew import Job, crew_of  # noqa: E402
-from torture_faults import OF_WORKERS, Fault, Stage, StoreUnderTest  # noqa: E402
-from torture_history import History  # noqa: E402
-from torture_lmdb import lmdb_under_test  # noqa: E402
-from torture_scenes import SCENES  # noqa: E402
-from torture_supervisor import Plan, Supervisor  # noqa: E402
-from torture_tables import fill_tables  # noqa: E402
-from torture_tally import Tally  # noqa: E402
-
-from servers import MARIADB, POSTGRESQL, database, server  # noqa: E402
+from servers import MARIADB, POSTGRESQL, database, server
 
 STORES: Final[dict[str, Callable[[], AbstractContextManager[StoreUnderTest]]]] = {"lmdb": lmdb_under_test}
 DATABASES: Final = ("postgresql", "mariadb", "sqlite")
@@ -61,6 +47,7 @@ class Setting:
     only: Sequence[str] = ()
     once_each: bool = False
     until_violation: bool = False
+    judged_after_s: float = 1.0
     on_mark_failure: str | None = "raise"
     library: Path | None = None
 
@@ -104,7 +91,13 @@ def torture(setting: Setting, tell: Callable[[str], None] = print) -> Tally:
             stage = Stage(crew, store, setting.groups, setting.mark_ttl_s)
             history = History(setting.groups, setting.entry_life_s)
             plan = Plan(
-                setting.seconds, faults, setting.seed, setting.every_s, setting.once_each, setting.until_violation
+                setting.seconds,
+                faults,
+                setting.seed,
+                setting.every_s,
+                once_each=setting.once_each,
+                until_violation=setting.until_violation,
+                judged_after_s=setting.judged_after_s,
             )
             return Supervisor(stage, history, plan, tell).run()
 
@@ -134,58 +127,3 @@ def why_untested(tally: Tally) -> str | None:
     counts = {"hit": tally.reads["hit"], "write": tally.writes, "fault": tally.all_faults}
     idle = [what for what, count in counts.items() if not count]
     return f"nothing was tested: there was no {', no '.join(idle)}" if idle else None
-
-
-def main() -> int:
-    """Read the command line and torture."""
-    given = _options()
-    seed = random.randrange(10**9) if given.seed is None else given.seed
-    setting = Setting(
-        store=given.store,
-        db=given.db,
-        seconds=given.minutes * 60,
-        seed=seed,
-        readers=given.readers,
-        writers=given.writers,
-        groups=given.groups,
-        pause_s=given.pause,
-        mark_ttl_s=given.mark_ttl,
-        every_s=given.every,
-        only=tuple(given.only or ()),
-        library=given.library,
-    )
-    print(f"torture of {given.store} on {given.db}, seed {seed}", flush=True)
-    tally = torture(setting, lambda line: print(line, flush=True))
-    for violation in tally.violations[:20]:
-        print(violation.told)
-    print(tally.table())
-    untested = why_untested(tally)
-    if untested is not None:
-        print(untested)
-    if given.json:
-        Path(given.json).write_text(json.dumps({"store": given.store, "db": given.db, "seed": seed, **tally.as_json()}))
-    print(f"torture: {tally.progress()}")
-    return 1 if tally.violations or untested is not None else 0
-
-
-def _options() -> argparse.Namespace:
-    usual = Setting()
-    parser = argparse.ArgumentParser(description="read and write through a cache that terrible things happen to")
-    parser.add_argument("--store", choices=list(STORES), default="lmdb")
-    parser.add_argument("--db", choices=DATABASES, default="postgresql")
-    parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--seed", type=int, help="the same faults in the same order")
-    parser.add_argument("--readers", type=int, default=usual.readers, help="reading processes, of two threads")
-    parser.add_argument("--writers", type=int, default=usual.writers, help="writing processes")
-    parser.add_argument("--groups", type=int, default=usual.groups, help="groups of rows that are written together")
-    parser.add_argument("--pause", type=float, default=usual.pause_s, help="seconds between two writes of a writer")
-    parser.add_argument("--mark-ttl", type=float, default=usual.mark_ttl_s, help="seconds that a mark lives")
-    parser.add_argument("--every", type=float, default=usual.every_s, help="seconds between two faults")
-    parser.add_argument("--only", action="append", help="only this fault, by its name; may be repeated")
-    parser.add_argument("--library", type=Path, help="a folder with the querycache that the workers use")
-    parser.add_argument("--json", help="write the figures to a file")
-    return parser.parse_args()
-
-
-if __name__ == "__main__":
-    sys.exit(main())
