@@ -6,7 +6,7 @@ import pytest
 from torture_setting import Setting, torture, why_untested
 
 
-@pytest.mark.parametrize(("db", "seconds"), [("postgresql", 14.0), ("mariadb", 6.0), ("sqlite", 6.0)])
+@pytest.mark.parametrize(("db", "seconds"), [("postgresql", 12.0), ("sqlite", 4.0)])
 def test_no_answer_is_older_than_it_may_be_whatever_happens(db: str, seconds: float) -> None:
     setting = Setting(
         db=db,
@@ -24,4 +24,3 @@ def test_no_answer_is_older_than_it_may_be_whatever_happens(db: str, seconds: fl
 
     assert not tally.violations, tally.violations[0].told
     assert why_untested(tally) is None
-    assert tally.all_faults >= 5
