@@ -176,20 +176,20 @@ class Crew:
         if not self.wait_until(is_at_work, START_S):
             raise WorkerEnded(f"no work was done in {START_S:.0f} s")
 
-    def reads(self) -> list[int]:
-        """Return how many reads each reader has done."""
-        return [reader.control[Field.READS] for reader in self.readers]
+    @property
+    def focused(self) -> list[Worker]:
+        """The readers that work on one group at times: a third of them, the others go on with everything."""
+        return self.readers[: -(-len(self.readers) // 3)]
 
     def let_them_read(self, more: int, patience_s: float = 5.0) -> bool:
-        """Wait until each reader that can has done so many reads more; tell whether so."""
-        able = [reader for reader in self.readers if not reader.is_stopped]
-        goals = [(reader, reader.control[Field.READS] + more) for reader in able]
+        """Wait until each reader in focus has done so many reads more; tell whether so."""
+        goals = [(reader, reader.control[Field.READS] + more) for reader in self.focused]
         return self.wait_until(lambda: all(one.control[Field.READS] >= goal for one, goal in goals), patience_s)
 
-    def focus(self, group: int | None) -> None:
-        """Have everybody work on one group, or on all."""
-        for worker in self.workers:
-            worker.control[Field.FOCUS] = 0 if group is None else group + 1
+    def focus(self, group: int) -> None:
+        """Have the writers, and some readers, work on one group."""
+        for worker in (*self.writers, *self.focused):
+            worker.control[Field.FOCUS] = group + 1
 
     def pause_writers(self, but: Worker | None = None) -> None:
         """Have the writers begin nothing new; ``None`` but one."""

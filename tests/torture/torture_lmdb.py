@@ -20,6 +20,8 @@ from querycache.stores.lmdb import LMDBStore
 SIZE_MB: Final = 8
 CROWD: Final = 40
 CROWD_BYTES: Final = 250_000
+CROWD_OUTLIVES_S: Final = 3.0
+"""What expires first is evicted first: the crowd stays so much longer than what is stored just before it."""
 
 
 class LMDBUnderTest(StoreUnderTest):
@@ -36,10 +38,10 @@ class LMDBUnderTest(StoreUnderTest):
 
     def faults(self) -> Sequence[Fault]:
         return (
-            Fault("clear the store", 1, self._clear),
-            Fault("replace the store's files", 1, self._replace),
-            Fault("delete the store's files", 1, self._delete),
-            Fault("fill the store up", 2, self._fill_up),
+            Fault("clear the store", 0.5, self._clear),
+            Fault("replace the store's files", 0.4, self._replace),
+            Fault("delete the store's files", 0.4, self._delete),
+            Fault("fill the store up", 1, self._fill_up),
         )
 
     def lose_everything(self) -> None:
@@ -70,10 +72,11 @@ class LMDBUnderTest(StoreUnderTest):
 
     def _fill_up(self, stage: Stage, dice: random.Random) -> None:
         """Store what nobody asks for until what is asked for is evicted."""
+        life_s = stage.entry_life_s + CROWD_OUTLIVES_S
         with self._opened() as store:
             lease = store.lookup(None, TagSet((b"crowd",))).lease
             for _ in range(CROWD):
-                store.fill(secrets.token_bytes(16), secrets.token_bytes(CROWD_BYTES), lease, 86_400)
+                store.fill(secrets.token_bytes(16), secrets.token_bytes(CROWD_BYTES), lease, life_s)
 
 
 @contextmanager

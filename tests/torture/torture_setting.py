@@ -39,7 +39,7 @@ class Setting:
     readers: int = 3
     threads: int = 2
     writers: int = 2
-    groups: int = 60
+    groups: int = 80
     pause_s: float = 0.15
     entry_life_s: float = 60.0
     mark_ttl_s: float = 30.0
@@ -88,7 +88,7 @@ def torture(setting: Setting, tell: Callable[[str], None] = print) -> Tally:
         engine.dispose()
         faults = faults_for(setting, store)
         with crew_of(_jobs(setting, store, url, Path(logs)), Path(logs), setting.library) as crew:
-            stage = Stage(crew, store, setting.groups, setting.mark_ttl_s)
+            stage = Stage(crew, store, setting.groups, setting.mark_ttl_s, setting.entry_life_s)
             history = History(setting.groups, setting.entry_life_s)
             plan = Plan(
                 setting.seconds,

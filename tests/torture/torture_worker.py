@@ -56,7 +56,7 @@ PAST: Final = 0.03
 SNAPSHOTS: Final = 0.01
 FOCUSED_SNAPSHOTS: Final = 0.1
 FOCUSED_PAST: Final = 0.15
-OTHER_WAYS: Final = 0.01
+OTHER_WAYS: Final = 0.005
 """This part of the writes is not by flush: it drops whole tables, so a few say enough."""
 
 ROLLBACKS: Final = 0.05
