@@ -1,8 +1,8 @@
 """Which store does a URL name?
 
-``memory://?size=64MB&entries=1000``, ``lmdb:///path?size=1GB``, ``lmdb://`` (the machine's default directory). A
-dogpile.cache region has no URL: ``store_on_region(region)``. Never does: guess. What is
-unknown is an error that names what is known.
+``memory://?size=64MB&entries=1000``, ``lmdb:///path?size=1GB``, ``lmdb://`` (the machine's default directory),
+``redis://host:6379/0?namespace=shop`` and its kin (``_redis_url``). A dogpile.cache region has no URL:
+``store_on_region(region)``. Never does: guess. What is unknown is an error that names what is known.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from querycache.errors import ConfigurationError
+from querycache.stores._redis_url import SCHEMES, shown
 from querycache.stores.base import Scope, Store, StoreStats
 
 __all__ = ["Scope", "Store", "StoreStats", "open_store", "store_on_region"]
@@ -44,7 +45,9 @@ def open_store(url: str) -> Store:
     parts = urlsplit(url)
     opener = _OPENERS.get(parts.scheme)
     if opener is None:
-        raise ConfigurationError(f"{_shown(url)}: {_why_unknown(parts.scheme)} Known are memory:// and lmdb:///path.")
+        raise ConfigurationError(
+            f"{shown(url)}: {_why_unknown(parts.scheme)} Known are memory://, lmdb:///path and redis://."
+        )
     return opener(url, parts)
 
 
@@ -58,14 +61,7 @@ def store_on_region(region: Any) -> Store:
     return DogpileStore(region)
 
 
-def _shown(url: str) -> str:
-    """Return the URL as the user wrote it, but for a password."""
-    return re.sub(r"(//[^/@:]*):[^@/]*@", r"\1:***@", url)
-
-
 def _why_unknown(scheme: str) -> str:
-    if scheme in ("redis", "rediss", "valkey", "valkeys", "unix"):
-        return f"there is no {scheme}:// store in this release."
     if scheme == "dogpile":
         return "a dogpile.cache region is given as an object: QueryCache(store=DogpileStore(region))."
     return f"{scheme}:// is not a store that is known." if scheme else "this is not a URL."
@@ -75,9 +71,9 @@ def _parameters(url: str, parts: SplitResult, known: tuple[str, ...]) -> dict[st
     given = parse_qsl(parts.query, keep_blank_values=True)
     for name, _ in given:
         if name not in known:
-            raise ConfigurationError(f"{_shown(url)}: there is no parameter {name!r}. Known are: {', '.join(known)}.")
+            raise ConfigurationError(f"{shown(url)}: there is no parameter {name!r}. Known are: {', '.join(known)}.")
     if len(dict(given)) != len(given):
-        raise ConfigurationError(f"{_shown(url)}: a parameter is given twice. Give each once.")
+        raise ConfigurationError(f"{shown(url)}: a parameter is given twice. Give each once.")
     return dict(given)
 
 
@@ -85,14 +81,14 @@ def _size_of(url: str, text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     if match is None or match[2].lower() not in _UNITS:
         raise ConfigurationError(
-            f"{_shown(url)}: size={text} is not a size. Write a number and a unit, for example 64MB or 1GiB."
+            f"{shown(url)}: size={text} is not a size. Write a number and a unit, for example 64MB or 1GiB."
         )
     return int(float(match[1]) * _UNITS[match[2].lower()])
 
 
 def _entries_of(url: str, text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise ConfigurationError(f"{_shown(url)}: entries={text} is not a whole number above 0.")
+        raise ConfigurationError(f"{shown(url)}: entries={text} is not a whole number above 0.")
     return int(text)
 
 
@@ -101,9 +97,7 @@ def _open_memory(url: str, parts: SplitResult) -> Store:
 
     given = _parameters(url, parts, ("size", "entries"))
     if parts.netloc or parts.path.strip("/"):
-        raise ConfigurationError(
-            f"{_shown(url)}: a memory:// store has no host and no path. Write memory://?size=64MB."
-        )
+        raise ConfigurationError(f"{shown(url)}: a memory:// store has no host and no path. Write memory://?size=64MB.")
     size = _size_of(url, given["size"]) if "size" in given else DEFAULT_SIZE_BYTES
     return MemoryStore(size, _entries_of(url, given["entries"]) if "entries" in given else DEFAULT_ENTRIES)
 
@@ -112,13 +106,13 @@ def _open_lmdb(url: str, parts: SplitResult) -> Store:
     given = _parameters(url, parts, ("size",))
     if parts.netloc:
         raise ConfigurationError(
-            f"{_shown(url)}: {parts.netloc!r} stands where a host would. A path has three slashes: "
+            f"{shown(url)}: {parts.netloc!r} stands where a host would. A path has three slashes: "
             f"lmdb:///{parts.netloc}{parts.path}."
         )
     try:
         from querycache.stores.lmdb import LMDBStore, default_path
     except ImportError as missing:
-        raise ConfigurationError(f"{_shown(url)} needs the lmdb package: pip install lmdb") from missing
+        raise ConfigurationError(f"{shown(url)} needs the lmdb package: pip install lmdb") from missing
     size = _size_of(url, given["size"]) if "size" in given else None
     path = unquote(parts.path)
     if path.strip("/"):
@@ -126,4 +120,14 @@ def _open_lmdb(url: str, parts: SplitResult) -> Store:
     return LMDBStore(default_path(), size, is_default=True)
 
 
-_OPENERS: Final[dict[str, Callable[[str, SplitResult], Store]]] = {"lmdb": _open_lmdb, "memory": _open_memory}
+def _open_redis(url: str, parts: SplitResult) -> Store:
+    from querycache.stores.redis import open_redis
+
+    return open_redis(url)
+
+
+_OPENERS: Final[dict[str, Callable[[str, SplitResult], Store]]] = {
+    "lmdb": _open_lmdb,
+    "memory": _open_memory,
+    **dict.fromkeys(SCHEMES, _open_redis),
+}

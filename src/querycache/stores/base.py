@@ -65,6 +65,11 @@ class Store(ABC):
     order, and who needs them together asks once more."""
 
     @property
+    def is_resting(self) -> bool:
+        """Whether the store did not answer lately and is spared just now: whoever can do without need not ask."""
+        return False
+
+    @property
     @abstractmethod
     def url(self) -> str:
         """Where this store is, without secrets."""

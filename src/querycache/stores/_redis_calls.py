@@ -1,0 +1,318 @@
+"""How are a store's verbs written as calls of scripts, and what do their answers mean?
+
+A *part* is what one script may touch: everything on a single server, one of ``PARTS`` groups of keys in a Cluster, each with a
+hash tag of its own, spread evenly over all slots. Promises: the same for any client, blocking or not; bytes from a server
+that are not ours count as absent. Never does: I/O.
+"""
+
+from __future__ import annotations
+
+import secrets
+from base64 import urlsafe_b64encode
+from binascii import crc_hqx
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any, Final, TypeAlias
+
+from querycache._types import MARK_TTL_S, Guard, Lease, Lookup, Stamp, Tag, TagSet, Writer
+from querycache.errors import StoreUnavailable
+from querycache.stores._redis_scripts import CLEAR, FILL, LOOKUP, MARK, MARKS, RELEASE, Argument, Command, Script
+
+PARTS: Final = 256
+SLOTS: Final = 16_384
+MOST_FIELDS: Final = 100_000
+"""How many fields a part's state may have before what nobody needs any more is dropped."""
+
+MOST_TAGS: Final = 1000
+"""Tags of one call to mark or release: a server does nothing else meanwhile."""
+
+Name: TypeAlias = Tag | Guard
+Question: TypeAlias = tuple[bytes | None, TagSet]
+Reply: TypeAlias = Any
+
+_MARK_LIFE_US: Final = int(MARK_TTL_S * 1e6)
+_HEAD: Final = 38
+_STAMP: Final = 19
+
+
+def slot_of(name: bytes) -> int:
+    """Return the slot of a Cluster that a hash tag is in."""
+    return crc_hqx(name, 0) % SLOTS
+
+
+def _even_names() -> tuple[bytes, ...]:
+    """Return a hash tag for each part, one in each 1/256 of the slots."""
+    names: dict[int, bytes] = {}
+    number = 0
+    while len(names) < PARTS:
+        name = b"%d" % number
+        names.setdefault(slot_of(name) * PARTS // SLOTS, name)
+        number += 1
+    return tuple(names[part] for part in range(PARTS))
+
+
+@lru_cache(maxsize=16_384)
+def _name_of(name: bytes) -> bytes:
+    """Return 22 characters for the name of a tag, a fingerprint or the like, of any length."""
+    return urlsafe_b64encode(blake2b(name, digest_size=16).digest())[:22]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The names of keys. ``parts``: hash tags, a single empty one where a script may touch every key."""
+
+    namespace: str
+    parts: tuple[bytes, ...] = (b"",)
+
+    @classmethod
+    def over_a_cluster(cls, namespace: str) -> Layout:
+        """Return a layout that is spread over all slots."""
+        return cls(namespace, _even_names())
+
+    def slot(self, part: int) -> int:
+        """Return the slot that a part is in."""
+        return slot_of(self.parts[part])
+
+    def part_of(self, name: bytes) -> int:
+        """Return the part in which a tag or an entry is kept."""
+        return 0 if len(self.parts) == 1 else blake2b(name, digest_size=1).digest()[0]
+
+    def _prefix(self, part: int) -> bytes:
+        tag = self.parts[part]
+        return b"querycache:%b:" % self.namespace.encode() + (b"{%b}:" % tag if tag else b"")
+
+    def state(self, part: int) -> bytes:
+        """Name what a part knows of its life, its marks and guards."""
+        return self._prefix(part) + b"state"
+
+    def stamp(self, tag: Tag) -> bytes:
+        """Name a tag's stamp."""
+        return self._prefix(self.part_of(tag)) + b"t:" + _name_of(tag)
+
+    def entry(self, key: bytes) -> bytes:
+        """Name an entry."""
+        return self._prefix(self.part_of(key)) + b"e:" + blake2b(key, digest_size=24).hexdigest().encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One run of a script in one part. ``keys`` come after the part's state, ``arguments`` after what all scripts take."""
+
+    part: int
+    script: Script
+    keys: tuple[bytes, ...] = ()
+    arguments: tuple[Argument, ...] = ()
+
+
+@dataclass(slots=True)
+class Witness:
+    """What this process has seen of each part: a server that shows less than that was given old data."""
+
+    last: dict[int, int] = field(default_factory=dict)
+
+    def command(self, layout: Layout, call: Call, *, whole: bool = False) -> Command:
+        """Write a call as a command."""
+        keys = (layout.state(call.part), *call.keys)
+        salt = b"%03d" % secrets.randbelow(1000)
+        return call.script.call(keys, (self.last.get(call.part, 0), salt, *call.arguments), whole=whole)
+
+    def answer(self, call: Call, reply: Reply) -> Answer:
+        """Read what a script returned, and remember how far the part is."""
+        try:
+            now, last, floor, rest = reply
+            answer = Answer(int(now), int(floor), rest)
+            self.last[call.part] = max(self.last.get(call.part, 0), int(last))
+        except (TypeError, ValueError) as error:
+            raise StoreUnavailable("the server answered what querycache's scripts never return") from error
+        return answer
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a script returned: the part's clock and floor in microseconds, and the script's own."""
+
+    now_us: int
+    floor_us: int
+    rest: Any
+
+
+def stamp_at(now_us: int) -> Stamp:
+    """Return a moment of a part's clock, not earlier than any stamp made until then."""
+    return now_us * 1000 + 999
+
+
+# -- lookup --------------------------------------------------------------------------------------------------------------
+
+
+def _names_in(tags: TagSet) -> tuple[Name, ...]:
+    return (*tags.tags, *tags.guards)
+
+
+class _Asked:
+    """What one part is asked: tags, guards and entries, each once, in order."""
+
+    def __init__(self) -> None:
+        self.tags: dict[Tag, None] = {}
+        self.guards: dict[Guard, None] = {}
+        self.entries: dict[bytes, TagSet] = {}
+
+    @property
+    def names(self) -> tuple[Name, ...]:
+        return (*self.tags, *self.guards)
+
+
+class Asking:
+    """Several questions, as one call for each part that knows something of them."""
+
+    def __init__(self, layout: Layout, questions: Iterable[Question]) -> None:
+        self.questions = list(questions)
+        self._layout = layout
+        self._asked: dict[int, _Asked] = {}
+        for key, tags in self.questions:
+            for tag in tags.tags:
+                self._at(tag).tags[tag] = None
+            for guard in tags.guards:
+                self._at(guard[0]).guards[guard] = None
+            if key is not None:
+                self._at(key).entries[key] = tags
+        if not self._asked:
+            self._asked[0] = _Asked()
+        self.calls = [self._call(part, asked) for part, asked in self._asked.items()]
+
+    def _at(self, name: bytes) -> _Asked:
+        return self._asked.setdefault(self._layout.part_of(name), _Asked())
+
+    def _call(self, part: int, asked: _Asked) -> Call:
+        layout = self._layout
+        stamps = [layout.stamp(tag) for tag in (*asked.tags, *(tag for tag, _ in asked.guards))]
+        position: dict[Name, int] = {name: at for at, name in enumerate(asked.names, 1)}
+        positions = [
+            ",".join(str(position.get(name, 0)) for name in _names_in(tags)) for tags in asked.entries.values()
+        ]
+        return Call(
+            part,
+            LOOKUP,
+            (*stamps, *map(layout.entry, asked.entries)),
+            (
+                len(asked.tags),
+                len(asked.guards),
+                _MARK_LIFE_US,
+                *(_name_of(mind) for _, mind in asked.guards),
+                *positions,
+            ),
+        )
+
+    def found(self, answers: Sequence[Answer]) -> list[Found]:
+        """Put together what the parts answered, in the order of the questions."""
+        stamps: dict[Name, tuple[Stamp, bool]] = {}
+        entries: dict[bytes, tuple[bytes, int]] = {}
+        for asked, answer in zip(self._asked.values(), answers, strict=True):
+            made, held, kept = answer.rest
+            for name, stamp, mark in zip(asked.names, made, held, strict=True):
+                stamps[name] = int(stamp), mark != 0x30
+            for key, entry in zip(asked.entries, kept, strict=True):
+                if entry is not None:
+                    entries[key] = entry, answer.now_us
+        now_us = max(answer.now_us for answer in answers)
+        return [self._one(question, stamps, entries, now_us) for question in self.questions]
+
+    def _one(
+        self,
+        question: Question,
+        stamps: Mapping[Name, tuple[Stamp, bool]],
+        entries: Mapping[bytes, tuple[bytes, int]],
+        now_us: int,
+    ) -> Found:
+        key, tags = question
+        seen = [stamps[name] for name in _names_in(tags)]
+        lease = tuple(stamp for stamp, _ in seen)
+        is_storable = not any(is_held for _, is_held in seen)
+        kept = entries.get(key) if key is not None and is_storable else None
+        if kept is not None:
+            entry, its_now_us = kept
+            if entry[_HEAD - 6 : _HEAD + _STAMP * len(lease)] == lease_text(lease):
+                payload = entry[_HEAD + _STAMP * len(lease) :]
+                age_us, rest_us = its_now_us - int(entry[:16]), int(entry[16:32]) - its_now_us
+                return Found(Lookup(payload, lease, True, stamp_at(now_us), stamp_at(now_us + rest_us)), age_us)
+        return Found(Lookup(None, lease, is_storable, stamp_at(now_us)), 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a question is answered, and how long ago an entry that was found was filled, by its part's clock."""
+
+    lookup: Lookup
+    age_us: int
+
+
+def lease_text(lease: Lease) -> bytes:
+    """Write a lease as it stands in an entry."""
+    return b"%06d" % len(lease) + b"".join(b"%019d" % stamp for stamp in lease)
+
+
+# -- the other verbs -----------------------------------------------------------------------------------------------------
+
+
+def filling(layout: Layout, key: bytes, payload: bytes, lease: Lease, ttl_s: float) -> Call:
+    """Write ``fill`` as a call."""
+    return Call(layout.part_of(key), FILL, (layout.entry(key),), (max(1, int(ttl_s * 1e6)), lease_text(lease), payload))
+
+
+def marking(layout: Layout, tags: TagSet, writer: Writer, ttl_s: float) -> list[tuple[Call, tuple[Guard, ...]]]:
+    """Write ``mark`` as calls, each with the guards that it looks at."""
+    calls = []
+    for part, (names, guards) in _by_part(layout, tags.tags, tags.guards).items():
+        for chunk, some in _chunks(names, guards):
+            arguments = (len(chunk), _writer_name(writer), int(ttl_s * 1e6), MOST_FIELDS)
+            minds = tuple(_name_of(mind) for _, mind in some)
+            keys = tuple(map(layout.stamp, (*chunk, *(tag for tag, _ in some))))
+            calls.append((Call(part, MARK, keys, (*arguments, *minds)), some))
+    return calls
+
+
+def releasing(layout: Layout, tags: Sequence[Tag], writer: Writer, relied: Mapping[Guard, int]) -> list[Call]:
+    """Write ``release`` as calls. ``relied``: guards that the writer relied on, and the floor of their part at that time."""
+    calls = []
+    for part, (names, guards) in _by_part(layout, tags, tuple(relied)).items():
+        for chunk, some in _chunks(names, guards):
+            keys = tuple(map(layout.stamp, (*chunk, *(tag for tag, _ in some))))
+            floors = tuple(relied[guard] for guard in some)
+            calls.append(Call(part, RELEASE, keys, (len(chunk), _writer_name(writer), *floors)))
+    return calls
+
+
+def telling_the_time(layout: Layout) -> Call:
+    """Write ``clock`` as a call. In a Cluster any part will do, and each is asked in turn."""
+    return Call(secrets.randbelow(len(layout.parts)), LOOKUP, (), (0, 0, _MARK_LIFE_US))
+
+
+def clearing(layout: Layout) -> list[Call]:
+    """Write ``clear`` as calls."""
+    return [Call(part, CLEAR) for part in range(len(layout.parts))]
+
+
+def counting_marks(layout: Layout) -> list[Call]:
+    """Write the count of marked tags as calls."""
+    return [Call(part, MARKS) for part in range(len(layout.parts))]
+
+
+def _by_part(layout: Layout, tags: Sequence[Tag], guards: Sequence[Guard]) -> dict[int, tuple[list[Tag], list[Guard]]]:
+    parts: dict[int, tuple[list[Tag], list[Guard]]] = {}
+    for tag in dict.fromkeys(tags):
+        parts.setdefault(layout.part_of(tag), ([], []))[0].append(tag)
+    for guard in dict.fromkeys(guards):
+        parts.setdefault(layout.part_of(guard[0]), ([], []))[1].append(guard)
+    return parts
+
+
+def _chunks(tags: Sequence[Tag], guards: Sequence[Guard]) -> Iterable[tuple[tuple[Tag, ...], tuple[Guard, ...]]]:
+    yield tuple(tags[:MOST_TAGS]), tuple(guards)
+    for start in range(MOST_TAGS, len(tags), MOST_TAGS):
+        yield tuple(tags[start : start + MOST_TAGS]), ()
+
+
+@lru_cache(maxsize=64)
+def _writer_name(writer: Writer) -> bytes:
+    return urlsafe_b64encode(blake2b(writer, digest_size=12).digest())

@@ -1,0 +1,48 @@
+-- Say that a writer is about to commit a change to tags.
+--
+-- KEYS  state, the stamps of ARGV[3] tags, then those of guards.
+-- ARGV  seen, salt, how many tags, writer (16 characters), the mark's life in microseconds, how many fields the state may
+--       have, a fingerprint for each guard.
+-- Returns the clock, and a digit for each guard: "1" where it was marked too, being absent or of another mind.
+
+local tags, writer, life = tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
+
+-- Tags whose writers died, and that nobody asked for since, would stay in the state for good, and so would the guards of
+-- databases that are gone. Now and then these are forgotten, and every stamp with them: that says more than is known, and
+-- costs a miss. Guards made anew start marked, for a writer may have relied on one that is forgotten.
+local function tidy()
+  local forgot = tonumber(told[5]) or 0
+  if redis.call('HLEN', STATE) <= tonumber(ARGV[6]) or now < forgot + life then
+    return
+  end
+  local all = redis.call('HGETALL', STATE)
+  for at = 1, #all, 2 do
+    local field, kind = all[at], string.sub(all[at], 1, 1)
+    if #field == 23 and (kind == 'g' or (kind == 'm' and living(all[at + 1]) == '')) then
+      redis.call('HDEL', STATE, field)
+    end
+  end
+  last = math.max(last + 1, ticks)
+  floor = last
+  redis.call('HSET', STATE, 'floor', written(floor), 'forgot', written(now))
+end
+
+tidy()
+local deadline = now + life
+for at = 1, tags do
+  change(KEYS[1 + at], writer, deadline)
+end
+local marked = {}
+for at = 1, #KEYS - 1 - tags do
+  local key, mine = KEYS[1 + tags + at], ARGV[6 + at]
+  local field = 'g' .. name_of(key)
+  local mind = redis.call('HGET', STATE, field)
+  if not mind then
+    redis.call('HSET', STATE, field, mine)
+  end
+  if mind ~= mine then
+    change(key, writer, deadline)
+  end
+  marked[at] = mind == mine and '0' or '1'
+end
+return finish(table.concat(marked))
