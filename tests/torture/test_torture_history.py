@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from torture_history import History, Steps
-from torture_log import Acknowledged, Intended, Read, Withdrawn
+from torture_log import Acknowledged, Intended, Read, Settled, Unmarked, Withdrawn
 from torture_story import KINDS, Story, parts_of, row_ids, shelves
 
 LIFE_S = 60.0
@@ -103,6 +103,33 @@ def test_a_snapshot_shows_the_version_that_it_was_taken_at() -> None:
 def test_a_lost_mark_excuses_from_the_second_promise_until_the_commit_is_acknowledged() -> None:
     history = history_of((1, 10, None))
     history.lose_marks(12, 13)
+
+    assert promise_broken(history, read_of(1, 20, 30)) is None
+    assert promise_broken(history, read_of(0, 31, 40)) is None
+    history.acknowledge(Acknowledged(50, 0, 1), "writer")
+    assert promise_broken(history, read_of(0, 60, 70)) == "1: acknowledged is seen"
+
+
+def test_a_lost_mark_whose_release_is_owed_excuses_until_that_has_landed() -> None:
+    history = history_of((1, 10, None))
+    history.lose_marks(12, 13)
+    history.acknowledge(Acknowledged(20, 0, 1, owed=True), "writer")
+
+    assert promise_broken(history, read_of(0, 31, 40)) is None
+    history.settle(Settled(50), "writer")
+    assert promise_broken(history, read_of(0, 60, 70)) == "1: acknowledged is seen"
+
+
+def test_an_owed_release_excuses_nothing_while_its_mark_is_kept() -> None:
+    history = history_of((1, 10, None))
+    history.acknowledge(Acknowledged(20, 0, 1, owed=True), "writer")
+
+    assert promise_broken(history, read_of(0, 31, 40)) == "1: acknowledged is seen"
+
+
+def test_a_commit_that_goes_on_unmarked_excuses_as_a_lost_mark_does() -> None:
+    history = history_of((1, 10, None))
+    history.go_on_unmarked(Unmarked(11, 0, 1), "writer")
 
     assert promise_broken(history, read_of(1, 20, 30)) is None
     assert promise_broken(history, read_of(0, 31, 40)) is None

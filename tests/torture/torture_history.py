@@ -8,7 +8,8 @@ then), *acknowledged*, and *seen* by somebody whose read is over. An answer must
 - not above what was intended before the read ended, and of one version: no state in between, nothing rolled back.
 
 A fault that takes marks away excuses a group whose commit was under way then: from promise 2 until that commit is
-acknowledged, from both for the life of an entry where its writer died instead (promise 3).
+acknowledged; from both until its release has landed, where that is owed then, and for the life of an entry where its writer
+died before (promise 3).
 
 Never does: I/O, or know what time it is.
 """
@@ -16,13 +17,21 @@ Never does: I/O, or know what time it is.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import deque
 from dataclasses import dataclass, field
+from typing import Final
 
-from torture_log import Acknowledged, Failed, Intended, Read, Withdrawn
+from torture_log import Acknowledged, Failed, Intended, Read, Settled, Unmarked, Withdrawn
 from torture_story import Part, Story, parts_of
 
-CRASH_GRACE_NS = 2_000_000_000
+CRASH_GRACE_NS: Final = 2_000_000_000
 """So long may a COMMIT that was sent by a process killed since still become visible."""
+
+REMEMBERED: Final = 1000
+"""So many attempts to commit are remembered: those of some minutes."""
+
+LOOKED_AHEAD: Final = 3
+"""How many versions above the last one that was sent an answer is compared with, to say what it shows."""
 
 
 class Steps:
@@ -65,16 +74,21 @@ class Violation:
 
 @dataclass(slots=True)
 class Attempt:
-    """One try to commit a version. ``acknowledged`` and ``died`` are times, None where that did not happen."""
+    """One try to commit a version. ``over``: when it and its release were acknowledged; ``died``: when its writer was killed.
+
+    ``owed``: the commit is acknowledged, its release is not yet.
+    """
 
     intended: Intended
     worker: str
-    acknowledged: int | None = None
+    over: int | None = None
     died: int | None = None
+    owed: bool = False
+    was_owed: bool = False
 
     def was_open(self, since: int, until: int) -> bool:
-        """Tell whether the commit can have become visible, and was not acknowledged yet, in a span of time."""
-        ends = [at for at in (self.acknowledged, None if self.died is None else self.died + CRASH_GRACE_NS) if at]
+        """Tell whether there was something in a span of time that only a mark could tell others of."""
+        ends = [at for at in (self.over, None if self.died is None else self.died + CRASH_GRACE_NS) if at is not None]
         return self.intended.at <= until and (not ends or min(ends) >= since)
 
 
@@ -85,9 +99,9 @@ class _Excuse:
     life_ns: int
 
     def until(self) -> float:
-        """Return when the excuse ends: when the commit is acknowledged, or an entry's life after its writer's death."""
-        if self.attempt.acknowledged is not None:
-            return self.attempt.acknowledged
+        """Return when the excuse ends: when the release has landed, or an entry's life after its writer's death."""
+        if self.attempt.over is not None:
+            return self.attempt.over
         return self.since + self.life_ns if self.attempt.died is not None else float("inf")
 
 
@@ -101,7 +115,6 @@ class GroupHistory:
     seen: Steps = field(default_factory=Steps)
     tokens: dict[int, int] = field(default_factory=lambda: {0: 0})
     withdrawn: set[int] = field(default_factory=set)
-    attempts: dict[int, list[Attempt]] = field(default_factory=dict)
     excuses: list[_Excuse] = field(default_factory=list)
     events: list[tuple[int, str]] = field(default_factory=list)
 
@@ -118,6 +131,7 @@ class History:
         self.groups = [GroupHistory(Story(group)) for group in range(groups)]
         self._life_ns = int(entry_life_s * 1e9)
         self._losses: list[tuple[int, int]] = []
+        self._attempts: deque[Attempt] = deque(maxlen=REMEMBERED)
         self.excused = 0
 
     # -- what happened -------------------------------------------------------------------------------------------------
@@ -128,9 +142,9 @@ class History:
         group.intended.raise_at(record.at, record.version)
         group.tokens.setdefault(record.version - 1, record.base)
         attempt = Attempt(record, worker)
-        group.attempts.setdefault(record.version, []).append(attempt)
+        self._attempts.append(attempt)
         group.note(record.at, f"{worker} sends the commit of version {record.version} (token {record.token})")
-        for since, until in self._losses:
+        for since, until in self._losses[-8:]:
             if attempt.was_open(since, until):
                 group.excuses.append(_Excuse(since, attempt, self._life_ns))
 
@@ -138,11 +152,38 @@ class History:
         """Take in that a commit returned."""
         group = self.groups[record.group]
         group.acknowledged.raise_at(record.at, record.version)
-        mine = [attempt for attempt in group.attempts.get(record.version, ()) if attempt.worker == worker]
-        if mine:
-            mine[-1].acknowledged = record.at
-            group.tokens[record.version] = mine[-1].intended.token
-        group.note(record.at, f"{worker} was told that version {record.version} is committed")
+        attempt = self._attempt_of(record, worker)
+        if attempt is not None:
+            attempt.owed = attempt.was_owed = record.owed
+            attempt.over = None if record.owed else record.at
+            group.tokens[record.version] = attempt.intended.token
+        owed = ", and owes its release" if record.owed else ""
+        group.note(record.at, f"{worker} was told that version {record.version} is committed{owed}")
+
+    def settle(self, record: Settled, worker: str) -> None:
+        """Take in that all releases which a worker owed have landed."""
+        for attempt in self._attempts:
+            if attempt.worker == worker and attempt.owed:
+                attempt.owed, attempt.over = False, record.at
+                self._group_of(attempt).note(record.at, f"{worker} has released what it owed")
+
+    def go_on_unmarked(self, record: Unmarked, worker: str) -> None:
+        """Take in that a commit goes on though nobody was told: it is as if its mark were lost."""
+        attempt = self._attempt_of(record, worker)
+        if attempt is not None:
+            group = self.groups[record.group]
+            group.excuses.append(_Excuse(attempt.intended.at, attempt, self._life_ns))
+            group.note(record.at, f"{worker} commits version {record.version} unmarked")
+
+    def _attempt_of(self, record: Acknowledged | Failed | Unmarked, worker: str) -> Attempt | None:
+        for attempt in reversed(self._attempts):
+            about = attempt.intended
+            if attempt.worker == worker and (about.group, about.version) == (record.group, record.version):
+                return attempt
+        return None
+
+    def _group_of(self, attempt: Attempt) -> GroupHistory:
+        return self.groups[attempt.intended.group]
 
     def withdraw(self, record: Withdrawn, worker: str) -> None:
         """Take in that an attempt was rolled back on purpose."""
@@ -152,29 +193,29 @@ class History:
 
     def fail(self, record: Failed, worker: str) -> None:
         """Take in that a commit raised."""
+        attempt = self._attempt_of(record, worker)
+        if attempt is not None and record.is_over:
+            attempt.over = record.at
+        elif attempt is not None:
+            attempt.died = record.at
         self.groups[record.group].note(record.at, f"{worker}: version {record.version} failed: {record.error}")
 
     def die(self, worker: str, at: int) -> list[int]:
         """Take in that a worker was killed; return the groups whose commit it left open."""
-        left = []
-        for group in self.groups:
-            for attempts in list(group.attempts.values())[-8:]:
-                for attempt in attempts:
-                    if attempt.worker == worker and attempt.acknowledged is None:
-                        attempt.died = at
-                        group.note(at, f"{worker} is dead, version {attempt.intended.version} not acknowledged")
-                        left.append(group.story.group)
-        return left
+        left = [attempt for attempt in self._attempts if attempt.worker == worker and attempt.over is None]
+        for attempt in left:
+            attempt.died = at
+            self._group_of(attempt).note(at, f"{worker} is dead, version {attempt.intended.version} not over")
+        return [attempt.intended.group for attempt in left]
 
     def lose_marks(self, since: int, until: int) -> None:
         """Take in that marks may have been lost in a span of time."""
         self._losses.append((since, until))
         for group in self.groups:
             group.note(since, "the store begins to lose marks")
-            for attempts in list(group.attempts.values())[-8:]:
-                group.excuses += [
-                    _Excuse(since, attempt, self._life_ns) for attempt in attempts if attempt.was_open(since, until)
-                ]
+        for attempt in self._attempts:
+            if attempt.was_open(since, until):
+                self._group_of(attempt).excuses.append(_Excuse(since, attempt, self._life_ns))
 
     # -- judgement -----------------------------------------------------------------------------------------------------
 
@@ -237,13 +278,13 @@ class History:
         return None
 
     def _is_excused(self, excuse: _Excuse, group: GroupHistory, read: Read, part: Part) -> bool:
-        """Tell whether rows too old are what is left to be promised: of visible ones, or after a writer's death."""
-        is_left = excuse.attempt.died is not None or read.snapshot is not None
-        return is_left and self._shown(group, read, part) is not None
+        """Tell whether rows too old may be shown: visible ones not, acknowledged ones not while their release is owed."""
+        is_free = excuse.attempt.died is not None or excuse.attempt.was_owed or read.snapshot is not None
+        return is_free and self._shown(group, read, part) is not None
 
     def _shown(self, group: GroupHistory, read: Read, part: Part) -> int | None:
         """Return the newest version that an answer is that of, however old; None where it is of none."""
-        known = max(group.intended.before(read.ended), *group.attempts, 0)
+        known = group.intended.before(read.ended) + LOOKED_AHEAD
         for version in range(known, -1, -1):
             if group.story.answer(read.kind, read.argument, version) == part.answer:
                 return version

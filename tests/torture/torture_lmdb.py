@@ -80,7 +80,7 @@ class LMDBUnderTest(StoreUnderTest):
 
 
 @contextmanager
-def lmdb_under_test() -> Iterator[LMDBUnderTest]:
+def lmdb_under_test(workers: int) -> Iterator[LMDBUnderTest]:
     """Make a directory for a store, in memory where that can be."""
     memory = Path("/dev/shm")
     with TemporaryDirectory(prefix="querycache-torture-", dir=memory if memory.is_dir() else None) as folder:

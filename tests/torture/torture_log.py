@@ -37,7 +37,24 @@ class Intended:
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """The commit of a version returned."""
+    """The commit of a version returned. ``owed``: the store did not acknowledge its release yet."""
+
+    at: int
+    group: int
+    version: int
+    owed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Every release that the worker owed has landed by now."""
+
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unmarked:
+    """The store could not be told that the commit of a version is about to be sent, and it goes on all the same."""
 
     at: int
     group: int
@@ -56,13 +73,14 @@ class Withdrawn:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A commit raised; whether it happened is not known."""
+    """A commit raised. ``is_over``: it was not sent; else it is not known whether it happened."""
 
     at: int
     group: int
     version: int
     token: int
     error: str
+    is_over: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +115,18 @@ class Told:
     reasons: dict[str, int]
 
 
-Record: TypeAlias = Intended | Acknowledged | Withdrawn | Failed | Read | Refused | Told
+Record: TypeAlias = Intended | Acknowledged | Settled | Unmarked | Withdrawn | Failed | Read | Refused | Told
 
 _TYPES: dict[str, type[Any]] = {
-    kind.__name__[0] if kind is not Refused else "E": kind
-    for kind in (Intended, Acknowledged, Withdrawn, Failed, Read, Refused, Told)
+    "I": Intended,
+    "A": Acknowledged,
+    "S": Settled,
+    "U": Unmarked,
+    "W": Withdrawn,
+    "F": Failed,
+    "R": Read,
+    "E": Refused,
+    "T": Told,
 }
 _LETTERS = {kind: letter for letter, kind in _TYPES.items()}
 

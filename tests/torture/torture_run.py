@@ -38,6 +38,7 @@ def main() -> int:
         mark_ttl_s=given.mark_ttl,
         every_s=given.every,
         only=tuple(given.only or ()),
+        on_mark_failure=given.on_mark_failure,
         library=given.library,
     )
     print(f"torture of {given.store} on {given.db}, seed {seed}", flush=True)
@@ -68,6 +69,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--mark-ttl", type=float, default=usual.mark_ttl_s, help="seconds that a mark lives")
     parser.add_argument("--every", type=float, default=usual.every_s, help="seconds between two faults")
     parser.add_argument("--only", action="append", help="only this fault, by its name; may be repeated")
+    parser.add_argument("--on-mark-failure", choices=["raise", "continue"], default=usual.on_mark_failure)
     parser.add_argument("--library", type=Path, help="a folder with the querycache that the workers use")
     parser.add_argument("--json", help="write the figures to a file")
     return parser.parse_args()

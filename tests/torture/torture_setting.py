@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -12,8 +13,10 @@ from typing import Final
 from sqlalchemy import create_engine
 from torture_crew import Job, crew_of
 from torture_faults import OF_WORKERS, Fault, Stage, StoreUnderTest
+from torture_fleet import cluster_under_test, sentinel_under_test
 from torture_history import History
 from torture_lmdb import lmdb_under_test
+from torture_redis import redis_under_test
 from torture_scenes import SCENES
 from torture_supervisor import Plan, Supervisor
 from torture_tables import fill_tables
@@ -21,7 +24,16 @@ from torture_tally import Tally
 
 from servers import MARIADB, POSTGRESQL, database, server
 
-STORES: Final[dict[str, Callable[[], AbstractContextManager[StoreUnderTest]]]] = {"lmdb": lmdb_under_test}
+STORES: Final[dict[str, Callable[[int], AbstractContextManager[StoreUnderTest]]]] = {
+    "lmdb": lmdb_under_test,
+    "redis": redis_under_test,
+    "valkey": partial(redis_under_test, kind="valkey"),
+    "redis-sentinel": sentinel_under_test,
+    "redis-cluster": partial(cluster_under_test, kind="redis"),
+    "valkey-cluster": cluster_under_test,
+}
+"""What can be tortured: made for so many workers."""
+
 DATABASES: Final = ("postgresql", "mariadb", "sqlite")
 
 
@@ -79,7 +91,7 @@ def faults_for(setting: Setting, store: StoreUnderTest) -> list[Fault]:
 def torture(setting: Setting, tell: Callable[[str], None] = print) -> Tally:
     """Run one setting; return what came of it."""
     with (
-        STORES[setting.store]() as store,
+        STORES[setting.store](setting.readers + setting.writers) as store,
         database_on(setting.db) as url,
         TemporaryDirectory(prefix="querycache-torture-logs-") as logs,
     ):

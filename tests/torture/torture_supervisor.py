@@ -14,7 +14,19 @@ from typing import Final
 
 from torture_faults import Fault, Stage
 from torture_history import History
-from torture_log import Acknowledged, Failed, Intended, Read, Record, Refused, Told, Withdrawn, now_ns
+from torture_log import (
+    Acknowledged,
+    Failed,
+    Intended,
+    Read,
+    Record,
+    Refused,
+    Settled,
+    Told,
+    Unmarked,
+    Withdrawn,
+    now_ns,
+)
 from torture_tally import CALM_NS, Tally
 
 POLL_S: Final = 0.25
@@ -141,6 +153,12 @@ class Supervisor:
         elif isinstance(record, Acknowledged):
             self._history.acknowledge(record, name)
             self.tally.writes += 1
+            self.tally.owed += record.owed
+        elif isinstance(record, Settled):
+            self._history.settle(record, name)
+        elif isinstance(record, Unmarked):
+            self._history.go_on_unmarked(record, name)
+            self.tally.unmarked += 1
         elif isinstance(record, Withdrawn):
             self._history.withdraw(record, name)
             self.tally.rolled_back += 1

@@ -48,6 +48,8 @@ class Tally:
     reads: Counter[str] = field(default_factory=Counter)
     writes: int = 0
     rolled_back: int = 0
+    owed: int = 0
+    unmarked: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     violations: list[Violation] = field(default_factory=list)
@@ -101,6 +103,8 @@ class Tally:
             "reads": dict(self.reads),
             "writes": self.writes,
             "rolled_back": self.rolled_back,
+            "releases_owed": self.owed,
+            "unmarked": self.unmarked,
             "failures": dict(self.failures),
             "reasons": dict(self.reasons().most_common(40)),
             "faults": dict(self.faults),
@@ -134,5 +138,6 @@ class Tally:
                 f"added in an outage, beside the database's own time: p50 {added[0]:.2f} ms, p99 {added[1]:.2f} ms"
             )
         lines.append(f"longest time past the cache after a crash: {self.longest_past_cache_s:.1f} s")
+        lines.append(f"commits that owed their release: {self.owed}, that went on unmarked: {self.unmarked}")
         lines.append(f"reads in snapshots: {self.snapshots}; excused, as their marks were lost: {self.excused}")
         return "\n".join(lines)

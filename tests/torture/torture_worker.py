@@ -33,8 +33,10 @@ from torture_log import (  # noqa: E402
     Log,
     Read,
     Refused,
+    Settled,
     Source,
     Told,
+    Unmarked,
     Withdrawn,
     now_ns,
 )
@@ -196,8 +198,35 @@ class Writer(Worker):
     def __init__(self, job: dict[str, Any]) -> None:
         super().__init__(job)
         self._stories = [Story(group) for group in range(self.groups)]
+        self._owes = False
+        self._settling = threading.Lock()
+        self._sending: tuple[int, int, int] | None = None
+        self.cache.subscribe(self._hear)
+
+    def _hear(self, heard: Event) -> None:
+        """Log that a commit goes on without its mark, where that is the policy."""
+        sending = self._sending
+        if self.job["on_mark_failure"] == "raise" or sending is None or sending[0] != threading.get_ident():
+            return
+        if heard.kind == "store_error" and (heard.reason or "").startswith("mark:"):
+            self.log.write(Unmarked(now_ns(), sending[1], sending[2]))
+
+    @property
+    def _owed(self) -> bool:
+        return any(journal.owed for journal in self.cache._coherence.journals)
+
+    def tell(self) -> None:
+        self._note_settled()
+        super().tell()
+
+    def _note_settled(self) -> None:
+        with self._settling:
+            if self._owes and not self._owed:
+                self._owes = False
+                self.log.write(Settled(now_ns()))
 
     def work(self, dice: random.Random) -> None:
+        self._note_settled()
         group = self.group_for(dice)
         self.points.enter(group)
         way = dice.choice(WAYS) if dice.random() < OTHER_WAYS else "flush"
@@ -207,7 +236,8 @@ class Writer(Worker):
                 self._write(session, group, token, way, rolls_back=dice.random() < ROLLBACKS)
             except (SQLAlchemyError, QueryCacheError) as error:
                 told = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-                self.log.write(Failed(now_ns(), group, self._version, token, told))
+                is_over = isinstance(error, QueryCacheError)
+                self.log.write(Failed(now_ns(), group, self._version, token, told, is_over))
         self.points.enter(None)
         time.sleep(dice.expovariate(1 / self.job["pause_s"]) if self.job["pause_s"] else 0)
 
@@ -223,8 +253,15 @@ class Writer(Worker):
             session.rollback()
             return
         self.log.write(Intended(now_ns(), group, version, token, base))
-        session.commit()
-        self.log.write(Acknowledged(now_ns(), group, version))
+        self._sending = threading.get_ident(), group, version
+        try:
+            session.commit()
+        finally:
+            self._sending = None
+        with self._settling:
+            at, owed = now_ns(), self._owed
+            self._owes = self._owes or owed
+            self.log.write(Acknowledged(at, group, version, owed))
         self.control.add(Field.COMMITS, 1)
 
 
