@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-Source: TypeAlias = Literal["hit", "miss", "past"]
-"""Where an answer came from: the cache, the database through the cache, or the database past it (so asked)."""
+Source: TypeAlias = Literal["hit", "miss", "bypass", "past"]
+"""Where an answer came from: the cache, the database after the cache was asked, the database because the cache could not be
+asked, or the database past the cache, as the reader wished."""
 
 
 def now_ns() -> int:

@@ -124,7 +124,7 @@ class Supervisor:
             self._take(name, record)
         for name, at in deaths:
             for group in self._history.die(name, at):
-                self._crashed.setdefault(group, at)
+                self._crashed[group] = at
         for name, record in readers:
             if isinstance(record, Read):
                 self._waiting.append((name, record))
@@ -175,7 +175,7 @@ class Supervisor:
         self.tally.count(read, in_outage=self._is_in_outage(read))
         crashed = self._crashed.get(read.group)
         if crashed is not None and read.kind == "group" and read.source == "hit" and read.began > crashed:
-            self.tally.longest_past_cache_s = max(self.tally.longest_past_cache_s, (read.ended - crashed) / 1e9)
+            self.tally.past_cache.append((read.ended - crashed) / 1e9)
             del self._crashed[read.group]
 
     def _is_in_outage(self, read: Read) -> bool:
