@@ -6,9 +6,10 @@ import pytest
 from torture_setting import Setting, torture, why_untested
 
 
-@pytest.mark.parametrize(("db", "seconds"), [("postgresql", 12.0), ("sqlite", 4.0)])
-def test_no_answer_is_older_than_it_may_be_whatever_happens(db: str, seconds: float) -> None:
+@pytest.mark.parametrize(("store", "db", "seconds"), [("lmdb", "postgresql", 11.0), ("redis", "sqlite", 6.0)])
+def test_no_answer_is_older_than_it_may_be_whatever_happens(store: str, db: str, seconds: float) -> None:
     setting = Setting(
+        store=store,
         db=db,
         seconds=seconds,
         seed=7,

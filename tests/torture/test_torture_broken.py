@@ -16,6 +16,7 @@ from torture_tally import Tally
 def torture_with(variant: Variant) -> Tally:
     with library_of(variant) as library:
         setting = Setting(
+            store=variant.store,
             seconds=40.0,
             seed=1,
             readers=1,

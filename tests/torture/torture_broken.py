@@ -27,6 +27,7 @@ class Variant:
     shown_by: str
     breaks: Sequence[str]
     changes: Sequence[tuple[str, str, str]]
+    store: str = "lmdb"
 
     def __str__(self) -> str:
         return self.name
@@ -172,5 +173,18 @@ VARIANTS: Final = (
         "a snapshot is overtaken",
         ("a snapshot",),
         (("coherence/snapshots.py", "return not started or older_than(lease, since)", "return True"),),
+    ),
+    Variant(
+        "a Redis server's data count after a restart",
+        "restart the store with an old dump",
+        ("1:",),
+        (
+            (
+                "stores/lua/life.lua",
+                "if told[1] ~= id or not floor or not salt or last < seen then",
+                "if not floor then",
+            ),
+        ),
+        store="redis",
     ),
 )

@@ -5,10 +5,11 @@
 One line of standard input is one order, ``<worker> <mode> [milliseconds]``, answered by ``ok``:
 
 - ``pass``: everything, and what was held back before;
-- ``stall``: nothing comes through but half of what comes next from the server; it is all delivered in the end;
+- ``stall``: the next answer stops in its middle, and then nothing comes through. It is all delivered in the end, to the
+  server also after the worker has given up: it does then what nobody waits for any more;
 - ``drop``: nothing comes through, and what was sent is lost: the connections end with the drop;
 - ``refuse``: connections end, and no new one is taken;
-- ``lag``: everything, so much later.
+- ``lag``: everything, so much later; to the server also after the worker has given up.
 
 ``names``: what a server says of the ports of its fellows (Sentinel, Cluster) is replaced, so that nobody passes the proxy by.
 Knows nothing of what it passes otherwise.
@@ -76,6 +77,7 @@ class Link:
         self.near = near
         self.far: asyncio.Transport | None = None
         self.halves = 1 if gate.mode == "stall" else 0
+        self.is_orphan = False
         self._held: list[tuple[bool, bytes]] = []
         gate.links.add(self)
 
@@ -83,24 +85,37 @@ class Link:
         """Do with what came as the mode says."""
         if from_server and self.gate.names:
             data = self.gate.renamed(data)
-        if self.gate.mode == "drop":
-            return
         if self.gate.mode == "stall":
             if from_server and self.halves:
                 self.halves = 0
                 self._send(data[: len(data) // 2], from_server)
                 data = data[len(data) // 2 :]
+            elif self.halves:
+                self._send(data, from_server)
+                return
             self._held.append((from_server, data))
         elif self.gate.mode == "lag":
             asyncio.get_running_loop().call_later(self.gate.lag_s, self._send, data, from_server)
-        else:
+        elif self.gate.mode != "drop":
             self._send(data, from_server)
+
+    def near_ended(self) -> None:
+        """The worker is gone, or has given up: what it sent before may still be on its way."""
+        if self.gate.mode == "lag":
+            asyncio.get_running_loop().call_later(2 * self.gate.lag_s, self.abort)
+        elif self.gate.mode == "stall":
+            self.is_orphan = True
+        else:
+            self.abort()
 
     def deliver(self) -> None:
         """Send on what was held back."""
         held, self._held = self._held, []
         for from_server, data in held:
             self._send(data, from_server)
+        if self.is_orphan and self.far is not None:
+            self.far.close()
+            self.gate.links.discard(self)
 
     def _send(self, data: bytes, from_server: bool) -> None:
         target = self.near if from_server else self.far
@@ -144,7 +159,7 @@ class Near(asyncio.Protocol):
         self._link.came(data, from_server=False)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._link.abort()
+        self._link.near_ended()
 
 
 class Far(asyncio.Protocol):
