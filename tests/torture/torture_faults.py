@@ -141,10 +141,10 @@ def _shown(point: Point) -> str:
 
 
 OF_WORKERS: Final = (
-    *(Fault(f"kill a writer {_shown(point)}", 1, partial(kill_at, point)) for point in KILL_POINTS),
-    Fault("kill a writer anywhere", 5, partial(kill, "writer")),
-    Fault("kill a reader anywhere", 3, partial(kill, "reader")),
+    *(Fault(f"kill a writer {_shown(point)}", 0.5, partial(kill_at, point)) for point in KILL_POINTS),
+    Fault("kill a writer anywhere", 3, partial(kill, "writer")),
+    Fault("kill a reader anywhere", 2, partial(kill, "reader")),
     Fault("stop a writer", 4, partial(stop, "writer")),
-    Fault("stop a reader", 3, partial(stop, "reader")),
-    Fault("a release fails", 2, fail_release),
+    Fault("stop a reader", 4, partial(stop, "reader")),
+    Fault("a release fails", 1.5, fail_release),
 )

@@ -44,9 +44,9 @@ class FailingOver(WiredStore):
     def faults(self) -> Sequence[Fault]:
         return (
             *super().faults(),
-            Fault("fail over in order", 0.3, self._fail_over),
-            Fault("a primary dies, and its replica takes over", 0.25, self._die),
-            Fault("a primary is given up, and goes on later", 0.25, self._be_given_up),
+            Fault("fail over in order", 0.2, self._fail_over),
+            Fault("a primary dies, and its replica takes over", 0.15, self._die),
+            Fault("a primary is given up, and goes on later", 0.15, self._be_given_up),
         )
 
     def primaries(self) -> list[RedisServer]:

@@ -38,10 +38,10 @@ class LMDBUnderTest(StoreUnderTest):
 
     def faults(self) -> Sequence[Fault]:
         return (
-            Fault("clear the store", 0.4, self._clear),
-            Fault("replace the store's files", 0.25, self._replace),
-            Fault("delete the store's files", 0.25, self._delete),
-            Fault("fill the store up", 0.6, self._fill_up),
+            Fault("clear the store", 0.3, self._clear),
+            Fault("replace the store's files", 0.2, self._replace),
+            Fault("delete the store's files", 0.2, self._delete),
+            Fault("fill the store up", 0.4, self._fill_up),
         )
 
     def lose_everything(self) -> None:

@@ -127,8 +127,8 @@ class Link:
     def is_joined(self, far: asyncio.Transport) -> None:
         """Go on to the server, which took the connection."""
         self.far = far
-        if self.gate.mode in ("pass", "lag"):
-            self.deliver()
+        if self.gate.mode != "drop":
+            self.deliver()  # what came from the worker until now
 
     def abort(self) -> None:
         """End both sides at once."""

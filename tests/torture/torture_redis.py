@@ -45,8 +45,8 @@ class WiredStore(StoreUnderTest):
             *(Fault(f"cut one process off ({mode})", 1, partial(self._cut, mode)) for mode in modes),
             *(Fault(f"cut everybody off ({mode})", 0.5, partial(self._cut_all, mode)) for mode in modes),
             Fault("lag", 2, self._lag),
-            Fault("flush the store", 0.3, self._flush),
-            Fault("evict most of the store", 0.6, self._shrink),
+            Fault("flush the store", 0.2, self._flush),
+            Fault("evict most of the store", 0.3, self._shrink),
             Fault("fill the store's memory up", 0.4, self._exhaust),
             Fault("a server stands still", 1.5, self._stand_still),
         )
@@ -117,8 +117,8 @@ class RedisUnderTest(WiredStore):
     def faults(self) -> Sequence[Fault]:
         return (
             *super().faults(),
-            Fault("restart the store", 0.3, self._restart),
-            Fault("restart the store with an old dump", 0.3, self._put_back),
+            Fault("restart the store", 0.2, self._restart),
+            Fault("restart the store with an old dump", 0.2, self._put_back),
         )
 
     def _restart(self, stage: Stage, dice: random.Random) -> None:

@@ -182,9 +182,9 @@ def snapshot_is_overtaken(stage: Stage, dice: random.Random) -> None:
 SCENES: Final = (
     Fault("a reader comes before the release", 1, seen_before_the_release),
     Fault("two writers mark one tag", 1, two_marks_on_one_tag),
-    Fault("a mark is lost before its commit", 0.3, mark_is_lost),
+    Fault("a mark is lost before its commit", 0.2, mark_is_lost),
     Fault("a filler is overtaken", 1, filler_is_overtaken),
-    Fault("a filler is overtaken by a new store", 0.2, filler_is_overtaken_by_a_new_store),
+    Fault("a filler is overtaken by a new store", 0.15, filler_is_overtaken_by_a_new_store),
     Fault("a waiter begins after a commit", 1, waiter_begins_after_a_commit),
     Fault("a release comes late", 0.2, late_release),
     Fault("a snapshot is overtaken", 1, snapshot_is_overtaken),

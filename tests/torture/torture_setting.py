@@ -51,7 +51,7 @@ class Setting:
     readers: int = 3
     threads: int = 2
     writers: int = 2
-    groups: int = 80
+    groups: int = 50
     pause_s: float = 0.15
     entry_life_s: float = 60.0
     mark_ttl_s: float = 30.0

@@ -58,6 +58,7 @@ class Supervisor:
         self._waiting: list[tuple[str, Read]] = []
         self._crashed: dict[int, int] = {}
         self._taken_losses = 0
+        self._last = "none yet"
         self._error: BaseException | None = None
 
     def run(self) -> Tally:
@@ -72,7 +73,7 @@ class Supervisor:
             self._judge()
             if time.monotonic() - told > TOLD_S:
                 told = time.monotonic()
-                self._tell(f"  {max(0.0, end - told):5.0f} s left: {self.tally.progress()}")
+                self._tell(f"  {max(0.0, end - told):5.0f} s left: {self.tally.progress()}; last: {self._last}")
         self._stage.is_over = True
         self._stage.crew.calm()
         faults.join()
@@ -97,6 +98,7 @@ class Supervisor:
                 due = time.monotonic() + self._plan.every_s
                 fault = queue.pop(0) if queue else dice.choices(self._plan.faults, weights)[0]
                 fault.do(self._stage, dice)
+                self._last = fault.name
                 self.tally.faults[fault.name] += 1
                 self._bury_the_dead()
                 while not self._stage.is_over and (left := due - time.monotonic()) > 0:
