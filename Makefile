@@ -30,8 +30,9 @@ serve: $(VENV)/.installed ## leave the example application running for a browser
 # What depends on the version of sqlite3, which comes with Python: its attribute autocommit is of 3.12.
 NEWEST_TESTS := $(addprefix tests/integration/test_coherence_,sqlite.py sqlite_attribute.py commits_sqlite.py)
 
-# Stores know no SQLAlchemy (`make check` sees to that), nor do the models of the protocol: one version of it is enough.
-ONCE := $(addprefix --ignore=tests/,contract protocol_models rules)
+# Stores know no SQLAlchemy (`make check` sees to that), nor do the models of the protocol, and the torture is of the protocol:
+# one version of it is enough.
+ONCE := $(addprefix --ignore=tests/,contract protocol_models rules torture)
 
 test: check $(VENV20)/.installed servers ## checks, the whole suite on SQLAlchemy 2.1 and 2.0, SQLite on the newest Python
 	@$(call announce,$(RUN))

@@ -159,10 +159,10 @@ def test_a_lost_mark_whose_writer_died_excuses_for_the_life_of_an_entry() -> Non
 def test_a_mark_lost_long_after_its_writer_died_excuses_nothing() -> None:
     history = history_of((1, 10, None))
     history.die("writer", 14)
-    history.lose_marks(14 + 3 * S, 14 + 4 * S)
+    history.lose_marks(14 + 6 * S, 14 + 7 * S)
 
     assert promise_broken(history, read_of(1, 15, 16)) is None
-    assert promise_broken(history, read_of(0, 14 + 4 * S, 14 + 5 * S)) == "2: visible is seen"
+    assert promise_broken(history, read_of(0, 14 + 7 * S, 14 + 8 * S)) == "2: visible is seen"
 
 
 def test_a_violation_tells_what_happened_around_it() -> None:

@@ -24,7 +24,7 @@ from typing import Final
 from torture_log import Acknowledged, Failed, Intended, Read, Settled, Unmarked, Withdrawn
 from torture_story import Part, Story, parts_of
 
-CRASH_GRACE_NS: Final = 2_000_000_000
+CRASH_GRACE_NS: Final = 5_000_000_000
 """So long may a COMMIT that was sent by a process killed since still become visible."""
 
 REMEMBERED: Final = 1000

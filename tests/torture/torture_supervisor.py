@@ -66,14 +66,11 @@ class Supervisor:
         self._stage.crew.wait_for_work()
         faults = threading.Thread(target=self._do_faults, daemon=True)
         end = time.monotonic() + self._plan.seconds
-        told = time.monotonic()
         faults.start()
-        while time.monotonic() < end and self._error is None and not self._is_enough() and faults.is_alive():
-            time.sleep(POLL_S)
-            self._judge()
-            if time.monotonic() - told > TOLD_S:
-                told = time.monotonic()
-                self._tell(f"  {max(0.0, end - told):5.0f} s left: {self.tally.progress()}; last: {self._last}")
+        try:
+            self._watch(faults, end)
+        except KeyboardInterrupt:
+            self._tell("  interrupted")
         self._stage.is_over = True
         self._stage.crew.calm()
         faults.join()
@@ -83,6 +80,15 @@ class Supervisor:
             time.sleep(self._plan.judged_after_s)
             self._judge()
         return self.tally
+
+    def _watch(self, faults: threading.Thread, end: float) -> None:
+        told = time.monotonic()
+        while time.monotonic() < end and faults.is_alive() and not self._is_enough():
+            time.sleep(POLL_S)
+            self._judge()
+            if time.monotonic() - told > TOLD_S:
+                told = time.monotonic()
+                self._tell(f"  {max(0.0, end - told):5.0f} s left: {self.tally.progress()}; last: {self._last}")
 
     def _is_enough(self) -> bool:
         return self._plan.until_violation and bool(self.tally.violations)
