@@ -137,6 +137,17 @@ def test_a_commit_that_goes_on_unmarked_excuses_as_a_lost_mark_does() -> None:
     assert promise_broken(history, read_of(0, 60, 70)) == "1: acknowledged is seen"
 
 
+def test_a_list_by_keys_may_mix_what_a_lost_mark_leaves_old_with_what_is_new() -> None:
+    history = history_of((1, 10, None))
+    old, new = ([[*row, row[3]] for row in Story(0).state(version)] for version in (0, 1))
+    changed = [at for at in range(len(old)) if old[at] != new[at]]
+    mixed = Read(20, 30, "hit", "keyed", 0, 0, [old[at] if at == changed[0] else new[at] for at in range(len(old))])
+
+    assert promise_broken(history, mixed) == "a list is a state of the database"
+    history.lose_marks(12, 13)
+    assert promise_broken(history, mixed) is None
+
+
 def test_marks_lost_after_a_commit_excuse_nothing() -> None:
     history = history_of((1, 10, 20))
     history.lose_marks(25, 26)

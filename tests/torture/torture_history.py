@@ -278,7 +278,12 @@ class History:
         return None
 
     def _is_excused(self, excuse: _Excuse, group: GroupHistory, read: Read, part: Part) -> bool:
-        """Tell whether rows too old may be shown: visible ones not, acknowledged ones not while their release is owed."""
+        """Tell whether rows too old may be shown: visible ones not, acknowledged ones not while their release is owed.
+
+        A list by keys is put together from rows of which each may be too old by itself: of no state, as far as it is one.
+        """
+        if read.kind == "keyed":
+            return all(row in group.story.state(row[3]) for row in part.answer)
         is_free = excuse.attempt.died is not None or excuse.attempt.was_owed or read.snapshot is not None
         return is_free and self._shown(group, read, part) is not None
 
