@@ -158,7 +158,7 @@ def test_marks_lost_after_a_commit_excuse_nothing() -> None:
 def test_a_lost_mark_whose_writer_died_excuses_for_the_life_of_an_entry() -> None:
     history = history_of((1, 10, None))
     history.lose_marks(12, 13)
-    assert history.die("writer", 14) == [0]
+    assert [left.intended.group for left in history.die("writer", 14)] == [0]
     history.intend(Intended(20, 0, 2, token=2, base=1), "other")
     history.acknowledge(Acknowledged(30, 0, 2), "other")
     life = int(LIFE_S * S)

@@ -21,7 +21,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
-from torture_log import Acknowledged, Failed, Intended, Read, Settled, Unmarked, Withdrawn
+from torture_log import Acknowledged, Failed, Intended, Read, Settled, Unmarked, Wide, Withdrawn
 from torture_story import Part, Story, parts_of
 
 CRASH_GRACE_NS: Final = 5_000_000_000
@@ -85,6 +85,7 @@ class Attempt:
     died: int | None = None
     owed: bool = False
     was_owed: bool = False
+    is_wide: bool = False
 
     def was_open(self, since: int, until: int) -> bool:
         """Tell whether there was something in a span of time that only a mark could tell others of."""
@@ -175,7 +176,14 @@ class History:
             group.excuses.append(_Excuse(attempt.intended.at, attempt, self._life_ns))
             group.note(record.at, f"{worker} commits version {record.version} unmarked")
 
-    def _attempt_of(self, record: Acknowledged | Failed | Unmarked, worker: str) -> Attempt | None:
+    def take_much(self, record: Wide, worker: str) -> None:
+        """Take in that a commit takes whole tables."""
+        attempt = self._attempt_of(record, worker)
+        if attempt is not None:
+            attempt.is_wide = True
+        self.groups[record.group].note(record.at, f"{worker} marks {', '.join(record.tags)}")
+
+    def _attempt_of(self, record: Acknowledged | Failed | Unmarked | Wide, worker: str) -> Attempt | None:
         for attempt in reversed(self._attempts):
             about = attempt.intended
             if attempt.worker == worker and (about.group, about.version) == (record.group, record.version):
@@ -200,13 +208,13 @@ class History:
             attempt.died = record.at
         self.groups[record.group].note(record.at, f"{worker}: version {record.version} failed: {record.error}")
 
-    def die(self, worker: str, at: int) -> list[int]:
-        """Take in that a worker was killed; return the groups whose commit it left open."""
+    def die(self, worker: str, at: int) -> list[Attempt]:
+        """Take in that a worker was killed; return the commits that it left open."""
         left = [attempt for attempt in self._attempts if attempt.worker == worker and attempt.over is None]
         for attempt in left:
             attempt.died = at
             self._group_of(attempt).note(at, f"{worker} is dead, version {attempt.intended.version} not over")
-        return [attempt.intended.group for attempt in left]
+        return left
 
     def lose_marks(self, since: int, until: int) -> None:
         """Take in that marks may have been lost in a span of time."""

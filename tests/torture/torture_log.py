@@ -63,6 +63,16 @@ class Unmarked:
 
 
 @dataclass(frozen=True, slots=True)
+class Wide:
+    """The commit of a version is marked, and takes whole tables or the whole database. ``tags``: the names of these."""
+
+    at: int
+    group: int
+    version: int
+    tags: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Withdrawn:
     """An attempt was rolled back on purpose: nobody may ever see its token."""
 
@@ -116,13 +126,14 @@ class Told:
     reasons: dict[str, int]
 
 
-Record: TypeAlias = Intended | Acknowledged | Settled | Unmarked | Withdrawn | Failed | Read | Refused | Told
+Record: TypeAlias = Intended | Acknowledged | Settled | Unmarked | Wide | Withdrawn | Failed | Read | Refused | Told
 
 _TYPES: dict[str, type[Any]] = {
     "I": Intended,
     "A": Acknowledged,
     "S": Settled,
     "U": Unmarked,
+    "M": Wide,
     "W": Withdrawn,
     "F": Failed,
     "R": Read,

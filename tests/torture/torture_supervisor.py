@@ -24,6 +24,7 @@ from torture_log import (
     Settled,
     Told,
     Unmarked,
+    Wide,
     Withdrawn,
     now_ns,
 )
@@ -131,8 +132,10 @@ class Supervisor:
         for name, record in writers:
             self._take(name, record)
         for name, at in deaths:
-            for group in self._history.die(name, at):
-                self._crashed[group] = at
+            for left in self._history.die(name, at):
+                self._crashed[left.intended.group] = at
+                self.tally.left_open += 1
+                self.tally.left_wide += left.is_wide
         for name, record in readers:
             if isinstance(record, Read):
                 self._waiting.append((name, record))
@@ -167,6 +170,9 @@ class Supervisor:
         elif isinstance(record, Unmarked):
             self._history.go_on_unmarked(record, name)
             self.tally.unmarked += 1
+        elif isinstance(record, Wide):
+            self._history.take_much(record, name)
+            self.tally.wide += 1
         elif isinstance(record, Withdrawn):
             self._history.withdraw(record, name)
             self.tally.rolled_back += 1

@@ -52,6 +52,9 @@ class Tally:
     rolled_back: int = 0
     owed: int = 0
     unmarked: int = 0
+    wide: int = 0
+    left_open: int = 0
+    left_wide: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     violations: list[Violation] = field(default_factory=list)
@@ -114,6 +117,9 @@ class Tally:
             "rolled_back": self.rolled_back,
             "releases_owed": self.owed,
             "unmarked": self.unmarked,
+            "wide": self.wide,
+            "left_open_by_the_killed": self.left_open,
+            "left_wide_by_the_killed": self.left_wide,
             "failures": dict(self.failures),
             "reasons": dict(self.reasons().most_common(40)),
             "faults": dict(self.faults),
@@ -156,5 +162,9 @@ class Tally:
                 f"p50 {self.past_cache_s(0.5):.1f} s, longest {self.past_cache_s(1):.1f} s"
             )
         lines.append(f"commits that owed their release: {self.owed}, that went on unmarked: {self.unmarked}")
+        lines.append(
+            f"commits that took whole tables: {self.wide}; left open by who was killed: {self.left_open}, "
+            f"of these with whole tables: {self.left_wide}"
+        )
         lines.append(f"reads in snapshots: {self.snapshots}; excused, as their marks were lost: {self.excused}")
         return "\n".join(lines)

@@ -37,6 +37,7 @@ from torture_log import (  # noqa: E402
     Source,
     Told,
     Unmarked,
+    Wide,
     Withdrawn,
     now_ns,
 )
@@ -204,12 +205,16 @@ class Writer(Worker):
         self.cache.subscribe(self._hear)
 
     def _hear(self, heard: Event) -> None:
-        """Log that a commit goes on without its mark, where that is the policy."""
+        """Log what is particular about the mark of a commit: that it takes much, or is not set and need not be."""
         sending = self._sending
-        if self.job["on_mark_failure"] == "raise" or sending is None or sending[0] != threading.get_ident():
+        if sending is None or sending[0] != threading.get_ident():
             return
-        if heard.kind == "store_error" and (heard.reason or "").startswith("mark:"):
-            self.log.write(Unmarked(now_ns(), sending[1], sending[2]))
+        _, group, version = sending
+        if heard.kind == "mark" and (wide := [tag for tag in heard.tags if tag.endswith(("!", "/"))]):
+            self.log.write(Wide(now_ns(), group, version, wide))
+        goes_on = self.job["on_mark_failure"] != "raise"
+        if goes_on and heard.kind == "store_error" and (heard.reason or "").startswith("mark:"):
+            self.log.write(Unmarked(now_ns(), group, version))
 
     @property
     def _owed(self) -> bool:
