@@ -78,6 +78,10 @@ class RedisServer:
         """Return a plain client, for what a test does to the server."""
         return redis.Redis(port=self.port, socket_timeout=PATIENCE_S, **options)
 
+    def client_by_socket(self) -> redis.Redis:
+        """Return a plain client that needs no port."""
+        return redis.Redis(unix_socket_path=self.socket_path, socket_timeout=PATIENCE_S)
+
     def do(self, *words: Any) -> Any:
         """Send one command."""
         with self.client() as client:
@@ -138,7 +142,13 @@ def own_redis(*settings: str, kind: str = "redis", port: int | None = None) -> I
     """Start a server; ``settings`` are words of a configuration file, "maxmemory 10mb"."""
     with folder_for(None) as folder:
         port = port or free_ports(1)[0]
-        always = (f"port {port}", "bind 127.0.0.1", f"unixsocket {folder.path}/socket", "save ''", "appendonly no")
+        always = (
+            f"port {port}",
+            "bind 127.0.0.1",
+            f"unixsocket {folder.path}/socket",
+            "save ''",
+            "repl-diskless-sync-delay 0",
+        )
         server = RedisServer(folder, port, [program_of(kind), *_as_options((*always, *settings))])
         with _running(server):
             yield server

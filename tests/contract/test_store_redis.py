@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
-from querycache.stores import open_store
 from querycache.stores.base import Store
 from querycache.testing import StoreConformance
 from redis_servers import SLOW, RedisServer, cluster_url, own_cluster, own_redis, own_sentinel
-
-
-def new_namespace() -> str:
-    return f"t{secrets.token_hex(6)}"
-
-
-@contextmanager
-def opened(url: str) -> Iterator[Store]:
-    store = open_store(url)
-    yield store
-    store.close()
+from redis_support import fill, found, new_namespace, opened
 
 
 @pytest.fixture(scope="module", params=["redis", "valkey", "redis-6.2"])
@@ -62,3 +49,14 @@ class TestCluster(StoreConformance):
     def store(self, nodes: list[RedisServer]) -> Iterator[Store]:
         with opened(cluster_url(nodes, new_namespace())) as store:
             yield store
+
+
+def test_a_server_is_reached_through_its_socket_and_a_database_has_entries_of_its_own(server: RedisServer) -> None:
+    namespace = new_namespace()
+    with (
+        opened(f"unix://{server.socket_path}?db=3&namespace={namespace}&{SLOW}") as store,
+        opened(server.url(namespace)) as other,
+    ):
+        fill(store)
+        assert found(store) == b"rows"
+        assert found(other) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,6 +98,42 @@ def test_a_release_that_fails_is_owed_and_tried_at_the_next_call(journal: Journa
     store.failing.clear()
     assert journal.settle()
     assert (journal.owed, is_marked(store)) == (0, False)
+
+
+def test_what_one_thread_is_settling_is_owed_for_all_others(journal: Journal, store: StagedStore) -> None:
+    store.failing.add("release")
+    journal.touch((b"one",))
+    store.failing.clear()
+    seen: list[object] = []
+    store.before["release"] = lambda: seen.extend([journal.owed, journal.settle()])
+    assert journal.settle()
+    assert seen == [1, False]
+    assert journal.owed == 0
+
+
+def test_what_is_owed_is_left_to_the_keeper_by_who_does_not_wait(journal: Journal, store: StagedStore) -> None:
+    assert journal.settle_soon()
+    store.failing.add("release")
+    journal.touch((b"one",))
+    store.failing.clear()
+    store.calls.clear()
+    assert not journal.settle_soon()
+    assert store.calls == []
+    assert journal._wake.is_set()
+    journal.tend()
+    assert journal.settle_soon()
+
+
+def test_the_keeper_comes_at_once_when_it_is_asked_to(store: StagedStore) -> None:
+    journal = Journal(store, Events())
+    store.failing.add("release")
+    journal.touch((b"one",))
+    store.failing.clear()
+    landed = threading.Event()
+    store.after["release"] = landed.set
+    journal.settle_soon()
+    assert landed.wait(60)
+    journal.close()
 
 
 def test_a_touch_that_fails_is_owed(journal: Journal, store: StagedStore) -> None:

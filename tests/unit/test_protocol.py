@@ -123,6 +123,33 @@ def test_while_a_release_is_owed_and_not_taken_nothing_is_looked_up(
     assert coherence.lookup(0, b"k", TAGS) is not None
 
 
+def test_over_a_network_a_read_leaves_what_is_owed_to_the_keeper_and_asks_nothing_until_it_is_done(
+    made: list[Coherence], stores: list[StagedStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(StagedStore, "scope", "fleet")
+    coherence = coherence_of(made, stores)
+    stores[0].failing.add("release")
+    coherence.touch(TAGS.tags)
+    stores[0].calls.clear()
+    assert coherence.lookup(0, b"k", TAGS) is None
+    assert coherence.lookup_many(0, [(b"k", TAGS)]) is None
+    assert stores[0].calls == []
+    stores[0].failing.clear()
+    coherence.journals[0].tend()
+    assert coherence.lookup(0, b"k", TAGS) is not None
+
+
+def test_a_store_that_is_spared_is_not_asked_and_that_is_counted(
+    made: list[Coherence], stores: list[StagedStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coherence = coherence_of(made, stores)
+    monkeypatch.setattr(StagedStore, "is_resting", True)
+    assert coherence.lookup(0, b"k", TAGS) is None
+    assert coherence.lookup_many(0, [(b"k", TAGS)]) is None
+    assert stores[0].calls == []
+    assert coherence.events.counts()["store_error"] == 2
+
+
 def test_a_touch_changes_the_stamps_in_every_store(made: list[Coherence], stores: list[StagedStore]) -> None:
     coherence = coherence_of(made, stores)
     before = [store.lookup(None, TAGS).lease for store in stores]

@@ -78,10 +78,13 @@ def test_the_directory_of_the_machine_is_in_shared_memory(monkeypatch: pytest.Mo
         ("memory://?size=1MB&size=2MB", "given twice"),
         ("memory://host/path", "no host and no path"),
         ("lmdb://var/cache", "lmdb:///var/cache"),
-        ("redis://localhost", "no redis:// store in this release"),
-        ("valkey://localhost", "no valkey:// store in this release"),
+        ("redis://localhost?size=1GB", "maxmemory"),
+        ("valkey+cluster://localhost/3", "database 0 only"),
         ("dogpile://region", "DogpileStore(region)"),
-        ("memcached://localhost", "memcached:// is not a store that is known. Known are memory:// and lmdb:///path"),
+        (
+            "memcached://localhost",
+            "memcached:// is not a store that is known. Known are memory://, lmdb:///path and redis://",
+        ),
         ("/var/cache", "this is not a URL"),
         ("", "this is not a URL"),
     ],
@@ -95,7 +98,7 @@ def test_a_url_that_cannot_be_used_is_named_with_what_is_known(url: str, says: s
 
 def test_a_password_is_not_shown() -> None:
     with pytest.raises(ConfigurationError) as caught:
-        open_store("redis://me:secret@localhost")
+        open_store("memory://me:secret@localhost")
     assert "secret" not in str(caught.value)
     assert "me:***@localhost" in str(caught.value)
 

@@ -33,6 +33,9 @@ from querycache.stores.base import Store
 
 MAX_DOUBT_S: Final = 600.0
 EXIT_TRIES: Final = 3
+NUDGE_S: Final = 0.1
+"""How often reads have the keeper try what is owed, at most."""
+
 ROUNDS: Final = 6
 """How often the keeper comes round in the life of a mark."""
 
@@ -90,6 +93,8 @@ class Journal:
         self._doubted: dict[Writer, _Doubt] = {}
         self._owed: list[_Owed] = []
         self._lock = threading.Lock()
+        self._settling = threading.Lock()
+        self._nudged_at = float("-inf")
         self._wake = threading.Event()
         self._keeper: threading.Thread | None = None
         self._closed = False
@@ -148,6 +153,16 @@ class Journal:
         """Try what is owed again; tell whether nothing is due any more. Cheap when nothing is owed."""
         return not self._owed or self._settle_due(time.monotonic())
 
+    def settle_soon(self) -> bool:
+        """Have the keeper try what is owed, without waiting for the store; tell whether nothing is due."""
+        now = time.monotonic()
+        if not any(owed.due <= now for owed in self._owed):
+            return True
+        if now >= self._nudged_at + NUDGE_S:
+            self._nudged_at = now
+            self._wake.set()
+        return False
+
     @property
     def owed(self) -> int:
         """How many releases the store has not acknowledged yet."""
@@ -166,7 +181,7 @@ class Journal:
             if mark.writer in self._doubted and not mark.is_set:
                 self._owe(mark.marked, mark.writer)
         for _ in range(EXIT_TRIES):
-            self._settle_due(float("inf"))
+            self._settle_due(float("inf"), wait=True)
             if not self._owed:
                 return
         logger.error(
@@ -192,18 +207,26 @@ class Journal:
                 self._owed = _widened(self._owed, now)
         self._keep()
 
-    def _settle_due(self, now: float) -> bool:
-        with self._lock:
-            due = [owed for owed in self._owed if owed.due <= now]
-            self._owed = [owed for owed in self._owed if owed.due > now]
-        for position, owed in enumerate(due):
-            try:
-                self.store.release(owed.tags, owed.writer)
-            except StoreError:
+    def _settle_due(self, now: float, *, wait: bool = False) -> bool:
+        """Release what is due, in its order; tell whether the store has acknowledged it all.
+
+        One thread at a time, and what it is at stays owed until it is done: for the others nothing is settled yet.
+        """
+        if not self._settling.acquire(blocking=wait):
+            return False
+        try:
+            with self._lock:
+                due = [owed for owed in self._owed if owed.due <= now]
+            for owed in due:
+                try:
+                    self.store.release(owed.tags, owed.writer)
+                except StoreError:
+                    return False
                 with self._lock:
-                    self._owed[:0] = due[position:]
-                return False
-        return True
+                    self._owed = [other for other in self._owed if other is not owed]
+            return True
+        finally:
+            self._settling.release()
 
     def _keep(self) -> None:
         if self._keeper is None and not self._closed:
@@ -268,13 +291,13 @@ def _keep(reference: weakref.ref[Journal], wake: threading.Event) -> None:
     """Tend a journal until it is closed or forgotten."""
     while True:
         journal = reference()
-        if journal is None or wake.is_set():
+        if journal is None or journal._closed:
             return
         journal.tend()
         round_s = journal.round_s
         del journal
-        if wake.wait(round_s):
-            return
+        wake.wait(round_s)
+        wake.clear()
 
 
 def _forget_in_child() -> None:

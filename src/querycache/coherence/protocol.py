@@ -32,8 +32,7 @@ class Coherence:
     def lookup(self, store: int, key: bytes | None, tags: TagSet) -> Lookup | None:
         """Ask a store; None where it cannot answer."""
         journal = self.journals[store]
-        if journal.owed and not journal.settle():
-            # What this process itself committed is not dropped there yet.
+        if not self._may_ask(journal):
             return None
         try:
             return journal.store.lookup(key, tags)
@@ -44,13 +43,25 @@ class Coherence:
     def lookup_many(self, store: int, questions: Sequence[tuple[bytes | None, TagSet]]) -> list[Lookup] | None:
         """Ask a store several things at once; None where it cannot answer."""
         journal = self.journals[store]
-        if journal.owed and not journal.settle():
+        if not self._may_ask(journal):
             return None
         try:
             return journal.store.lookup_many(questions)
         except StoreError as error:
             self.events.emit("store_error", reason=f"lookup: {error}")
             return None
+
+    def _may_ask(self, journal: Journal) -> bool:
+        """Tell whether a read may ask a store: not one that is spared, nor one that was not told what was committed here.
+
+        A release over a network may take seconds: reads leave that to the keeper, and go to the database until it is done.
+        """
+        if journal.store.is_resting:
+            self.events.emit("store_error", reason="lookup: the store did not answer lately and is spared")
+            return False
+        if not journal.owed:
+            return True
+        return journal.settle_soon() if journal.store.scope == "fleet" else journal.settle()
 
     def sees_one_moment(self, store: int) -> bool:
         """Tell whether a store looks at several things at once as they are at one moment."""

@@ -8,6 +8,7 @@ as a value in its command's place. Never does: try twice.
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -185,9 +186,15 @@ _REMEDIES: Final = {
 def _refusal_of(error: Exception, url: str, code: str | None = None) -> Refusal:
     """Say what a server refused, and the remedy where there is one. Scripts repeat errors of their commands as they came."""
     said = str(error)
-    code = code or _CODES.get(type(error).__name__) or said.partition(" ")[0].rstrip(":")
+    code = code or _CODES.get(type(error).__name__) or _code_in(said)
     remedy = _REMEDIES.get(code)
     return Refusal(f"{url} {remedy}." if remedy else f"{url} refused: {said}", code, said)
+
+
+def _code_in(said: str) -> str:
+    """Return the code of an error: its first word, or in the middle where Redis 6.2 tells of a script's command."""
+    found = re.match(r"([A-Z]+) ", said) or re.search(r"@user_script: ?\d+: -([A-Z]+) ", said)
+    return found[1] if found else "ERR"
 
 
 # redis-py cuts the code off where it has a class for it.

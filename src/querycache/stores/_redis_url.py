@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -54,15 +54,18 @@ class Target:
     namespace: str
     pool: int
     limits: Limits
-    login: Mapping[str, str]
-    sentinel_login: Mapping[str, str]
+    login: Mapping[str, str] = field(repr=False)
+    sentinel_login: Mapping[str, str] = field(repr=False)
     tls: Mapping[str, Any] | None
 
 
 def target_of(url: str) -> Target:
     """Take a URL apart; raise ``ConfigurationError`` where it cannot be used as given."""
     parts = urlsplit(url)
-    reading = _Reading(shown(url), dict(parse_qsl(parts.query, keep_blank_values=True)))
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    reading = _Reading(shown(url), dict(pairs))
+    if len(reading.given) != len(pairs):
+        raise reading.error("a parameter is given twice. Give each once.")
     scheme, _, kind = parts.scheme.partition("+")
     topology: Topology = "sentinel" if kind == "sentinel" else "cluster" if kind == "cluster" else "single"
     is_tls, is_socket = scheme in ("rediss", "valkeys"), scheme == "unix"
