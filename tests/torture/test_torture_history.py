@@ -26,7 +26,7 @@ def read_of(version: int, began: int, ended: int, kind: str = "group", *, snapsh
     board = None if snapshot is None else {0: snapshot, 1: 0}
     rows = [[*row, row[3]] for row in Story(0).state(version)]
     answer = sum(row[2] for row in rows) if kind == "sum" else rows
-    return Read(began, ended, "hit", kind, 0, 0, answer, board)
+    return Read(began, ended, "hit", kind, 0, 0, answer, snapshot=board)
 
 
 def promise_broken(history: History, read: Read) -> str | None:

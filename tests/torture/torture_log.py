@@ -96,7 +96,10 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A question was answered. ``snapshot``: the board that the same transaction was shown before, where that was in one."""
+    """A question was answered. ``snapshot``: the board that the same transaction was shown before, where that was in one.
+
+    ``is_forced``: the reader was led to one group, for an interleaving; else it asked what came.
+    """
 
     began: int
     ended: int
@@ -105,6 +108,7 @@ class Read:
     argument: int
     group: int
     answer: Any
+    is_forced: bool = False
     snapshot: dict[int, int] | None = None
 
 

@@ -48,6 +48,9 @@ class Tally:
     """The figures of a run."""
 
     reads: Counter[str] = field(default_factory=Counter)
+    forced: Counter[str] = field(default_factory=Counter)
+    """Those of readers that were led to one group, most often to one that is being written."""
+
     writes: int = 0
     rolled_back: int = 0
     owed: int = 0
@@ -71,6 +74,8 @@ class Tally:
     def count(self, read: Read, *, in_outage: bool) -> None:
         """Count a read."""
         self.reads[read.source] += 1
+        if read.is_forced:
+            self.forced[read.source] += 1
         self.snapshots += read.snapshot is not None
         took = read.ended - read.began
         if not in_outage:
@@ -80,9 +85,10 @@ class Tally:
 
     @property
     def hit_rate(self) -> float:
-        """Hits by hits and misses, as ``QueryCache.stats`` says it."""
-        through = self.reads["hit"] + self.reads["miss"]
-        return self.reads["hit"] / through if through else 0.0
+        """Hits by hits and misses, as ``QueryCache.stats`` says it, of readers that ask what comes."""
+        mixed = self.reads - self.forced
+        through = mixed["hit"] + mixed["miss"]
+        return mixed["hit"] / through if through else 0.0
 
     def reasons(self) -> Counter[str]:
         """Return how often the caches of all workers gave each reason."""
@@ -113,6 +119,7 @@ class Tally:
         """Return all figures."""
         return {
             "reads": dict(self.reads),
+            "forced_reads": dict(self.forced),
             "writes": self.writes,
             "rolled_back": self.rolled_back,
             "releases_owed": self.owed,
@@ -166,5 +173,6 @@ class Tally:
             f"commits that took whole tables: {self.wide}; left open by who was killed: {self.left_open}, "
             f"of these with whole tables: {self.left_wide}"
         )
+        lines.append(f"reads in interleavings that were forced, not counted in the hit rate: {self.forced.total()}")
         lines.append(f"reads in snapshots: {self.snapshots}; excused, as their marks were lost: {self.excused}")
         return "\n".join(lines)

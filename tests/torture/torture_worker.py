@@ -171,15 +171,17 @@ class Reader(Worker):
     def _read(self, kind: str, argument: int, group: int, *options: Any) -> None:
         asked = (*options, FromCache(shape="keys")) if kind == "keyed" and not options else options
         self._heard.last = "bypass"
+        is_forced = bool(self.control[Field.FOCUS])
         began = now_ns()
         with Session(self.engine) as session:
             answer = ask(session, kind, argument, group, *asked)
         ended = now_ns()
         source: Source = "past" if options else self._heard.last
-        self.log.write(Read(began, ended, source, kind, argument, group, answer))
+        self.log.write(Read(began, ended, source, kind, argument, group, answer, is_forced))
 
     def _read_in_snapshot(self, kind: str, argument: int, group: int) -> None:
         """Have a transaction's snapshot taken by a look at the board, and ask something else in it."""
+        is_forced = bool(self.control[Field.FOCUS])
         with Session(self.engine) as session:
             session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
             board = {key: version for key, version, _ in ask(session, "board", 0, 0, NoCache())}
@@ -190,7 +192,7 @@ class Reader(Worker):
             asked = [FromCache(shape="keys")] if kind == "keyed" else []
             answer = ask(session, kind, argument, group, *asked)
             ended = now_ns()
-        self.log.write(Read(began, ended, self._heard.last, kind, argument, group, answer, board))
+        self.log.write(Read(began, ended, self._heard.last, kind, argument, group, answer, is_forced, board))
 
 
 class Writer(Worker):
