@@ -153,6 +153,9 @@ class Log:
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
     def write(self, record: Record) -> None:
         """Append a record, in one call of the system."""
         kind = type(record)
