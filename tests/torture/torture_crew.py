@@ -22,6 +22,7 @@ from torture_log import Record, Tail, now_ns
 
 HERE: Final = Path(__file__).resolve().parent
 START_S: Final = 60.0
+QUIET_S: Final = 0.3
 
 
 class WorkerEnded(Exception):
@@ -195,6 +196,14 @@ class Crew:
         """Have the writers begin nothing new; ``None`` but one."""
         for writer in self.writers:
             writer.control[Field.PAUSED] = int(writer is not but)
+
+    def quieten_writers(self) -> None:
+        """Have the writers begin nothing new, and give them time to be done with what they began."""
+        self.pause_writers()
+        done: list[int] = []
+        while done != (now := [writer.control[Field.COMMITS] for writer in self.writers]):
+            done = now
+            time.sleep(QUIET_S)
 
     def calm(self) -> None:
         """Let everybody go on, with everything."""

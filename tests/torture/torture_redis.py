@@ -22,6 +22,9 @@ from redis_servers import RedisServer, own_redis, put_dump_back
 NAMESPACE: Final = "torture"
 ROOM: Final = "64mb"
 SETTINGS: Final = (f"maxmemory {ROOM}", "maxmemory-policy volatile-lru", "loglevel warning")
+NEWCOMER_S: Final = 20.0
+"""So long may a new process take until it has read something."""
+
 SHORT: Final = (0.3, 2.0)
 """How long, in seconds, an outage lasts."""
 
@@ -127,13 +130,22 @@ class RedisUnderTest(WiredStore):
             self.servers[0].restart()
 
     def _put_back(self, stage: Stage, dice: random.Random) -> None:
-        """Save what the store holds, let time pass, kill it and start it with what was saved."""
+        """Save what the store holds, let time pass, kill it and start it with what was saved.
+
+        Nobody writes then, until a process that never saw what is newer has read: not even a clock tells it.
+        """
         (server,) = self.servers
         server.do("SAVE")
         dump = (server.folder.path / "dump.rdb").read_bytes()
         stage.crew.let_them_read(100)
-        with stage.outage(), stage.marks_may_be_lost():
-            put_dump_back(server, dump)
+        stage.crew.quieten_writers()
+        try:
+            with stage.outage(), stage.marks_may_be_lost():
+                put_dump_back(server, dump)
+            stage.bury(dice.choice(stage.crew.focused))
+            stage.crew.let_them_read(100, NEWCOMER_S)
+        finally:
+            stage.crew.calm()
 
 
 @contextmanager

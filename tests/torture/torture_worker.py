@@ -151,6 +151,9 @@ class Reader(Worker):
         kind = dice.choices(list(mix), list(mix.values()))[0]
         argument = argument_for(kind, group, dice)
         past = FOCUSED_PAST if is_focused else PAST
+        if self.control[Field.PAUSED]:
+            # Let go for this one read: the same as the next one that is.
+            kind, argument, snapshots, past = "group", 0, 0.0, 0.0
         way = dice.random()
         began = now_ns()
         try:
