@@ -59,6 +59,13 @@ class Stage:
         self.deaths.append((worker.name, died))
         worker.start()
 
+    def let_them_commit(self) -> None:
+        """Wait until each writer has committed once more, for a while."""
+        goals = [(writer, writer.control[Field.COMMITS] + 2) for writer in self.crew.writers]
+        self.crew.wait_until(
+            lambda: self.is_over or all(one.control[Field.COMMITS] >= goal for one, goal in goals), 3.0
+        )
+
     @contextmanager
     def marks_may_be_lost(self) -> Iterator[None]:
         """A block in which marks may be lost. Nothing that is read in it is judged before its end."""
