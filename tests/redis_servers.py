@@ -78,9 +78,10 @@ class RedisServer:
         """Return a plain client, for what a test does to the server."""
         return redis.Redis(port=self.port, socket_timeout=PATIENCE_S, **options)
 
-    def client_by_socket(self) -> redis.Redis:
-        """Return a plain client that needs no port."""
-        return redis.Redis(unix_socket_path=self.socket_path, socket_timeout=PATIENCE_S)
+    def do_by_socket(self, *words: Any) -> Any:
+        """Send one command to a server that has no port."""
+        with redis.Redis(unix_socket_path=self.socket_path, socket_timeout=PATIENCE_S) as client:
+            return client.execute_command(*words)
 
     def do(self, *words: Any) -> Any:
         """Send one command."""

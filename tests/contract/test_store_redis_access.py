@@ -126,10 +126,7 @@ def encrypted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RedisS
         "tls-auth-clients no",
     ) as server:
         server.do("CONFIG", "SET", "port", "0")
-        server_port = server.port
-        with_socket = server.client_by_socket()
-        with_socket.execute_command("CONFIG", "SET", "tls-port", server_port)
-        with_socket.close()
+        server.do_by_socket("CONFIG", "SET", "tls-port", server.port)
         yield server, folder
 
 

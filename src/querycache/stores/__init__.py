@@ -16,7 +16,7 @@ from querycache.errors import ConfigurationError
 from querycache.stores._redis_url import SCHEMES, shown
 from querycache.stores.base import Scope, Store, StoreStats
 
-__all__ = ["Scope", "Store", "StoreStats", "open_store", "store_on_region"]
+__all__ = ["Scope", "Store", "StoreStats", "open_store", "shown", "store_on_region"]
 
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
 _UNITS: Final = {

@@ -6,7 +6,6 @@
 
 -- Longer than any entry lives: whoever has seen a stamp has forgotten it when it is gone.
 local STAMP_LIFE_MS = 90000000
-local SLACK_MS = 10
 local FOREIGNER = '----------------'
 
 -- A tag's key ends with 22 characters that name it.
@@ -24,14 +23,15 @@ local function give_stamp(key)
   return stamp
 end
 
--- A stamp that does not end when it was meant to has been put back (RESTORE gives what it restores another end, or none).
+-- A stamp that does not end when it was meant to has been put back: RESTORE gives what it restores no end, or a later one.
+-- (Too early by less than a second is a server that was busy between TIME and PTTL.)
 local function is_current(key, stamp)
   local made = stamp and #stamp == 19 and tonumber(string.sub(stamp, 1, 16))
   if not made or made < floor then
     return false
   end
-  local ends = math.floor(ticks / 1000) + redis.call('PTTL', key)
-  return math.abs(ends - end_of(made)) <= SLACK_MS
+  local late = math.floor(ticks / 1000) + redis.call('PTTL', key) - end_of(made)
+  return late <= 10 and late >= -1000
 end
 
 -- Return the marks that are not over, without those of one writer.
