@@ -63,6 +63,17 @@ def test_what_was_not_sent_yet_must_not_be_shown() -> None:
     assert promise_broken(history, read_of(1, 20, 51)) is None
 
 
+def test_an_answer_that_an_old_version_and_one_to_come_share_is_told_to_be_old() -> None:
+    counts = [Story(0).answer("count", 0, version) for version in range(60)]
+    last = next(at for at in range(1, 59) if counts[at + 1] != counts[at] and counts[at + 1] in counts[:at])
+    history = history_of(*((version, 10 * version, 10 * version + 5) for version in range(1, last + 1)))
+    began = 10 * last + 10
+
+    told = promise_broken(history, Read(began, began + 1, "hit", "count", 0, 0, counts[last + 1]))
+
+    assert told == "1: acknowledged is seen"
+
+
 def test_rows_of_two_versions_are_no_answer() -> None:
     history = history_of((1, 10, 20), (2, 30, 40))
     old, new = ([[*row, row[3]] for row in Story(0).state(version)] for version in (0, 2))

@@ -296,9 +296,9 @@ class History:
         return is_free and self._shown(group, read, part) is not None
 
     def _shown(self, group: GroupHistory, read: Read, part: Part) -> int | None:
-        """Return the newest version that an answer is that of, however old; None where it is of none."""
-        known = group.intended.before(read.ended) + LOOKED_AHEAD
-        for version in range(known, -1, -1):
+        """Return the newest version that an answer is that of, however old, else one to come; None where it is of none."""
+        sent = group.intended.before(read.ended)
+        for version in (*range(sent, -1, -1), *range(sent + 1, sent + 1 + LOOKED_AHEAD)):
             if group.story.answer(read.kind, read.argument, version) == part.answer:
                 return version
         return None
