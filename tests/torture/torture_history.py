@@ -298,7 +298,8 @@ class History:
     def _shown(self, group: GroupHistory, read: Read, part: Part) -> int | None:
         """Return the newest version that an answer is that of, however old, else one to come; None where it is of none."""
         sent = group.intended.before(read.ended)
-        for version in (*range(sent, -1, -1), *range(sent + 1, sent + 1 + LOOKED_AHEAD)):
+        candidates: list[int] = [*range(sent, -1, -1), *range(sent + 1, sent + 1 + LOOKED_AHEAD)]
+        for version in candidates:
             if group.story.answer(read.kind, read.argument, version) == part.answer:
                 return version
         return None
