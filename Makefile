@@ -1,7 +1,7 @@
 # Everything a contributor types. `make` alone lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-newest check format soak oracle oracle-rules rules bench clean servers
+.PHONY: help setup demo serve test test-newest check format soak torture oracle oracle-rules rules bench clean servers
 .DELETE_ON_ERROR:
 
 VENV        := .venv
@@ -30,8 +30,9 @@ serve: $(VENV)/.installed ## leave the example application running for a browser
 # What depends on the version of sqlite3, which comes with Python: its attribute autocommit is of 3.12.
 NEWEST_TESTS := $(addprefix tests/integration/test_coherence_,sqlite.py sqlite_attribute.py commits_sqlite.py)
 
-# Stores know no SQLAlchemy (`make check` sees to that), nor do the models of the protocol: one version of it is enough.
-ONCE := $(addprefix --ignore=tests/,contract protocol_models rules)
+# Stores know no SQLAlchemy (`make check` sees to that), nor do the models of the protocol, and the torture is of the protocol:
+# one version of it is enough.
+ONCE := $(addprefix --ignore=tests/,contract protocol_models rules torture)
 
 test: check $(VENV20)/.installed servers ## checks, the whole suite on SQLAlchemy 2.1 and 2.0, SQLite on the newest Python
 	@$(call announce,$(RUN))
@@ -62,6 +63,10 @@ format: $(VENV)/.installed ## let ruff put the code in order
 
 soak: $(VENV)/.installed servers ## kill gunicorn workers for a minute and check every answer (SECONDS=60)
 	@$(RUN) tests/soak/soak.py --seconds $(or $(SECONDS),60)
+
+torture: $(VENV)/.installed servers ## kill, stop, cut off, flush, fail over, and check every answer: STORE=lmdb|redis|valkey-cluster|… DB=… MINUTES=10 SEED=N
+	@$(RUN) tests/torture/torture_run.py --store $(or $(STORE),lmdb) --db $(or $(DB),postgresql) --minutes $(or $(MINUTES),10) \
+		$(if $(SEED),--seed $(SEED)) $(if $(JSON),--json $(JSON))
 
 oracle: $(VENV)/.installed servers ## compare cached with uncached at random: MINUTES=5 DB=sqlite|postgresql|mariadb SEED=N
 	@$(RUN) tests/oracle/run.py --minutes $(or $(MINUTES),5) --db $(or $(DB),sqlite) $(if $(SEED),--seed $(SEED))

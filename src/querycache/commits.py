@@ -58,7 +58,9 @@ def widen_after_ddl(state: ConnectionState, coherence: Coherence) -> bool:
     As far as this process knows, the trigger or cascade that the DDL made is not there. DDL marks the schema tag before it
     shows, and waits for the locks of those who changed its table before: so it is enough to look once, after the change.
     """
-    if state.pending.whole_bind or coherence.stamps_of(state.bind.schema_guard) == state.survey_stamps:
+    known = len(state.survey_stamps or ()) == len(coherence.journals)
+    # Not known then and not known now is not the same as unchanged: a store that is spared, or of which the tag is marked.
+    if state.pending.whole_bind or (known and coherence.stamps_of(state.bind.schema_guard) == state.survey_stamps):
         return False
     state.bind.forget_survey()
     state.pending.add_bind(state.bind.tag)

@@ -125,6 +125,23 @@ def test_a_trigger_made_inside_of_an_autocommit_writes_own_mark_is_heard_before_
     assert read_in(reader, copied) == "b"
 
 
+def test_a_write_of_a_process_that_cannot_ask_the_store_about_ddl_drops_everything(
+    world: World, migration: Process, reader: Process
+) -> None:
+    """Neither when it asked the catalog nor when it commits does the store say what it asks (it is spared, after it failed):
+    that both times nothing is known does not mean that nothing happened in between. Marks are tried all the same."""
+    world.store.failing.add("lookup")
+    writer = acquainted(world.process())
+    world.store.failing.clear()
+    make_trigger(migration)
+    assert read_in(reader, copied) == "c9"
+    assert is_hit(reader, copied)
+    world.store.failing.add("lookup")
+    write_by_core(writer)
+    world.store.failing.clear()
+    assert read_in(reader, copied) == "b"
+
+
 def test_a_transaction_goes_by_the_catalog_of_its_first_change(
     writer: Process, migration: Process, reader: Process
 ) -> None:
