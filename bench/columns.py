@@ -29,7 +29,7 @@ from sqlalchemy import Engine, ForeignKey, String, exists, func, select, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from querycache import QueryCache
-from querycache.coherence import binds
+from querycache.coherence import facts
 from querycache.statements import dependencies
 from querycache.statements import tags as naming
 
@@ -176,7 +176,7 @@ CHANGES: dict[str, Change] = {
 }
 
 
-_OURS = (dependencies._suffixes, binds.TableFacts._told, naming.members_tag)
+_OURS = (dependencies._suffixes, facts.TableFacts._told, naming.members_tag)
 _ROWS_ALONE = (lambda *arguments: (b"",), lambda facts, row: [], lambda rows: rows)
 WAYS = {"columns": _OURS, "rows": _ROWS_ALONE}
 
@@ -187,7 +187,7 @@ def tags_of(label: str) -> Iterator[None]:
     suffixes, told, members = WAYS[label]
     with (
         mock.patch.object(dependencies, "_suffixes", suffixes),
-        mock.patch.object(binds.TableFacts, "_told", told),
+        mock.patch.object(facts.TableFacts, "_told", told),
         mock.patch.object(naming, "members_tag", members),
     ):
         yield

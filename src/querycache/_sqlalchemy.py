@@ -1,5 +1,5 @@
-"""Which private names of SQLAlchemy does this library lean on?  These, and no others but those of the
-compiler (``_rendering``) and of the ORM's loader (``_loading``).
+"""Which private names of SQLAlchemy does this library lean on? These, and no others but
+those of results (``_cursors``), of the compiler (``_rendering``) and of the ORM's loader (``_loading``).
 
 Each function has a test that fails when a release changes what stands behind it (tests/unit/test_sqlalchemy_seams.py).
 Tried on 2.0.41 to 2.0.58 and 2.1.0 to 2.1.9.
@@ -12,14 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Executable, TextClause, TextualSelect
-from sqlalchemy.engine import Connection, CursorResult, Dialect, Engine, ExecutionContext, Result
-from sqlalchemy.engine.cursor import (
-    _DEFAULT_FETCH,
-    BufferedRowCursorFetchStrategy,
-    CursorFetchStrategy,
-    FullyBufferedCursorFetchStrategy,
-)
+from sqlalchemy import TextClause, TextualSelect
+from sqlalchemy.engine import Connection, CursorResult, Dialect, Engine, Result
 from sqlalchemy.engine.util import TransactionalContext
 from sqlalchemy.orm import Load, ORMExecuteState, Session
 from sqlalchemy.orm.context import LABEL_STYLE_LEGACY_ORM, QueryContext
@@ -28,15 +22,13 @@ from sqlalchemy.orm.util import LoaderCriteriaOption
 from sqlalchemy.pool import Pool
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import BindParameter
-
-Description = Sequence[tuple[Any, ...]]
-"""A cursor's ``description``: per column its name, the driver's type code, and five fields that SQLAlchemy ignores."""
+from sqlalchemy.util import immutabledict
 
 _CONNECT: Final = ("sqlalchemy.engine.create", "connect")
 _LOOKING_ON: Final = frozenset(
     ("sqlalchemy.engine.events", name) for name in ("wrap_before_execute", "wrap_before_cursor_execute")
 )
-_LOADING: Final = ("autoflush", "identity_token", "populate_existing", "yield_per", "sa_top_level_orm_context")
+_LOADING: Final = frozenset({"autoflush", "identity_token", "populate_existing", "yield_per"})
 _WRAPPING: Final = ("sqlalchemy.event.", "sqlalchemy.util.")
 
 
@@ -113,66 +105,6 @@ def result_types_of(compiled: SQLCompiler) -> list[tuple[str, Any]]:
     return [(entry.keyname, entry.type) for entry in compiled._result_columns]
 
 
-class _NoConnection:
-    """Stands where a replayed result would hold its connection: there is nothing to close and nothing to log."""
-
-    _echo = False
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self.dialect = engine.dialect
-
-    def _safe_close_cursor(self, cursor: object) -> None:
-        return None
-
-
-class _NoCursor:
-    """Stands where a replayed result would hold the driver's cursor, and says what that said."""
-
-    lastrowid = None
-
-    def __init__(self, rowcount: int) -> None:
-        self.rowcount = rowcount
-
-
-def replay_cursor(
-    compilation: Compilation,
-    statement: Executable,
-    engine: Engine,
-    options: Mapping[str, Any],
-    description: Description,
-    rows: Sequence[Sequence[Any]],
-) -> CursorResult[Any]:
-    """Build the result that ``Connection.execute`` would have returned, from rows as the driver gave them."""
-    compiled = compilation.compiled
-    context = engine.dialect.execution_ctx_cls.__new__(engine.dialect.execution_ctx_cls)
-    context.__dict__.update(
-        root_connection=_NoConnection(engine),
-        dialect=engine.dialect,
-        compiled=compiled,
-        invoked_statement=statement,
-        extracted_parameters=compilation.extracted,
-        cache_hit=compilation.from_cache,
-        execution_options=options,
-        result_column_struct=(
-            compiled._result_columns,
-            compiled._ordered_columns,
-            compiled._textual_ordered_columns,
-            compiled._ad_hoc_textual,
-            compiled._loose_column_name_matching,
-        ),
-        isinsert=False,
-        isupdate=False,
-        isdelete=False,
-        is_text=False,
-        # SQLite's driver does not count the rows of a SELECT, the others do.
-        cursor=_NoCursor(-1 if engine.dialect.name == "sqlite" else len(rows)),
-        executemany=False,
-    )
-    buffered = FullyBufferedCursorFetchStrategy(None, alternate_description=description, initial_buffer=rows)
-    return CursorResult(context, buffered, description)  # type: ignore[arg-type]
-
-
 def load_result(
     state: ORMExecuteState, session: Session, cursor: CursorResult[Any], options: Mapping[str, Any]
 ) -> Result[Any]:
@@ -190,15 +122,6 @@ def core_statement_of(compiled: SQLCompiler) -> Any:
     """Return the Core construct that was rendered: what the ORM made of its select, eager joins and criteria included."""
     compile_state = compiled.compile_state
     return getattr(compile_state, "statement", None) if compile_state is not None else compiled.statement
-
-
-def buffer_cursor(context: ExecutionContext, cursor: Any) -> list[Sequence[Any]]:
-    """Fetch all rows as the driver gives them, and leave them in the context for SQLAlchemy to process."""
-    rows = list(cursor.fetchall())
-    context.cursor_fetch_strategy = FullyBufferedCursorFetchStrategy(  # type: ignore[attr-defined]
-        cursor, alternate_description=cursor.description, initial_buffer=rows
-    )
-    return rows
 
 
 def has_other_listeners(state: ORMExecuteState) -> bool:
@@ -235,9 +158,15 @@ def invoke(
     ``get_bind`` may not take it.
     """
     internal: Any = state.session._execute_internal
+    given = state.local_execution_options
+    if "sa_top_level_orm_context" in given:
+        # An eager or lazy load. The options of the statement that it belongs to are among its own by now: taken for them
+        # another time, they would decide on what it loads. What it loads by is settled, but for what a listener changed.
+        settled = _LOADING.difference(state._update_execution_options)
+        given = immutabledict({name: value for name, value in given.items() if name not in settled})
     result: Result[Any] = internal(
         *(another or (state.statement, state.parameters)),
-        execution_options=state.local_execution_options.union(options or {}),
+        execution_options=given.union(options or {}),
         bind_arguments=dict(state.bind_arguments),
         _parent_execute_state=state,
     )
@@ -282,6 +211,8 @@ def written_select_of(statement: Any) -> Any | None:
 
 def loads_otherwise(state: ORMExecuteState) -> bool:
     """Tell whether a listener changed options that ``load_options`` no longer says: they count when the statement runs."""
+    if len(state._events_todo) == 1:
+        return False  # there is no other listener
     effective = {**state.statement.get_execution_options(), **state.local_execution_options}
     return any(effective.get(name) != state.execution_options.get(name) for name in _LOADING)
 
@@ -342,83 +273,6 @@ def with_options_alone(select: Any, options: Sequence[Any]) -> Any:
 def reads_more_than_one_from(select: Any) -> bool:
     """Tell whether a SELECT of an entity names more to read from than that."""
     return bool(select._setup_joins or select._from_obj) or len(select.get_final_froms()) > 1
-
-
-def places_of(cursor: CursorResult[Any], columns: Sequence[Any]) -> list[tuple[int, Any]]:
-    """Return where in a raw row some columns stand, each with what makes the driver's value the application's, or None.
-
-    Raises ``NoSuchColumnError`` for one that is not there.
-    """
-    metadata: Any = cursor._metadata
-    positions = metadata._indexes_for_keys(columns)
-    processors = metadata._processors or ()
-    return [(position, processors[position] if processors else None) for position in positions]
-
-
-class OpenCursor:
-    """Whether a result still has rows to fetch from its cursor: on SQLite such a cursor pins the snapshot."""
-
-    __slots__ = ("__weakref__", "is_open")
-
-    def __init__(self) -> None:
-        self.is_open = True
-
-
-class _Watched(CursorFetchStrategy):
-    __slots__ = ("watch",)
-
-    def __init__(self, watch: OpenCursor) -> None:
-        self.watch = watch
-
-    def soft_close(self, result: CursorResult[Any], dbapi_cursor: Any) -> None:
-        self.watch.is_open = False
-        super().soft_close(result, dbapi_cursor)
-
-    def hard_close(self, result: CursorResult[Any], dbapi_cursor: Any) -> None:
-        self.watch.is_open = False
-        super().hard_close(result, dbapi_cursor)
-
-    def yield_per(self, result: CursorResult[Any], dbapi_cursor: Any, num: int) -> None:
-        super().yield_per(result, dbapi_cursor, num)
-        buffered = result.cursor_strategy
-        if type(buffered) is BufferedRowCursorFetchStrategy:
-            result.cursor_strategy = _WatchedRows.taking_over(buffered, self.watch)
-
-
-class _WatchedRows(BufferedRowCursorFetchStrategy):
-    __slots__ = ("watch",)
-
-    watch: OpenCursor
-
-    @classmethod
-    def taking_over(cls, buffered: BufferedRowCursorFetchStrategy, watch: OpenCursor) -> _WatchedRows:
-        self = cls.__new__(cls)
-        for name in BufferedRowCursorFetchStrategy.__slots__:
-            setattr(self, name, getattr(buffered, name))
-        self.watch = watch
-        return self
-
-    def soft_close(self, result: CursorResult[Any], dbapi_cursor: Any) -> None:
-        self.watch.is_open = False
-        super().soft_close(result, dbapi_cursor)
-
-    def hard_close(self, result: CursorResult[Any], dbapi_cursor: Any) -> None:
-        self.watch.is_open = False
-        super().hard_close(result, dbapi_cursor)
-
-
-def watch_cursor(context: ExecutionContext) -> OpenCursor | None:
-    """Watch the cursor of a statement that was just sent; None where its rows are already in memory.
-
-    Keep the watch weakly: it dies with the result when the application forgets to close it.
-    """
-    strategy = context.cursor_fetch_strategy  # type: ignore[attr-defined]
-    if isinstance(strategy, FullyBufferedCursorFetchStrategy):
-        return None
-    watch = OpenCursor()
-    if strategy is _DEFAULT_FETCH:
-        context.cursor_fetch_strategy = _Watched(watch)  # type: ignore[attr-defined]
-    return watch
 
 
 def isolation_is_set_on_connect(dialect: Dialect) -> bool:

@@ -5,8 +5,7 @@ The words are those of ARCHITECTURE.md, "Words".
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 Tag: TypeAlias = bytes
 """The name of something an entry depends on, as the store sees it.
@@ -31,16 +30,14 @@ MAX_TTL_S: Final = 86400.0
 MARK_TTL_S: Final = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class TagSet:
+class TagSet(NamedTuple):
     """The tags that one entry depends on, or that one commit changes."""
 
     tags: tuple[Tag, ...] = ()
     guards: tuple[Guard, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Lookup:
+class Lookup(NamedTuple):
     """What a store answers to a question about one key.
 
     ``payload`` is None on a miss. ``lease`` covers every tag and guard asked about, on a hit too. ``storable`` is False

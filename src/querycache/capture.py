@@ -12,7 +12,8 @@ from typing import Any
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import InvalidRequestError
 
-from querycache.coherence.binds import Bind, TableFacts
+from querycache.coherence.binds import Bind
+from querycache.coherence.facts import TableFacts
 from querycache.coherence.transactions import ConnectionState
 from querycache.images import learn_images
 from querycache.statements.writes import UNKNOWN, Effect, RowChange, TableWrite, row_changes_of

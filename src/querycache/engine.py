@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 
-from querycache import _sqlalchemy
+from querycache import _cursors
 from querycache._rendering import record_rendering
 from querycache._types import Stamp
 from querycache.capture import inserts_unknown_keys, note_changes, note_inserted_keys
@@ -311,11 +311,11 @@ class Attachment(Connections):
         ):
             capture.parameters = context.compiled_parameters[0]
             capture.description = cursor.description
-            capture.rows = _sqlalchemy.buffer_cursor(context, cursor)
+            capture.rows = _cursors.buffer_cursor(context, cursor)
         elif sent.marks and cursor.description is not None:
             self._see_its_end(state, sent, cursor, context)
         elif state.dialect_name == "sqlite" and cursor.description is not None and context is not None:
-            watch = _sqlalchemy.watch_cursor(context)
+            watch = _cursors.watch_cursor(context)
             if watch is not None:
                 state.watch(watch)
         self.answered(state, sent, connection.connection.dbapi_connection)
@@ -332,7 +332,7 @@ class Attachment(Connections):
     def _see_its_end(self, state: ConnectionState, sent: Sent, cursor: Any, context: Any) -> None:
         """Fetch the rows of a statement that commits by itself, as SQLite commits after the last of them."""
         if state.dialect_name == "sqlite" and context is not None and context.execute_style.name != "INSERTMANYVALUES":
-            _sqlalchemy.buffer_cursor(context, cursor)
+            _cursors.buffer_cursor(context, cursor)
         else:
             sent.note_rows(state.dialect_name)
 

@@ -51,11 +51,12 @@ class Events:
         self, kind: Kind, *, key: bytes | None = None, tags: tuple[bytes, ...] = (), reason: str | None = None
     ) -> None:
         """Count, and tell the subscribers."""
+        is_new = False
         with self._lock:
             self._counts[kind] += 1
             if reason is not None:
-                self._reasons[f"{kind}: {reason}"] += 1
-            is_new = self._reasons[f"{kind}: {reason}"] == 1
+                self._reasons[named := f"{kind}: {reason}"] += 1
+                is_new = self._reasons[named] == 1
         if kind == "defect" and is_new:
             logger.error("a defect of querycache, please report it: %s", reason)
         if self._subscribers:

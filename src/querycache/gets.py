@@ -44,7 +44,7 @@ def get(
     if _loading.holds(session, recipe.mapper, key) or not session.is_active:
         return NOT_ANSWERED
     _sqlalchemy.autoflush(session)
-    situation = reader.situation_of(session, attachment, target, {}, getattr(session, "execution_options", {}))
+    situation = reader.situation_of(session, attachment, target, getattr(session, "execution_options", {}))
     if isinstance(situation, Bypass) or not situation.options.keys() <= _HARMLESS_OPTIONS:
         return NOT_ANSWERED
     plan = reader.questions.plan_of(known.compilation.compiled, situation.bind)

@@ -9,6 +9,7 @@ hook called, or taken for harmless because of what it did before.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -25,6 +26,9 @@ _OBSERVERS: Final = frozenset(
     }
 )
 """Packages whose listeners look on: this one, SQLAlchemy's own, and tracers."""
+
+_KNOWN: Final[weakref.WeakKeyDictionary[Callable[..., Any], bool]] = weakref.WeakKeyDictionary()
+"""Whether a listener is one of those packages'."""
 
 
 class Hooks:
@@ -76,6 +80,17 @@ def _foreign(listeners: Any, event_name: str) -> str | None:
 
 
 def _observes(listener: Callable[..., Any]) -> bool:
+    # A listener is what it is: where it was defined is asked for once.
+    try:
+        known = _KNOWN.get(listener)
+    except TypeError:  # neither every callable can be referred to weakly, nor has a hash
+        return _is_observer(listener)
+    if known is None:
+        known = _KNOWN[listener] = _is_observer(listener)
+    return known
+
+
+def _is_observer(listener: Callable[..., Any]) -> bool:
     return _module_of(listener).partition(".")[0] in _OBSERVERS
 
 

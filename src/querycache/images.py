@@ -37,7 +37,8 @@ from sqlalchemy import (
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
-from querycache.coherence.binds import Bind, ImageKey, TableFacts
+from querycache.coherence.binds import Bind
+from querycache.coherence.facts import ImageKey, TableFacts
 from querycache.coherence.transactions import ConnectionState
 from querycache.statements.writes import UNKNOWN, RowChange, TableWrite
 

@@ -10,25 +10,40 @@ whatever is not surely so passes through, with its reason. Never: an error of th
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 from sqlalchemy.engine import Connection, Engine, Result
 from sqlalchemy.orm import ORMExecuteState, Session, UserDefinedOption
 
 from querycache import _sqlalchemy, entries
 from querycache._types import Lookup
+from querycache.coherence.binds import Bind
 from querycache.coherence.snapshots import Freshness
+from querycache.coherence.transactions import ConnectionState
 from querycache.collection import Collection, collection_of
 from querycache.engine import CAPTURE, Attachment, Capture
 from querycache.flights import Flights
 from querycache.hooks import rewritten_by
 from querycache.options import CacheRequest, FromCache, NoCache
 from querycache.questions import OTHER_CATALOG, Bypass, Question, Questions
-from querycache.readings import Reading, Situation, freshness_in, notes_of
+from querycache.readings import Reading, SessionNotes, Situation, freshness_in, notes_of
 from querycache.results import Results
 from querycache.rows.codec import DecodedRows
 from querycache.variation import Variations
+
+_Parts: TypeAlias = tuple[
+    Attachment,
+    Engine,
+    Bind,
+    Mapping[str, Any],
+    SessionNotes,
+    Connection | None,
+    ConnectionState | None,
+    bytes,
+    Variations,
+]
+"""The fields of a ``Situation``."""
 
 STREAMED: Final = "its rows are streamed"
 NO_ANSWER: Final = "the store did not answer"
@@ -59,67 +74,67 @@ class Reader:
 
     def read(self, orm: ORMExecuteState, attachment: Attachment, engine: Engine | Connection) -> Result[Any] | Bypass:
         """Answer from the cache, or run and store; or say why neither."""
-        own = None if orm.is_relationship_load else _own_way_of(orm)
-        outcome = self._outcome_of(orm, own, attachment, engine)
+        options = list(orm.user_defined_options)
+        own = None if orm.is_relationship_load else _own_way_in(options)
+        outcome = self._outcome_of(orm, options, own, attachment, engine)
         if isinstance(outcome, Bypass) and outcome.reason == OTHER_CATALOG:
             # Asked anew, where that takes no connection out of the Session's hands.
-            outcome = self._outcome_of(orm, own, attachment, engine)
+            outcome = self._outcome_of(orm, options, own, attachment, engine)
         if own is None or not isinstance(outcome, Bypass):
             return outcome
         attachment.coherence.events.emit("bypass", reason=outcome.reason)
         return own.otherwise(orm)
 
     def _outcome_of(
-        self, orm: ORMExecuteState, own: OwnWay | None, attachment: Attachment, engine: Engine | Connection
+        self,
+        orm: ORMExecuteState,
+        options: Sequence[Any],
+        own: OwnWay | None,
+        attachment: Attachment,
+        engine: Engine | Connection,
     ) -> Result[Any] | Bypass:
+        declined = _declined(orm, options)
+        if declined is not None:
+            return Bypass(declined)
         reading = self._reading_of(orm, attachment, engine)
         if isinstance(reading, Bypass):
             return reading
         if own is not None:
             return own.answer(self, reading)
-        request = _request_of(orm)
+        request = _request_in(options)
         question = self.question_in(reading, request)
         return question if isinstance(question, Bypass) else self.answer(reading, question, request)
 
     def _reading_of(
         self, orm: ORMExecuteState, attachment: Attachment, engine: Engine | Connection
     ) -> Reading | Bypass:
-        declined = _declined(orm)
-        if declined is not None:
-            return Bypass(declined)
         if _sqlalchemy.reads_at_autoflush(orm):
             _sqlalchemy.autoflush(orm.session)
         options = orm.statement.get_execution_options(), orm.local_execution_options
-        found = self.situation_of(orm.session, attachment, engine, *options)
+        found = self._situation_of(orm.session, attachment, engine, *options)
         if isinstance(found, Bypass):
             return found
-        if _is_streamed(found.options):
-            return Bypass(STREAMED)
-        return Reading(
-            found.attachment,
-            found.engine,
-            found.bind,
-            found.options,
-            found.notes,
-            found.connection,
-            found.state,
-            found.variation,
-            found.variations,
-            orm,
-        )
+        reading = Reading(*found, orm)
+        return Bypass(STREAMED) if _is_streamed(reading.options) else reading
 
     def situation_of(
+        self, session: Session, attachment: Attachment, engine: Engine | Connection, options: Mapping[str, Any]
+    ) -> Situation | Bypass:
+        """Find out where a read with these execution options would go.
+
+        It begins the Session's transaction, and has a connection checked out where only that can say what it is set to.
+        """
+        found = self._situation_of(session, attachment, engine, {}, options)
+        return found if isinstance(found, Bypass) else Situation(*found)
+
+    def _situation_of(
         self,
         session: Session,
         attachment: Attachment,
         engine: Engine | Connection,
         statement_options: Mapping[str, Any],
         call_options: Mapping[str, Any],
-    ) -> Situation | Bypass:
-        """Find out where a read with the execution options of its statement, and of its call, would go.
-
-        It begins the Session's transaction, and has a connection checked out where only that can say what it is set to.
-        """
+    ) -> _Parts | Bypass:
         variation = self.variations.of(session)
         if isinstance(variation, Bypass):
             return variation
@@ -142,7 +157,7 @@ class Reader:
         owner = engine if connection is None else connection
         # In this order, as the connection does when it executes: its own come before a statement's.
         options = {**statement_options, **owner.get_execution_options(), **call_options}
-        return Situation(attachment, engine.engine, bind, options, notes, connection, state, variation, self.variations)
+        return attachment, engine.engine, bind, options, notes, connection, state, variation, self.variations
 
     def question_in(self, reading: Reading, request: CacheRequest | None) -> Question | Bypass:
         """Make key and tags of a read, or say why not."""
@@ -239,14 +254,15 @@ class Reader:
 
 def declined_at_once(orm: ORMExecuteState) -> str | None:
     """Say what about the call itself sends it to the database, whatever others that are told of it make of it."""
-    return _declined(orm) if _own_way_of(orm) is None else None
+    options = list(orm.user_defined_options)
+    return _declined(orm, options) if _own_way_in(options) is None else None
 
 
 def _is_streamed(options: Mapping[str, Any]) -> bool:
     return bool(options.get("yield_per") or options.get("stream_results"))
 
 
-def _declined(orm: ORMExecuteState) -> str | None:
+def _declined(orm: ORMExecuteState, options: Sequence[Any]) -> str | None:
     """Say what about the call itself sends it to the database."""
     if not orm.session.is_active:
         return "the session's transaction must be rolled back first"
@@ -260,20 +276,20 @@ def _declined(orm: ORMExecuteState) -> str | None:
         return "a listener changed how it is loaded"
     if orm.is_executemany:
         return "it has several sets of parameters"
-    if any(isinstance(option, NoCache) for option in orm.user_defined_options):
+    if options and any(isinstance(option, NoCache) for option in options):
         return "NoCache"
     return None
 
 
-def _request_of(orm: ORMExecuteState) -> CacheRequest | None:
-    for option in reversed(orm.user_defined_options):
+def _request_in(options: Sequence[Any]) -> CacheRequest | None:
+    for option in reversed(options):
         if isinstance(option, FromCache):
             return option.payload
     return None
 
 
-def _own_way_of(orm: ORMExecuteState) -> OwnWay | None:
-    for option in orm.user_defined_options:
+def _own_way_in(options: Sequence[Any]) -> OwnWay | None:
+    for option in options:
         if isinstance(option, OwnWay):
             return option
     return None

@@ -47,9 +47,9 @@ def notes_of(session: Session) -> SessionNotes:
     return notes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Situation:
-    """Where a read of a Session would go, and in which transaction.
+    """Where a read of a Session would go, and in which transaction. Made at every read, and never changed.
 
     ``variation``: what decides on its rows beside all that, as part of a key.
     """
@@ -73,7 +73,7 @@ class Situation:
         return None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reading(Situation):
     """One read of a Session that may be answered from the cache."""
 

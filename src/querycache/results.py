@@ -15,7 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.engine import CursorResult, Dialect, Result
 from sqlalchemy.orm import Session
 
-from querycache import _loading, _sqlalchemy
+from querycache import _cursors, _loading, _sqlalchemy
 from querycache.readings import Reading
 
 GET_STATEMENT: Final = "_querycache_get"
@@ -68,20 +68,22 @@ class Results:
         """Build what the Session would have returned for these rows."""
         orm = reading.orm
 
+        def options() -> dict[str, Any]:
+            return {**reading.options, "prebuffer_rows": True}
+
         def cursor_of(rows: Sequence[Sequence[Any]]) -> CursorResult[Any]:
-            return _sqlalchemy.replay_cursor(compilation, orm.statement, reading.engine, options, description, rows)
+            return _cursors.replay_cursor(compilation, orm.statement, reading.engine, options(), description, rows)
 
         def load_ordinarily(session: Session, rows: Sequence[Sequence[Any]]) -> Result[Any]:
-            return _sqlalchemy.load_result(orm, session, cursor_of(rows), options)
+            return _sqlalchemy.load_result(orm, session, cursor_of(rows), options())
 
-        options = {**reading.options, "prebuffer_rows": True}
         known = self._recipes.get(compilation.compiled)
         if known is not None and known.recipe is not None and _loading.follows(known.recipe, orm, description):
             instances = known.recipe.load(orm.session, rows)
             if instances is not None:
                 return _loading.result_of(known.recipe, instances, lambda: cursor_of(rows))
         cursor = cursor_of(rows)
-        result = _sqlalchemy.load_result(orm, orm.session, cursor, options)
+        result = _sqlalchemy.load_result(orm, orm.session, cursor, options())
         is_written = _sqlalchemy.written_select_of(orm.statement) is not None
         if known is None and rows and orm._compile_state_cls is not None and not is_written:
             recipe = _loading.recipe_of(orm, cursor, description, rows[0], load_ordinarily)

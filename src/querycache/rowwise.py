@@ -21,7 +21,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import NoSuchColumnError, SQLAlchemyError
 from sqlalchemy.orm import Mapper
 
-from querycache import _sqlalchemy
+from querycache import _cursors, _sqlalchemy
 from querycache._types import Tag, TagSet
 from querycache.coherence.binds import Bind
 from querycache.engine import Attachment
@@ -134,7 +134,7 @@ class Rowwise:
         return [tuple(value if at in kept else None for at, value in enumerate(row)) for row in rows]
 
     def _places(self, description: Description) -> list[tuple[int, Any]] | None:
-        cursor = _sqlalchemy.replay_cursor(
+        cursor = _cursors.replay_cursor(
             self.form.compilation,
             self.statement,
             self.call.engine,
@@ -143,7 +143,7 @@ class Rowwise:
             (),
         )
         try:
-            return _sqlalchemy.places_of(cursor, self.mapper.primary_key)
+            return _cursors.places_of(cursor, self.mapper.primary_key)
         except (NoSuchColumnError, KeyError):
             return None
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from sqlalchemy.engine import Connection, Dialect
 
-from querycache._sqlalchemy import OpenCursor
+from querycache._cursors import OpenCursor
 from querycache._types import TagSet
 from querycache.coherence.protocol import Coherence
 from querycache.coherence.transactions import ConnectionState, ours

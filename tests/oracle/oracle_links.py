@@ -6,12 +6,23 @@ from typing import Any, Final
 
 from oracle_columns import add_column
 from oracle_draft import Draft, Reference, Shop, are_related
-from oracle_schema import attributes_of, key_of, table_of
+from oracle_schema import attributes_of, key_of, mapper_of, table_of
 from oracle_values import INT, kind_of
 from sqlalchemy import Column, ForeignKeyConstraint, Table, and_
 from sqlalchemy.orm import backref, relationship
 
 _LAZY: Final = (("select", 8), ("selectin", 1), ("joined", 1), ("subquery", 1), ("immediate", 1), ("raise", 1))
+_AFTERWARDS: Final = frozenset({"selectin", "subquery", "immediate"})
+
+
+def _lazy(shop: Shop, target: type[Any]) -> Any:
+    """Choose how a relationship is loaded.
+
+    Not after the query where it leads to a subclass: SQLAlchemy does not see that such a load comes round to the base that
+    it set out from, and goes on for ever.
+    """
+    drawn = shop.dice.weighted(_LAZY)
+    return "select" if drawn in _AFTERWARDS and mapper_of(target).inherits is not None else drawn
 
 
 def refer(shop: Shop, draft: Draft, parent: type[Any] | None, way: str, *, key: bool = False) -> None:
@@ -63,7 +74,7 @@ def relate(shop: Shop, reference: Reference) -> None:
         cascade=cascade,
         passive_deletes=bool(reference.ondelete) and shop.dice.happens(0.6),
         passive_updates=reference.onupdate is not None,
-        lazy=shop.dice.weighted(_LAZY),
+        lazy=_lazy(shop, child),
         order_by=[attribute.column for attribute in key_of(child)] if shop.dice.happens(0.7) else False,
         foreign_keys=foreign,
     )
@@ -73,7 +84,7 @@ def relate(shop: Shop, reference: Reference) -> None:
         relationship(
             parent,
             backref=there,
-            lazy=shop.dice.weighted(_LAZY),
+            lazy=_lazy(shop, parent),
             remote_side=[attribute.column for attribute in key_of(parent)] if is_own else None,
             foreign_keys=foreign,
         ),
@@ -119,7 +130,7 @@ def associate(shop: Shop) -> None:
     passive = all(constraint.ondelete for constraint in constraints) and shop.dice.happens(0.5)
     options: list[dict[str, Any]] = [
         {
-            "lazy": shop.dice.weighted(_LAZY),
+            "lazy": _lazy(shop, target),
             "order_by": [key.column for key in key_of(target)] if shop.dice.happens(0.7) else False,
             "passive_deletes": passive,
         }

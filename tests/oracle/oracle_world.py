@@ -191,12 +191,12 @@ class World:
     def _send_reads_past(self, cache: QueryCache) -> None:
         """Let ``uncached`` decide whether the cache is asked, for gets, lazy and eager loads as well."""
         reader: Any = cache._reader
-        situation_of = reader.situation_of
+        situation_of = reader._situation_of
 
         def situation_or_bypass(*arguments: Any) -> Any:
             return Bypass("the oracle asks the database") if self._past_cache else situation_of(*arguments)
 
-        reader.situation_of = situation_or_bypass
+        reader._situation_of = situation_or_bypass
 
     # -- examples ------------------------------------------------------------------------------------------------------
 

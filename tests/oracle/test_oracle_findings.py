@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
-from sqlalchemy import Engine, create_engine, func, select, update
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy import Engine, ForeignKey, create_engine, func, inspect, select, update
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 from querycache import QueryCache
 
@@ -21,6 +21,21 @@ class Region(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     rank: Mapped[int | None]
+
+
+class Owner(Base):
+    __tablename__ = "owner"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    notes: Mapped[list[Note]] = relationship(back_populates="owner", lazy="immediate")
+
+
+class Note(Base):
+    __tablename__ = "note"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"))
+    owner: Mapped[Owner] = relationship(back_populates="notes", lazy="joined")
 
 
 @dataclass
@@ -39,9 +54,9 @@ def world(sqlite_url: str, engine_of: Callable[..., Engine]) -> Iterator[World]:
     world = World(engine_of(sqlite_url), create_engine(sqlite_url))
     Base.metadata.create_all(world.outside)
     with Session(world.outside) as session:
-        session.add_all([Region(id=1, rank=1), Region(id=2)])
+        session.add_all([Region(id=1, rank=1), Region(id=2), Owner(id=1, notes=[Note(id=1), Note(id=2)])])
         session.commit()
-    with QueryCache("memory://", models=[Region]) as cache:
+    with QueryCache("memory://", models=[Region, Owner, Note]) as cache:
         cache.attach(world.engine)
         yield world
     world.outside.dispose()
@@ -79,3 +94,14 @@ def test_a_savepoint_inside_a_transaction_commits_nothing_when_released(world: W
     assert _ranks(world) == [7]
     with world.session() as session:
         assert session.scalar(select(func.count()).where(Region.rank == 7)) == 1
+
+
+def test_what_refreshes_a_query_does_not_refresh_what_is_loaded_along(world: World) -> None:
+    refreshing = select(Note).order_by(Note.id).execution_options(populate_existing=True)
+
+    def unloaded(engine: Engine) -> list[set[str]]:
+        with Session(engine) as session:
+            return [inspect(note).unloaded for note in session.scalars(refreshing).unique()]
+
+    # The owner's notes come by a load of their own, which leaves the owner of each to a later one.
+    assert unloaded(world.engine) == unloaded(world.engine) == unloaded(world.outside) == [set(), set()]

@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import Column, Computed, FetchedValue, ForeignKey, Integer, MetaData, Numeric, Table
 from sqlalchemy.dialects import postgresql
 
-from querycache.coherence.binds import MAX_COLUMN_TAGS, Bind, Binds, TableFacts
+from querycache.coherence.binds import Bind, Binds
+from querycache.coherence.facts import MAX_COLUMN_TAGS, TableFacts
 from querycache.coherence.transactions import Pending
 from querycache.databases import Column as Said
 from querycache.databases import ForeignKey as Reference

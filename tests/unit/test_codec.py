@@ -351,7 +351,7 @@ def test_a_payload_of_another_key_is_rejected() -> None:
 
 def test_a_payload_of_another_version_is_rejected() -> None:
     with pytest.raises(PayloadRejected, match="another version"):
-        decode_rows(KEY, b"qcr\x02" + SMALL[4:])
+        decode_rows(KEY, b"qcr\x01" + SMALL[4:])
 
 
 def test_every_flipped_bit_is_rejected() -> None:

@@ -25,6 +25,7 @@ from sqlalchemy import (
     lateral,
     literal,
     or_,
+    orm,
     select,
     true,
     tuple_,
@@ -39,7 +40,6 @@ from querycache._sqlalchemy import core_statement_of
 from querycache.statements.dependencies import TableRead, dependencies_of
 from querycache.statements.reads import SelectReads, reads_of
 from querycache.statements.tags import rows_of, table_name_of
-from read_shapes import Shape
 
 SQLITE: Final[Dialect] = sqlite.dialect()
 POSTGRESQL: Final[Dialect] = postgresql.dialect()  # type: ignore[no-untyped-call]
@@ -110,7 +110,6 @@ def from_derived(block: Any, value: int = 3) -> Any:
 
 
 PLAIN: Final = select(p.c.id, p.c.uid, p.c.cat)
-SHAPE: Final[Any] = Shape.__table__
 P2, U2 = p.alias("p2"), u.alias("u2")
 SAME: Final[Any] = bindparam("same", [(1, 2), (3, 4)], expanding=True)
 
@@ -673,9 +672,25 @@ def test_parts_of_a_row_around_are_taken_apart() -> None:
 
 
 def test_what_the_orm_adapted_is_not_taken_for_what_was_written() -> None:
-    # ``Shape.id`` is rendered as a column of the union of both classes, and table shape stands there for itself.
-    joined = select(Shape.id).join(SHAPE, Shape.id == SHAPE.c.area).subquery("d")
-    assert "shape*" in tags(select(joined).where(joined.c.id == 3), SQLITE)
+    registry: Any = orm.registry()
+    thing = Table("thing", registry.metadata, Column("id", Integer, primary_key=True), Column("other", Integer))
+
+    class Thing:
+        id: Any
+
+    some = select(thing.c.id, thing.c.other).where(thing.c.other == 5).subquery("some")
+    registry.map_imperatively(Thing, thing, with_polymorphic=("*", some))
+    # ``Thing.id`` is rendered as a column of what its class is read from, and table thing stands there for itself.
+    joined = select(Thing.id).join(thing, Thing.id == thing.c.other).subquery("d")
+    statement = select(joined).where(joined.c.id == 3)
+    assert 'SELECT "some".id' in str(statement)
+    assert tags(statement, SQLITE) == {"thing*"}
+
+
+def test_a_cte_that_is_used_twice_is_narrowed_by_what_it_says_itself() -> None:
+    c = PLAIN.where(p.c.uid == 3).cte()
+    again = c.alias()
+    assert tags(select(c, again).where(c.c.cat == 1, again.c.cat == 2), SQLITE) == {"p|uid=3"}
 
 
 @pytest.mark.parametrize("function", [func.app.lower, func.lower])

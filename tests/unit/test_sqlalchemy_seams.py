@@ -43,6 +43,7 @@ from sqlalchemy.orm import (
     with_loader_criteria,
 )
 
+from querycache import _cursors
 from querycache import _sqlalchemy as seams
 
 
@@ -174,7 +175,7 @@ def test_the_core_statement_of_a_core_select_is_itself(engine: Engine) -> None:
 
 def replay(engine: Engine, statement: Any, rows: list[tuple[Any, ...]]) -> Any:
     description = [("id", None), ("name", None)]
-    return seams.replay_cursor(compiled_of(engine, statement), statement, engine, {}, description, rows)
+    return _cursors.replay_cursor(compiled_of(engine, statement), statement, engine, {}, description, rows)
 
 
 def test_a_replayed_cursor_gives_the_rows_that_the_database_gave(engine: Engine) -> None:
@@ -197,7 +198,7 @@ def test_a_replayed_cursor_closes_like_a_real_one(engine: Engine) -> None:
 
 def test_result_processors_run_over_replayed_rows(engine: Engine) -> None:
     statement = select(literal(1).label("id"), bindparam("name", type_=Uuid()).label("name"))
-    result = seams.replay_cursor(
+    result = _cursors.replay_cursor(
         compiled_of(engine, statement), statement, engine, {}, [("id", None), ("name", None)], [(1, "0" * 32)]
     )
     assert result.one().name.int == 0
@@ -230,7 +231,7 @@ def test_buffered_rows_are_what_the_driver_gave_and_are_still_processed(engine: 
 
     @event.listens_for(engine, "after_cursor_execute")
     def buffer(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
-        raw.extend(seams.buffer_cursor(context, cursor))
+        raw.extend(_cursors.buffer_cursor(context, cursor))
 
     with engine.connect() as connection:
         rows = connection.execute(select(Pet.__table__.c.name)).scalars().all()
@@ -373,11 +374,11 @@ def test_notes_on_a_connection_live_as_long_as_the_driver_connection(engine: Eng
         assert "note" not in seams.connection_info_of(connection)
 
 
-def watched(connection: Connection, statement: Any, **options: Any) -> tuple[Any, seams.OpenCursor | None]:
-    watches: list[seams.OpenCursor | None] = []
+def watched(connection: Connection, statement: Any, **options: Any) -> tuple[Any, _cursors.OpenCursor | None]:
+    watches: list[_cursors.OpenCursor | None] = []
 
     def watch(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
-        watches.append(seams.watch_cursor(context))
+        watches.append(_cursors.watch_cursor(context))
 
     event.listen(connection, "after_cursor_execute", watch)
     result = connection.execution_options(**options).execute(statement)
@@ -428,12 +429,12 @@ def test_the_watch_of_a_forgotten_result_dies_with_it(engine: Engine) -> None:
 
 
 def test_rows_that_are_in_memory_already_are_not_watched(engine: Engine) -> None:
-    watches: list[seams.OpenCursor | None] = []
+    watches: list[_cursors.OpenCursor | None] = []
 
     @event.listens_for(engine, "after_cursor_execute")
     def buffer_and_watch(connection: Any, cursor: Any, statement: str, given: Any, context: Any, many: bool) -> None:
-        seams.buffer_cursor(context, cursor)
-        watches.append(seams.watch_cursor(context))
+        _cursors.buffer_cursor(context, cursor)
+        watches.append(_cursors.watch_cursor(context))
 
     with engine.connect() as connection:
         connection.execute(select(Pet.id)).all()
@@ -525,12 +526,12 @@ def test_a_column_is_found_in_a_row_as_the_driver_gave_it(engine: Engine) -> Non
     statement = select(Pet.name, Pet.id, Pet.owner_id)
     compilation = compiled_of(engine, statement)
     described = [(name, None) for name in ("name", "id", "owner_id")]
-    cursor = seams.replay_cursor(compilation, statement, engine, {}, described, ())
+    cursor = _cursors.replay_cursor(compilation, statement, engine, {}, described, ())
 
-    places = seams.places_of(cursor, [Pet.__table__.c.owner_id, Pet.__table__.c.id])
+    places = _cursors.places_of(cursor, [Pet.__table__.c.owner_id, Pet.__table__.c.id])
     assert [position for position, _ in places] == [2, 1]
     with pytest.raises(NoSuchColumnError):
-        seams.places_of(cursor, [Owner.__table__.c.id])
+        _cursors.places_of(cursor, [Owner.__table__.c.id])
 
 
 def test_another_statement_runs_in_a_statement_s_place_with_its_own_parameters(engine: Engine) -> None:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from querycache._sqlalchemy import OpenCursor
+from querycache._cursors import OpenCursor
 from querycache._types import TagSet
 from querycache.coherence.snapshots import Freshness
 from querycache.coherence.transactions import (

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from querycache._sqlalchemy import OpenCursor
+from querycache._cursors import OpenCursor
 from querycache._types import Guard, Lease, Stamp, Tag, TagSet
 from querycache.coherence.inquiry import Case, Inquiry
 from querycache.coherence.journal import Mark

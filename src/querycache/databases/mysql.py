@@ -181,7 +181,7 @@ def profile_of(dialect: Dialect, dbapi_connection: DBAPIConnection, pool: Pool |
         isolation=next(said[name] for name in _ISOLATION if name in said).replace("-", " ").upper(),
         default_schema=said["default_schema"],
         is_replica=_is_replica(said),
-        settings=settings_of(said.get(name) for name in (*_SETTINGS, "current_user", "default_schema")),
+        settings=settings_of(said.get(name) for name in (*_SETTINGS, "current_user")),
         session=session_of(
             said.get("current_user"),
             int(said.get("connection_id") or 0),

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, tzinfo
 from decimal import Decimal
 from functools import lru_cache
 from hashlib import blake2b
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID, SafeUUID
 from zlib import crc32
 
@@ -38,7 +37,7 @@ from querycache.rows.tagged import (
 
 __all__ = ["MAGIC", "DecodedRows", "PayloadRejected", "UnsupportedValue", "decode_rows", "encode_rows", "encode_values"]
 
-MAGIC: Final = b"qcr\x01"
+MAGIC: Final = b"qcr\x02"
 """What a payload is, and the version of the format: to be raised with any change to the layout, the letters or the codes."""
 
 _HEADER: Final = struct.Struct(">4s8sI")
@@ -72,8 +71,7 @@ class PayloadRejected(QueryCacheError):
     """Bytes are not a payload of this format's version that was made for this key, or are damaged."""
 
 
-@dataclass(frozen=True, slots=True)
-class DecodedRows:
+class DecodedRows(NamedTuple):
     """What a statement gave: name and type code of each column as the driver said them, and the rows."""
 
     description: tuple[tuple[str, object], ...]
@@ -138,7 +136,8 @@ def _checked_body(key: bytes, payload: bytes) -> memoryview:
 
 
 def _digest_of(key: bytes) -> bytes:
-    return blake2b(key, digest_size=8).digest()
+    # A statement's key is a digest itself.
+    return key[:8] if len(key) == 16 else blake2b(key, digest_size=8).digest()
 
 
 @lru_cache(_KNOWN_HEADS)

@@ -32,6 +32,8 @@ MAX_PLAIN_INT: Final = 2**64 - 1
 PLAIN: Final = frozenset({type(None), bool, float, str, bytes})
 """The types that need no code. Integers need one beyond 64 bits only."""
 
+_UNTAGGED: Final = PLAIN | {int}
+
 _Writer: TypeAlias = Callable[[Any, int], bytes]
 _Reader: TypeAlias = Callable[[bytes, int], object]
 
@@ -80,7 +82,13 @@ def tag_value(value: Any, depth: int = 0) -> object:
 
 def pack_values(values: Iterable[object], depth: int = 0) -> bytes:
     """Pack values one after the other, their order and number kept. Raises ``UnsupportedValue``."""
-    return pack([tag_value(value, depth) for value in values])
+    given = list(values)
+    if _UNTAGGED.issuperset(map(type, given)):
+        try:
+            return ENCODER.encode(given)
+        except (ValueError, OverflowError):
+            pass  # an integer beyond 64 bits, which has a code; or a text that cannot be written
+    return pack([tag_value(value, depth) for value in given])
 
 
 def pack(tagged: object) -> bytes:

@@ -159,16 +159,20 @@ class _NarrowedElement:
     """How the tags of one element follow from values: of each column what makes them canonical, and its operands.
 
     ``unknown``: the tag of values that a writer does not know; None for a primary key, which writers always know.
-    ``suffixes``: what makes the tags of rows those of what is used of them.
+    ``suffixes``: what makes the tags of rows those of what is used of them. ``plain``: the columns with their binds, where
+    each column has one value, as nearly always; None where there may be more.
     """
 
     columns: tuple[tuple[naming.Canonical, tuple[Operand, ...]], ...]
     tag_of: Callable[[Sequence[str]], Tag]
     unknown: Tag | None
     suffixes: tuple[bytes, ...] = (b"",)
+    plain: tuple[tuple[naming.Canonical, BindParameter[Any]], ...] | None = None
 
     def tags(self, values: Values, limit: int) -> list[Tag] | None:
         """Return the tags of one call; None where any row is meant."""
+        if self.plain is not None:
+            return self._tags_of_one_row(self.plain, values)
         # Of each group of columns whose values belong together: their values, row by row.
         groups: list[list[tuple[str, ...]]] = []
         for group in self._groups():
@@ -185,6 +189,25 @@ class _NarrowedElement:
             given = [canonical for row in rows_of_groups for canonical in row]
             tags.append(self.tag_of([given[index] for index in order]))
         return self._with_unknown(tags)
+
+    def _tags_of_one_row(
+        self, plain: Sequence[tuple[naming.Canonical, BindParameter[Any]]], values: Values
+    ) -> list[Tag] | None:
+        canonicals = []
+        is_empty = False
+        for canonical_of, bind in plain:
+            try:
+                value = values(bind)
+            except LookupError:
+                return None
+            if value is None:
+                # ``= NULL`` matches no row.
+                is_empty = True
+            elif (canonical := canonical_of(value)) is not None:
+                canonicals.append(canonical)
+            elif not is_empty:
+                return None
+        return self._with_unknown([] if is_empty else [self.tag_of(canonicals)])
 
     def _with_unknown(self, rows: list[Tag]) -> list[Tag]:
         if len(rows) * len(self.suffixes) <= MAX_NARROW_TAGS:
@@ -215,15 +238,30 @@ def _narrowed_element(
             return None
         parts.append((canonical_of, narrowing.columns[column.name]))
     suffixes = _suffixes(element, table, dialect, columns)
+    plain = _plain(parts)
     if narrowing.by_primary_key:
-        return _NarrowedElement(tuple(parts), naming.key_tag_maker(bind, table.name), None, suffixes)
+        return _NarrowedElement(tuple(parts), naming.key_tag_maker(bind, table.name), None, suffixes, plain)
     names = [column.name for column in columns]
     make_tag, unknown = naming.value_tag_maker(bind, table.name, names), naming.unknown_tag(bind, table.name, names)
-    return _NarrowedElement(tuple(parts), make_tag, unknown, suffixes)
+    return _NarrowedElement(tuple(parts), make_tag, unknown, suffixes, plain)
+
+
+def _plain(
+    parts: Iterable[tuple[naming.Canonical, tuple[Operand, ...]]],
+) -> tuple[tuple[naming.Canonical, BindParameter[Any]], ...] | None:
+    plain = []
+    for canonical_of, operands in parts:
+        operand = operands[0] if len(operands) == 1 else None
+        if not isinstance(operand, BindParameter) or operand.expanding:
+            return None
+        plain.append((canonical_of, operand))
+    return tuple(plain)
 
 
 def _tags_of_elements(elements: Sequence[_NarrowedElement], values: Values, limit: int) -> list[Tag] | None:
     """Return the tags of all elements of one table; None where any row of it is meant."""
+    if len(elements) == 1:
+        return elements[0].tags(values, limit)
     found: dict[Tag, None] = {}
     for element in elements:
         tags = element.tags(values, limit)

@@ -29,7 +29,7 @@ from querycache.statements.textreads import text_reads_of, why_not_declared
 _POSTCOMPILED: Final = re.compile(r"__\[POSTCOMPILE_[^\]]*\]")
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
 
-FORMAT: Final = b"3"
+FORMAT: Final = b"4"
 """Changes when the meaning of a key changes: older entries become misses. The payload's format is part of the key, too,
 so that two versions of the library side by side keep entries of their own."""
 
@@ -51,6 +51,8 @@ class Shape:
 
         Raises ``UnsupportedValue`` where one refuses its value.
         """
+        if not self.processors:
+            return dict(parameters)
         return {
             name: _processed(self.processors.get(name), value, many=name in self.expanding)
             for name, value in parameters.items()
@@ -173,7 +175,8 @@ class KeyMaker:
         Raises ``UnsupportedValue`` where a value has no canonical form.
         """
         digest = self._begun.copy()
-        digest.update(encode_values([[values[name] for name in self._names], cache_key, variation]))
+        # As many as there are names, which the statement's digest tells.
+        digest.update(encode_values([*map(values.__getitem__, self._names), cache_key, variation]))
         return digest.digest()
 
 

@@ -248,7 +248,8 @@ def _encode_group(names: Sequence[str]) -> str:
 
 
 def _encode_canonical(canonical: str) -> str:
-    if canonical == NULL_CANONICAL or (canonical.isalnum() and canonical.isascii()):
+    plain = canonical.removeprefix("~")
+    if (plain.isalnum() and plain.isascii()) or canonical == NULL_CANONICAL:
         return canonical
     return quote(canonical, safe="~", errors="surrogatepass").replace(".", "%2E")
 

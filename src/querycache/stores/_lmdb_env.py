@@ -100,11 +100,17 @@ class Env:
         self.identity = (about.st_dev, about.st_ino)
 
     def read(self, work: Callable[[Txn], T]) -> T:
+        """Do ``work`` in a transaction that writes nothing, perhaps more than once."""
+
         def turn() -> T:
             with self._gate, self._alive().begin() as txn:
                 return work(txn)
 
-        return self._run(turn, makes_room=False)
+        try:
+            return turn()
+        except lmdb.Error:
+            # Once more, with what helps.
+            return self._run(turn, makes_room=False)
 
     def write(self, work: Callable[[Txn], T], *, grow: bool, patience: Patience = BRIEF) -> T:
         """Do ``work`` in a write transaction, perhaps more than once. A full map grows, or is left to the caller."""

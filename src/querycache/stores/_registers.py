@@ -66,6 +66,12 @@ def slot_key(tag: Tag, bits: int) -> bytes:
     return SLOT_PREFIX + (int.from_bytes(_digest_of(tag)[:4]) >> (32 - bits)).to_bytes(4)
 
 
+@lru_cache(maxsize=16_384)
+def _place_of(tag: Tag, bits: int) -> tuple[bytes, bytes]:
+    """Return the cell that a tag shares with others, and what tells it apart there."""
+    return slot_key(tag, bits), _check_of(tag)
+
+
 @lru_cache(maxsize=4096)
 def guard_key(tag: Tag) -> bytes:
     """Name the cell that ``tag`` has to itself, as a guard."""
@@ -140,16 +146,18 @@ def peek(
         if known is not None and (seen := known.get(tag)) is not None:
             stamp, held = seen
         else:
-            cell = cells.get(slot_key(tag, bits))
-            check = _check_of(tag)
+            key, check = _place_of(tag, bits)
+            cell = cells.get(key)
             if cell is None:
                 return None
             own = own_stamp(cell, check) if must_own else any_stamp(cell, check)
             if own is None or own < floor:
                 return None
-            stamp, held = own, is_held(cell, check, now)
-            if not held and check in lapsed_in(cell, head_of(cell), now):
-                return None
+            stamp, held, head = own, False, head_of(cell)
+            if len(cell) > head:
+                held = is_held(cell, check, now)
+                if not held and check in lapsed_in(cell, head, now):
+                    return None
             if known is not None:
                 known[tag] = stamp, held
         lease.append(stamp)
@@ -163,9 +171,13 @@ def peek(
             if cell is None or cell[8:24] != _short(fingerprint):
                 return None
             (stamp,) = _STAMP.unpack_from(cell)
-            if stamp < floor or lapsed_in(cell, _GUARD_HEAD, now):
+            if stamp < floor:
                 return None
-            held = len(cell) > _GUARD_HEAD and bool(holds_in(cell, _GUARD_HEAD, now))
+            held = False
+            if len(cell) > _GUARD_HEAD:
+                if lapsed_in(cell, _GUARD_HEAD, now):
+                    return None
+                held = bool(holds_in(cell, _GUARD_HEAD, now))
             if known is not None:
                 known[guard] = stamp, held
         lease.append(stamp)
@@ -335,7 +347,12 @@ _ENTRY: Final = struct.Struct("<QI")
 
 def pack_entry(payload: bytes, lease: Lease, expires: Stamp) -> bytes:
     """Write an entry as bytes: when it expires, its lease, its payload."""
-    return _ENTRY.pack(expires, len(lease)) + struct.pack(f"<{len(lease)}Q", *lease) + payload
+    return _ENTRY.pack(expires, len(lease)) + _stamps(len(lease)).pack(*lease) + payload
+
+
+@lru_cache(maxsize=256)
+def _stamps(count: int) -> struct.Struct:
+    return struct.Struct(f"<{count}Q")
 
 
 def answer_of(record: bytes | None, seen: tuple[Lease, bool, Stamp]) -> Lookup:
@@ -355,7 +372,7 @@ def unpack_entry(record: bytes, lease: Lease, now: Stamp) -> bytes | None:
     start = _ENTRY.size + 8 * count
     if expires <= now or count != len(lease) or len(record) < start:
         return None
-    if record[_ENTRY.size : start] != struct.pack(f"<{count}Q", *lease):
+    if record[_ENTRY.size : start] != _stamps(count).pack(*lease):
         return None
     return record[start:]
 

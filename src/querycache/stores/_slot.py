@@ -26,14 +26,15 @@ _STAMP: Final = struct.Struct("<Q")
 _HOLD: Final = struct.Struct("<16sQ")
 
 SMALLEST: Final = _HEAD.size
+_OWN_SIZE: Final = _OWN.size
 
 
 def own_stamp(cell: bytes, check: bytes) -> Stamp | None:
     """Return the stamp that a tag has for itself; None where it has the common one."""
-    start, size = _HEAD.size, _OWN.size
-    for at in range(start, start + cell[start - 1] * size, size):
-        if cell[at : at + CHECK_SIZE] == check:
-            return int(_STAMP.unpack_from(cell, at + CHECK_SIZE)[0])
+    for at in range(SMALLEST, SMALLEST + cell[SMALLEST - 1] * _OWN_SIZE, _OWN_SIZE):
+        if cell.startswith(check, at):
+            stamp: Stamp = _STAMP.unpack_from(cell, at + CHECK_SIZE)[0]
+            return stamp
     return None
 
 
@@ -45,7 +46,7 @@ def any_stamp(cell: bytes, check: bytes) -> Stamp:
 
 def head_of(cell: bytes) -> int:
     """Return where the holds begin."""
-    return _HEAD.size + cell[_HEAD.size - 1] * _OWN.size
+    return SMALLEST + cell[SMALLEST - 1] * _OWN_SIZE
 
 
 def holds_in(cell: bytes, head: int, now: Stamp) -> dict[bytes, Stamp]:

@@ -36,6 +36,7 @@ from querycache.stores._registers import (
     is_marked,
     latest_stamp,
     pack_entry,
+    peek,
     peek_all,
 )
 from querycache.stores.base import Scope, Store, StoreStats
@@ -103,7 +104,7 @@ class LMDBStore(Store):
         return self._with(lambda handle: max(handle.stamps.read(latest_stamp), self._ticks()))
 
     def lookup(self, key: bytes | None, tags: TagSet) -> Lookup:
-        return self.lookup_many([(key, tags)])[0]
+        return self._with(lambda handle: self._look_at_one(handle, key, tags))
 
     def lookup_many(self, questions: Iterable[tuple[bytes | None, TagSet]]) -> list[Lookup]:
         asked = list(questions)
@@ -187,6 +188,15 @@ class LMDBStore(Store):
         give_back(new)  # another thread was faster
         return self._handle or new
 
+    def _look_at_one(self, handle: Handle, key: bytes | None, tags: TagSet) -> Lookup:
+        name = None if key is None else _entry_key(key)
+        record = None if name is None else handle.entries.read(lambda txn: txn.get(name))
+        ticks = self._ticks()
+        seen = handle.stamps.read(lambda txn: peek(txn, tags, ticks))
+        if seen is None:
+            seen = handle.stamps.write(lambda txn: self._lease(txn, [tags])[0], grow=True)
+        return answer_of(record, seen)
+
     def _lookup(self, handle: Handle, asked: list[tuple[bytes | None, TagSet]]) -> list[Lookup]:
         names = [None if key is None else _entry_key(key) for key, _ in asked]
         records: list[bytes | None] = [None] * len(asked)
@@ -196,12 +206,12 @@ class LMDBStore(Store):
         wanted = [tags for _, tags in asked]
         seen = handle.stamps.read(lambda txn: peek_all(txn, wanted, ticks))
         if None in seen:
-            seen = handle.stamps.write(lambda txn: self._lease(txn, wanted), grow=True)
+            seen = list(handle.stamps.write(lambda txn: self._lease(txn, wanted), grow=True))
         return [answer_of(record, told) for record, told in zip(records, seen, strict=True) if told is not None]
 
-    def _lease(self, txn: Txn, wanted: list[TagSet]) -> list[Seen | None]:
+    def _lease(self, txn: Txn, wanted: list[TagSet]) -> list[Seen]:
         writing = Writing(txn, self._ticks())
-        seen: list[Seen | None] = [writing.lease(tags) for tags in wanted]
+        seen = [writing.lease(tags) for tags in wanted]
         if txn.stat()["entries"] > (1 << SLOT_BITS) + MAX_GUARDS:
             writing.forget_guards([key for key, _ in _items(txn, GUARD_PREFIX)])
         return seen
