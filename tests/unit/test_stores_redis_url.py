@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from querycache.errors import ConfigurationError
-from querycache.stores._redis_url import SCHEMES, Limits, target_of
+from querycache.stores._redis_url import SCHEMES, Limits, Near, target_of
 
 
 @pytest.mark.parametrize(
@@ -77,6 +77,12 @@ def test_limits_and_the_size_of_the_pool_have_defaults_and_can_be_set() -> None:
     assert target.pool == 7
 
 
+def test_a_near_cache_is_there_where_it_is_asked_for_and_has_a_size() -> None:
+    assert target_of("redis://a").near is None
+    assert target_of("redis://a?near=validate").near == Near("validate", 64_000_000)
+    assert target_of("redis+cluster://a?near=validate&near_size=1MiB").near == Near("validate", 1 << 20)
+
+
 @pytest.mark.parametrize(
     ("url", "says"),
     [
@@ -97,6 +103,10 @@ def test_limits_and_the_size_of_the_pool_have_defaults_and_can_be_set() -> None:
         ("rediss://a?ssl_check_hostname=no", "ssl_check_hostname=no is neither true nor false"),
         ("unix://run/redis", "three slashes: unix:///run"),
         ("unix://", "there is no path"),
+        ("redis://a?near=yes", "near=yes is not known. Write near=validate"),
+        ("redis://a?near=validate&near_size=big", "near_size=big is not a size of at least 64KiB"),
+        ("redis://a?near=validate&near_size=1KB", "near_size=1KB is not a size of at least 64KiB"),
+        ("redis://a?near_size=1GB", "near_size is the size of a near cache, and there is none. Add near=validate"),
     ],
 )
 def test_a_url_that_cannot_be_meant_is_named_with_the_remedy(url: str, says: str) -> None:
