@@ -185,7 +185,9 @@ class Reader:
         waited = False
         while True:
             found = reading.notes.take_found(question.key)
-            found = found or coherence.lookup(question.store, question.key, question.tags)
+            found = found or coherence.lookup(
+                question.store, question.key, question.tags, strict=reading.must_be_strict(freshness)
+            )
             if found is None:
                 return Bypass(NO_ANSWER)
             if found.storable and not question.is_answered_by(found):

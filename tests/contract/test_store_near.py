@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from querycache.stores import open_store
-from querycache.stores._copies import Copies
+from querycache.stores._copies import Copies, Copy, Entry
 from querycache.stores.base import Store
 from querycache.stores.near import NearStore
 from querycache.testing import StoreConformance
@@ -232,27 +232,29 @@ def test_an_entry_larger_than_half_the_size_is_served_and_not_held(server: Redis
     near.close()
 
 
+def put(copies: Copies, key: bytes, payload: bytes) -> Copy:
+    copy = copies.put(key, Entry(b"head", payload, (1,), 1, 2, 3.0))
+    assert copy is not None
+    return copy
+
+
 def test_what_readers_made_of_payloads_counts_and_goes_with_them() -> None:
     copies = Copies(65_536)
     for number in range(4):
-        copy = copies.put(b"k%d" % number, b"head", bytes(1000))
-        assert copy is not None
+        copy = put(copies, b"k%d" % number, bytes(1000))
         copy.keep("rows", 20_000)
         copy.keep("rows again", 20_000)
     assert (len(copies), copies.evictions) == (3, 1)
     assert copies.size_bytes <= 65_536
-    copy.keep("rows", 20_000)
-    oldest = copies.put(b"k9", b"head", b"")
-    assert oldest is not None
-    oldest.keep("more than half of all", 40_000)
-    assert oldest.value is None
+    last = put(copies, b"k9", b"")
+    last.keep("more than half of all", 40_000)
+    assert last.value is None
 
 
 def test_nothing_is_charged_for_a_copy_that_is_not_held_any_more() -> None:
     copies = Copies(65_536)
-    old = copies.put(b"k", b"head", b"old")
-    copies.put(b"k", b"other head", b"new")
-    assert old is not None
+    old = put(copies, b"k", b"old")
+    put(copies, b"k", b"new")
     before = copies.size_bytes
     old.keep("rows", 1000)
     assert (copies.size_bytes, old.value) == (before, None)

@@ -104,10 +104,17 @@ def _open_lmdb(url: str, parts: SplitResult) -> Store:
 
 
 def _open_redis(url: str, parts: SplitResult) -> Store:
-    from querycache.stores.near import near_of
+    from querycache.stores._copies import Copies
+    from querycache.stores.near import NearStore
+    from querycache.stores.pushed import PushedStore
     from querycache.stores.redis import open_redis
 
-    return near_of(open_redis(url))
+    store = open_redis(url)
+    near = store.target.near
+    if near is None:
+        return store
+    copies = Copies(near.size_bytes)
+    return PushedStore(store, copies, near.lag_s) if near.mode == "push" else NearStore(store, copies)
 
 
 _OPENERS: Final[dict[str, Callable[[str, SplitResult], Store]]] = {

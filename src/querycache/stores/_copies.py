@@ -11,22 +11,43 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
+from typing import Final, NamedTuple
 
-_COPY_COST = 500
+from querycache._types import Lease, Stamp
+
+_COPY_COST: Final = 600
+
+
+class Entry(NamedTuple):
+    """An entry as the store had it at a moment of its clock. ``ends_at``: when it ends on this process's, or before."""
+
+    head: bytes
+    payload: bytes
+    lease: Lease
+    now: Stamp
+    expires: Stamp
+    ends_at: float
 
 
 class Copy:
-    """One entry: its head, its payload, and what its first reader made of that."""
+    """An entry that is held, and what its first reader made of its payload."""
 
-    __slots__ = ("_copies", "cost", "head", "key", "payload", "value")
+    __slots__ = ("_copies", "cost", "entry", "key", "value")
 
-    def __init__(self, copies: Copies, key: bytes, head: bytes, payload: bytes) -> None:
+    def __init__(self, copies: Copies, key: bytes, entry: Entry) -> None:
         self._copies = copies
         self.key = key
-        self.head = head
-        self.payload = payload
+        self.entry = entry
         self.value: object | None = None
-        self.cost = _COPY_COST + len(key) + len(head) + len(payload)
+        self.cost = _COPY_COST + len(key) + len(entry.head) + len(entry.payload) + 40 * len(entry.lease)
+
+    @property
+    def head(self) -> bytes:
+        return self.entry.head
+
+    @property
+    def payload(self) -> bytes:
+        return self.entry.payload
 
     def keep(self, value: object, size_bytes: int) -> None:
         """Keep what a reader made of the payload, for the next one, as long as there is room for both."""
@@ -59,9 +80,9 @@ class Copies:
                 self._copies.move_to_end(key)
             return copy
 
-    def put(self, key: bytes, head: bytes, payload: bytes) -> Copy | None:
+    def put(self, key: bytes, entry: Entry) -> Copy | None:
         """Hold an entry in the place of the one before; None where it is too large."""
-        copy = Copy(self, key, head, payload)
+        copy = Copy(self, key, entry)
         with self._lock:
             self._drop(key)
             if copy.cost > self.max_size_bytes // 2:

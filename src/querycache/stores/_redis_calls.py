@@ -91,9 +91,13 @@ class Layout:
         """Name what a part knows of its life, its marks and guards."""
         return self._prefix(part) + b"state"
 
+    def stamps(self, part: int) -> bytes:
+        """Return what the names of all stamps of a part begin with."""
+        return self._prefix(part) + b"t:"
+
     def stamp(self, tag: Tag) -> bytes:
         """Name a tag's stamp."""
-        return self._prefix(self.part_of(tag)) + b"t:" + _name_of(tag)
+        return self.stamps(self.part_of(tag)) + _name_of(tag)
 
     def entry(self, key: bytes) -> bytes:
         """Name an entry."""
@@ -288,6 +292,11 @@ def filling(layout: Layout, key: bytes, payload: bytes, lease: Lease, ttl_s: flo
 def head_of(answer: Answer, lease: Lease, ttl_s: float) -> bytes:
     """Return the head of the entry that ``fill`` has just stored."""
     return b"%016d%016d" % (answer.now_us, answer.now_us + _life_us(ttl_s)) + lease_text(lease)
+
+
+def moments_in(head: bytes) -> tuple[Stamp, Stamp]:
+    """Return when an entry was stored and when it ends, from its head."""
+    return stamp_at(int(head[:16])), stamp_at(int(head[16:32]))
 
 
 def _life_us(ttl_s: float) -> int:

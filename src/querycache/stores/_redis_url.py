@@ -18,7 +18,7 @@ from querycache.errors import ConfigurationError
 from querycache.stores._sizes import size_of
 
 Topology: TypeAlias = Literal["single", "sentinel", "cluster"]
-NearMode: TypeAlias = Literal["validate"]
+NearMode: TypeAlias = Literal["validate", "push"]
 Address: TypeAlias = tuple[str, int]
 """Host and port; a socket has its path for a host, and port 0."""
 
@@ -31,12 +31,13 @@ SCHEMES: Final = (
 
 DEFAULT_NEAR_SIZE: Final = "64MB"
 LEAST_NEAR_SIZE_BYTES: Final = 65_536
+DEFAULT_LAG_MS: Final = 1000
 
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _LIMITS: Final = ("connect_timeout_ms", "timeout_ms", "mark_timeout_ms")
 _TLS: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname")
-_NEAR_MODES: Final[Mapping[str, NearMode]] = {"validate": "validate"}
-_NEAR: Final = ("near", "near_size")
+_NEAR_MODES: Final[Mapping[str, NearMode]] = {"validate": "validate", "push": "push"}
+_NEAR: Final = ("near", "near_size", "near_lag_ms")
 _ALWAYS: Final = ("namespace", "pool", *_NEAR, *_LIMITS)
 
 
@@ -51,10 +52,11 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """How a near cache asks the store behind it, and how many bytes it may hold."""
+    """Whether a near cache asks each time or is told of changes, how many bytes it may hold, how late it may be told."""
 
     mode: NearMode
     size_bytes: int
+    lag_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,7 @@ def target_of(url: str) -> Target:
         login=login,
         sentinel_login=reading.texts({"sentinel_username": "username", "sentinel_password": "password"}),
         tls=_tls_of(reading) if is_tls else None,
-        near=_near_of(reading),
+        near=_near_of(reading, topology),
     )
 
 
@@ -194,19 +196,25 @@ def _db_of(reading: _Reading, path: list[str], topology: Topology) -> int:
     return int(text)
 
 
-def _near_of(reading: _Reading) -> Near | None:
+def _near_of(reading: _Reading, topology: Topology) -> Near | None:
     mode = reading.given.get("near")
     if mode is None:
-        if "near_size" in reading.given:
-            raise reading.error("near_size is the size of a near cache, and there is none. Add near=validate.")
+        for name in ("near_size", "near_lag_ms"):
+            if name in reading.given:
+                raise reading.error(f"{name} is about a near cache, and there is none. Add near=validate or near=push.")
         return None
     if mode not in _NEAR_MODES:
-        raise reading.error(f"near={mode} is not known. Write near=validate.")
+        raise reading.error(f"near={mode} is not known. Write near=validate or near=push.")
+    if mode != "push" and "near_lag_ms" in reading.given:
+        raise reading.error("near_lag_ms is for near=push: near=validate asks each time and is never late.")
+    if mode == "push" and topology == "cluster":
+        raise reading.error("near=push hears one server, and a Cluster has several. Write near=validate.")
     text = reading.given.get("near_size", DEFAULT_NEAR_SIZE)
     size = size_of(text)
     if size is None or size < LEAST_NEAR_SIZE_BYTES:
         raise reading.error(f"near_size={text} is not a size of at least 64KiB. Write near_size=64MB.")
-    return Near(_NEAR_MODES[mode], size)
+    lag_s = reading.whole("near_lag_ms", DEFAULT_LAG_MS) / 1000 if mode == "push" else 0.0
+    return Near(_NEAR_MODES[mode], size, lag_s)
 
 
 def _tls_of(reading: _Reading) -> dict[str, Any]:

@@ -13,12 +13,13 @@ from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from querycache._types import Lease, Lookup, Stamp, Tag, TagSet, Writer
-from querycache.stores._copies import Copies, Copy
-from querycache.stores._redis_calls import Found, Question
+from querycache.stores._copies import Copies, Copy, Entry
+from querycache.stores._redis_calls import Found, Question, moments_in
+from querycache.stores._vouched import boottime
 from querycache.stores.base import Scope, Store, StoreStats
 from querycache.stores.redis import RedisStore
 
-__all__ = ["NearStore", "near_of"]
+__all__ = ["NearStore"]
 
 
 class NearStore(Store):
@@ -61,28 +62,31 @@ class NearStore(Store):
 
     def look(self, questions: Sequence[Question]) -> list[Found]:
         """Ask the store beneath, naming what is held; hold what it sends."""
+        asked_at = boottime()
         held = {key: copy for key, _ in questions if key is not None and (copy := self.copies.get(key)) is not None}
         found = self.beneath.look(questions, held)
-        return [self._with_copy(key, one, held) for (key, _), one in zip(questions, found, strict=True)]
+        return [self._with_copy(key, one, held, asked_at) for (key, _), one in zip(questions, found, strict=True)]
 
-    def _with_copy(self, key: bytes | None, found: Found, held: dict[bytes, Copy]) -> Found:
-        if key is None or found.lookup.payload is None:
-            return found
-        copy = held.get(key)
-        if copy is None or copy.payload is not found.lookup.payload:
-            copy = self.copies.put(key, found.head, found.lookup.payload)
+    def _with_copy(self, key: bytes | None, found: Found, held: dict[bytes, Copy], asked_at: float) -> Found:
         payload, lease, storable, now, expires, _ = found.lookup
-        lookup = Lookup(payload, lease, storable, now, expires, copy)
-        return Found(lookup, found.age_us, found.floor_us, found.head)
+        if key is None or payload is None:
+            return found
+        copy: Copy | None = held.get(key)
+        if copy is None or copy.payload is not payload:
+            ends_at = asked_at + (expires - now) / 1e9
+            copy = self.copies.put(key, Entry(found.head, payload, lease, now, expires, ends_at))
+        return Found(Lookup(payload, lease, storable, now, expires, copy), found.age_us, found.floor_us, found.head)
 
     def fill(self, key: bytes, payload: bytes, lease: Lease, ttl_s: float) -> bool:
         return self.fill_many([(key, payload, lease, ttl_s)]) == 1
 
     def fill_many(self, entries: Iterable[tuple[bytes, bytes, Lease, float]]) -> int:
+        asked_at = boottime()
         kept = [(key, bytes(payload), tuple(lease), ttl_s) for key, payload, lease, ttl_s in entries]
         heads = self.beneath.keep(kept)
-        for (key, payload, _, _), head in zip(kept, heads, strict=True):
-            self.copies.put(key, head, payload)
+        for (key, payload, lease, ttl_s), head in zip(kept, heads, strict=True):
+            now, expires = moments_in(head)
+            self.copies.put(key, Entry(head, payload, lease, now, expires, asked_at + ttl_s))
         return len(heads)
 
     def mark(self, tags: TagSet, writer: Writer, ttl_s: float) -> tuple[Tag, ...]:
@@ -106,9 +110,3 @@ class NearStore(Store):
         """Close the connections and hold nothing any more."""
         self.beneath.close()
         self.copies.clear()
-
-
-def near_of(store: RedisStore) -> Store:
-    """Return the store with the near cache that its URL asks for; the store itself where it asks for none."""
-    near = store.target.near
-    return store if near is None else NearStore(store, Copies(near.size_bytes))

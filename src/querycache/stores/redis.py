@@ -38,7 +38,7 @@ from querycache.stores._redis_calls import (
     stamp_at,
     telling_the_time,
 )
-from querycache.stores._redis_places import MOVED_ON, Lane, place_of
+from querycache.stores._redis_places import MOVED_ON, Lane, Place, place_of
 from querycache.stores._redis_server import Refusal, Unreachable
 from querycache.stores._redis_url import Target, target_of
 from querycache.stores.base import Scope, Store, StoreStats
@@ -90,6 +90,16 @@ class RedisStore(Store):
     @property
     def url(self) -> str:
         return self.target.url
+
+    @property
+    def layout(self) -> Layout:
+        """How its keys are named."""
+        return self._layout
+
+    @property
+    def place(self) -> Place:
+        """Where its scripts are run."""
+        return self._place
 
     @property
     def is_resting(self) -> bool:
