@@ -270,11 +270,11 @@ class Server:
         make = _maker_of(address, target, is_sentinel)
         self.reads = Pool(lambda: make(limits.read_s), target.pool, limits.read_s, self.url)
         self.marks = Pool(lambda: make(limits.mark_s), target.pool, limits.mark_s, self.url)
-        self._make = lambda: make(limits.read_s)
+        self._wire: Callable[[], Wire] = lambda: make(limits.read_s)
 
     def line(self) -> Line:
         """Make a connection that is none of the pools'."""
-        return Line(self._make(), self.url)
+        return Line(self._wire(), self.url)
 
     def close(self) -> None:
         """Close the connections."""

@@ -90,19 +90,24 @@ class Vouched:
             if floor_us != self._floor_us:
                 return floor_us < self._floor_us
             for tags, found in answers:
-                if found.storable:
-                    self._learn(asking, tags, found.lease)
+                for name, stamp in zip(_names_in(tags), found.lease, strict=True):
+                    self._learn(asking, name, stamp, may_vouch=found.storable)
             if len(self._stamps) > MOST_STAMPS:
                 self._forget_all()
         return True
 
-    def _learn(self, asking: Asking, tags: TagSet, lease: Lease) -> None:
-        for name, stamp in zip(_names_in(tags), lease, strict=True):
-            key = self._stamp_key(name if isinstance(name, bytes) else name[0])
-            # Stamps only grow: of two answers the one that was given later counts, whichever came first.
-            if key not in asking.missed and stamp > self._stamps.get(name, 0):
-                self._stamps[name] = stamp
-                self._names.setdefault(key, set()).add(name)
+    def _learn(self, asking: Asking, name: Name, stamp: Stamp, *, may_vouch: bool) -> None:
+        key = self._stamp_key(name if isinstance(name, bytes) else name[0])
+        # Stamps only grow: of two answers the one that was given later counts, whichever came first.
+        names = self._names.setdefault(key, set())
+        for other in [other for other in names if self._stamps[other] < stamp]:
+            names.discard(other)
+            del self._stamps[other]
+        if may_vouch and key not in asking.missed and all(self._stamps[other] == stamp for other in names):
+            names.add(name)
+            self._stamps[name] = stamp
+        if not names:
+            del self._names[key]
 
     def forget(self, tags: Iterable[Tag]) -> None:
         """Vouch no more for the stamps of tags, nor for what answers to questions under way say of them."""
