@@ -13,6 +13,7 @@ from querycache.errors import StoreUnavailable
 from querycache.stores import open_store
 from querycache.stores._redis_calls import Found, Question
 from querycache.stores._redis_feed import CHANNEL
+from querycache.stores._redis_server import Line
 from querycache.stores.base import Store
 from querycache.stores.pushed import PushedStore
 from querycache.testing import StoreConformance
@@ -238,6 +239,22 @@ def test_what_is_not_heard_yet_is_served_for_the_lag_and_no_longer(near: PushedS
     assert found(near) == b"rows"
     near._vouched.clock = lambda: began + LAG_S
     assert found(near) is None
+
+
+def test_a_beat_that_takes_long_counts_from_its_beginning(near: PushedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    began = now = near._vouched.clock()
+    near._vouched.clock = lambda: now
+    original = near._feed._floor_at
+
+    def slow(asker: Line) -> int:
+        nonlocal now
+        floor_us = original(asker)
+        now = began + 1
+        return floor_us
+
+    monkeypatch.setattr(near._feed, "_floor_at", slow)
+    near.settle(PATIENCE_S)
+    assert near._vouched._as_of == began
 
 
 def test_the_strict_way_never_lags(near: PushedStore, other: Store, proxy: TroubledProxy) -> None:

@@ -1,4 +1,4 @@
-"""A hit in a near cache is decoded once for all sessions, and none of them can change what another is given."""
+"""A near cache costs no session what it is promised: nothing is shared that one could change, nothing lags but as stated."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from conftest import EngineFactory
-from querycache import QueryCache, entries
+from querycache import NoCache, QueryCache, entries
+from querycache.coherence.moved import SnapshotMovedError
 from querycache.rows.codec import DecodedRows, decode_rows
+from querycache.stores import open_store
+from querycache.stores.pushed import PushedStore
 from redis_servers import SLOW, RedisServer, own_redis
 from redis_support import new_namespace
 
@@ -137,3 +140,119 @@ def test_values_that_the_driver_itself_gives_as_lists_are_not_shared(
             session.rollback()
     assert len(decoded) == 3
     cache.close()
+
+
+# -- near=push: what lags, and what does not ---------------------------------------------------------------------------
+
+LAG_MS = 600_000
+PATIENCE_S = 60.0
+
+
+class Apart:
+    """A process whose near cache hears nothing, and another that commits."""
+
+    def __init__(self, url: str, server: RedisServer, engine_of: EngineFactory, **options: Any) -> None:
+        add_books(engine_of(url))
+        namespace = new_namespace()
+        store = open_store(f"{server.url(namespace, options=SLOW)}&near=push&near_lag_ms={LAG_MS}")
+        assert isinstance(store, PushedStore)
+        self.store = store
+        # Else every stamp would have to be a second older than the snapshot.
+        store.clock_margin_s = store.strict.clock_margin_s = 0.0  # type: ignore[misc]
+        self.here, self.there = engine_of(url, **options), engine_of(url)
+        self.cache, self.other = QueryCache(store, models=[Book]), QueryCache(server.url(namespace), models=[Book])
+        self.cache.attach(self.here)
+        self.other.attach(self.there)
+        for _ in range(2):
+            assert self.title() == "t1"
+            store.settle(PATIENCE_S)
+        store._feed._hear = lambda message: None  # type: ignore[method-assign]
+
+    def title(self) -> str:
+        with Session(self.here) as session:
+            return title_in(session)
+
+    def close(self) -> None:
+        self.cache.close()
+        self.other.close()
+
+
+def title_in(session: Session) -> str:
+    return session.get_one(Book, 1).title
+
+
+def rename_on(engine: Engine, title: str) -> None:
+    with Session(engine) as session:
+        session.execute(update(Book).where(Book.id == 1).values(title=title))
+        session.commit()
+
+
+@pytest.fixture
+def apart(request: pytest.FixtureRequest, server: RedisServer, engine_of: EngineFactory) -> Iterator[Apart]:
+    level, url = request.param
+    options = {"isolation_level": level} if level else {}
+    apart = Apart(request.getfixturevalue(url), server, engine_of, **options)
+    yield apart
+    apart.close()
+
+
+COMMITTED = pytest.mark.parametrize("apart", [(None, "sqlite_url"), (None, "postgresql_url")], indirect=True)
+REPEATABLE = pytest.mark.parametrize(
+    "apart", [("REPEATABLE READ", "postgresql_url"), ("REPEATABLE READ", "mariadb_url")], indirect=True
+)
+
+
+@COMMITTED
+def test_what_another_process_committed_may_be_unseen_for_the_lag(apart: Apart) -> None:
+    rename_on(apart.there, "new")
+    assert apart.title() == "t1", "nothing was heard yet: this is what the guarantee names"
+    began = apart.store._vouched.clock()
+    apart.store._vouched.clock = lambda: began + LAG_MS / 1000
+    assert apart.title() == "new"
+
+
+@COMMITTED
+def test_what_this_process_committed_is_seen_at_once(apart: Apart) -> None:
+    rename_on(apart.here, "mine")
+    assert apart.title() == "mine"
+
+
+@REPEATABLE
+def test_a_transaction_whose_snapshot_is_taken_is_not_served_what_its_snapshot_does_not_show(apart: Apart) -> None:
+    rename_on(apart.there, "new")
+    with Session(apart.here) as session:
+        session.execute(select(Book.price).where(Book.id == 2).options(NoCache()))
+        assert title_in(session) == "new"
+
+
+@REPEATABLE
+def test_a_list_of_which_rows_are_held_is_not_served_past_the_snapshot_either(apart: Apart) -> None:
+    statement = select(Book.title).where(Book.id == 1)
+    for _ in range(3):
+        with Session(apart.here) as session:
+            assert session.scalars(statement).one() == "t1"
+    rename_on(apart.there, "new")
+    with Session(apart.here) as session:
+        session.execute(select(Book.price).where(Book.id == 2).options(NoCache()))
+        assert session.scalars(statement).one() == "new"
+
+
+@REPEATABLE
+def test_what_was_served_before_a_snapshot_that_does_not_show_it_is_noticed(apart: Apart) -> None:
+    rename_on(apart.there, "new")
+    with Session(apart.here) as session:
+        assert title_in(session) == "t1"
+        with pytest.raises(SnapshotMovedError):
+            session.execute(select(Book.price).where(Book.id == 2).options(NoCache()))
+        session.rollback()
+    with Session(apart.here) as session:
+        assert title_in(session) == "new", "who tries again is not told the same"
+
+
+@COMMITTED
+def test_the_guarantee_says_how_late_a_read_may_be(apart: Apart) -> None:
+    told = apart.cache.guarantee
+    assert "less than what had been committed 600 s before it began, nor less than what its own process had" in told
+    assert "nor less than what the database already showed 600 s before" in told
+    assert "committed when it began.\n  Visible" in told
+    assert "less than what had been committed when it began." in apart.other.guarantee

@@ -68,6 +68,10 @@ def test_a_change_of_a_guards_stamp_ends_what_is_vouched_for_under_any_mind(vouc
     assert not vouched.covers(T, LEASE)
 
 
+def test_an_entry_that_depends_on_nothing_is_never_vouched_for(vouched: Vouched) -> None:
+    assert not vouched.covers(TagSet(), ())
+
+
 def test_what_is_marked_is_not_vouched_for(vouched: Vouched) -> None:
     learn(vouched, *LEASE, storable=False)
     assert not vouched.covers(T, LEASE)

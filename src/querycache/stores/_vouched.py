@@ -68,7 +68,8 @@ class Vouched:
 
     def covers(self, tags: TagSet, lease: Lease) -> bool:
         """Tell whether every stamp of a lease is vouched for as the one that its tag has."""
-        return tuple(map(self._stamps.get, _names_in(tags))) == lease
+        # Nothing is ever heard of an entry that depends on nothing.
+        return bool(lease) and tuple(map(self._stamps.get, _names_in(tags))) == lease
 
     @contextmanager
     def asking(self) -> Iterator[Asking]:
