@@ -41,14 +41,6 @@ class Copy:
         self.value: object | None = None
         self.cost = _COPY_COST + len(key) + len(entry.head) + len(entry.payload) + 40 * len(entry.lease)
 
-    @property
-    def head(self) -> bytes:
-        return self.entry.head
-
-    @property
-    def payload(self) -> bytes:
-        return self.entry.payload
-
     def keep(self, value: object, size_bytes: int) -> None:
         """Keep what a reader made of the payload, for the next one, as long as there is room for both."""
         self._copies.charge(self, value, size_bytes)

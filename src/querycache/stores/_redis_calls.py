@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from querycache._types import MARK_TTL_S, Guard, Lease, Lookup, Stamp, Tag, TagSet, Writer
 from querycache.errors import StoreUnavailable
@@ -218,13 +218,15 @@ class Asking:
         )
 
     def _heads(self, keys: Iterable[bytes]) -> list[bytes]:
-        heads = [copy.head if (copy := self._held.get(key)) is not None else b"" for key in keys]
+        if not self._held:
+            return []
+        heads = [copy.entry.head if (copy := self._held.get(key)) is not None else b"" for key in keys]
         return heads if any(heads) else []
 
     def found(self, answers: Sequence[Answer]) -> list[Found]:
         """Put together what the parts answered, in the order of the questions."""
         stamps: dict[Name, tuple[Stamp, bool]] = {}
-        entries: dict[bytes, tuple[bytes, bytes | None, int]] = {}
+        entries: dict[bytes, tuple[bytes, Copy | None, int]] = {}
         for asked, answer in zip(self._asked.values(), answers, strict=True):
             made, held, kept = answer.rest
             for name, stamp, mark in zip(asked.names, made, held, strict=True):
@@ -232,8 +234,8 @@ class Asking:
             for key, entry in zip(asked.entries, kept, strict=True):
                 if isinstance(entry, bytes):
                     entries[key] = entry, None, answer.now_us
-                elif entry is not None and key in self._held:
-                    entries[key] = self._held[key].head, self._held[key].payload, answer.now_us
+                elif entry is not None and (copy := self._held.get(key)) is not None:
+                    entries[key] = copy.entry.head, copy, answer.now_us
         now_us = max(answer.now_us for answer in answers)
         floor_us = max(answer.floor_us for answer in answers)
         return [self._one(question, stamps, entries, now_us, floor_us) for question in self.questions]
@@ -242,7 +244,7 @@ class Asking:
         self,
         question: Question,
         stamps: Mapping[Name, tuple[Stamp, bool]],
-        entries: Mapping[bytes, tuple[bytes, bytes | None, int]],
+        entries: Mapping[bytes, tuple[bytes, Copy | None, int]],
         now_us: int,
         floor_us: int,
     ) -> Found:
@@ -252,19 +254,17 @@ class Asking:
         is_storable = not any(is_held for _, is_held in seen)
         kept = entries.get(key) if key is not None and is_storable else None
         if kept is not None:
-            entry, payload, its_now_us = kept
+            entry, copy, its_now_us = kept
             end = _HEAD + _STAMP * len(lease)
             if entry[_HEAD - 6 : end] == lease_text(lease):
-                if payload is None:
-                    payload = entry[end:]
+                payload = entry[end:] if copy is None else copy.entry.payload
                 age_us, rest_us = its_now_us - int(entry[:16]), int(entry[16:32]) - its_now_us
-                lookup = Lookup(payload, lease, True, stamp_at(now_us), stamp_at(now_us + rest_us))
+                lookup = Lookup(payload, lease, True, stamp_at(now_us), stamp_at(now_us + rest_us), copy)
                 return Found(lookup, age_us, floor_us, entry[:end])
         return Found(Lookup(None, lease, is_storable, stamp_at(now_us)), 0, floor_us)
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """What a question is answered, how long ago an entry that was found was filled, by its part's clock, and its head.
 
     ``floor_us``: no stamp from before it counts.

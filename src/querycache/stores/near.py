@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from querycache._types import Lease, Lookup, Stamp, Tag, TagSet, Writer
-from querycache.stores._copies import Copies, Copy, Entry
+from querycache.stores._copies import Copies, Entry
 from querycache.stores._redis_calls import Found, Question, moments_in
 from querycache.stores._vouched import boottime
 from querycache.stores.base import Scope, Store, StoreStats
@@ -65,17 +65,14 @@ class NearStore(Store):
         asked_at = boottime()
         held = {key: copy for key, _ in questions if key is not None and (copy := self.copies.get(key)) is not None}
         found = self.beneath.look(questions, held)
-        return [self._with_copy(key, one, held, asked_at) for (key, _), one in zip(questions, found, strict=True)]
+        return [self._with_copy(key, one, asked_at) for (key, _), one in zip(questions, found, strict=True)]
 
-    def _with_copy(self, key: bytes | None, found: Found, held: dict[bytes, Copy], asked_at: float) -> Found:
-        payload, lease, storable, now, expires, _ = found.lookup
-        if key is None or payload is None:
+    def _with_copy(self, key: bytes | None, found: Found, asked_at: float) -> Found:
+        payload, lease, storable, now, expires, memo = found.lookup
+        if key is None or payload is None or memo is not None:
             return found
-        copy: Copy | None = held.get(key)
-        if copy is None or copy.payload is not payload:
-            ends_at = asked_at + (expires - now) / 1e9
-            copy = self.copies.put(key, Entry(found.head, payload, lease, now, expires, ends_at))
-        return Found(Lookup(payload, lease, storable, now, expires, copy), found.age_us, found.floor_us, found.head)
+        copy = self.copies.put(key, Entry(found.head, payload, lease, now, expires, asked_at + (expires - now) / 1e9))
+        return found._replace(lookup=Lookup(payload, lease, storable, now, expires, copy))
 
     def fill(self, key: bytes, payload: bytes, lease: Lease, ttl_s: float) -> bool:
         return self.fill_many([(key, payload, lease, ttl_s)]) == 1
