@@ -78,6 +78,11 @@ class RedisServer:
         """Return a plain client, for what a test does to the server."""
         return redis.Redis(port=self.port, socket_timeout=PATIENCE_S, **options)
 
+    def do_by_socket(self, *words: Any) -> Any:
+        """Send one command to a server that has no port."""
+        with redis.Redis(unix_socket_path=self.socket_path, socket_timeout=PATIENCE_S) as client:
+            return client.execute_command(*words)
+
     def do(self, *words: Any) -> Any:
         """Send one command."""
         with self.client() as client:

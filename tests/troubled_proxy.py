@@ -29,8 +29,18 @@ class TroubledProxy:
         self._open: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
+    def lead_to(self, port: int) -> None:
+        """Lead to another server from now on; whoever is connected has to connect anew."""
+        self._target = ("127.0.0.1", port)
+        self._close(self._open)
+        self._open = []
+
     def close(self) -> None:
-        for one in (self._listener, *self._open):
+        """End, for everybody."""
+        self._close([self._listener, *self._open])
+
+    def _close(self, sockets: list[socket.socket]) -> None:
+        for one in sockets:
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
             one.close()
@@ -40,7 +50,11 @@ class TroubledProxy:
             while True:
                 client, _ = self._listener.accept()
                 self.connections += 1
-                server = socket.create_connection(self._target)
+                try:
+                    server = socket.create_connection(self._target)
+                except OSError:
+                    client.close()
+                    continue
                 self._open += [client, server]
                 halved = threading.Event()
                 threading.Thread(target=self._requests, args=(client, server, halved), daemon=True).start()
@@ -67,6 +81,8 @@ class TroubledProxy:
         with suppress(OSError):
             while part := server.recv(1 << 20):
                 client.sendall(part[: len(part) // 2] if halved.is_set() else part)
+        with suppress(OSError):
+            client.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make sure that the tests can reach or start PostgreSQL, pgbouncer and MariaDB; install what is missing where that needs no question.
+# Make sure that the tests can reach or start PostgreSQL, pgbouncer, MariaDB and Redis; install what is missing where that needs no question.
 # The tests start the servers on their own: here only the binaries matter.
 set -u
 PATH="$PATH:/usr/sbin:/usr/local/sbin:/sbin"
@@ -20,10 +20,15 @@ has_pgbouncer() {
     command -v pgbouncer >/dev/null
 }
 
+has_redis() {
+    command -v redis-server >/dev/null
+}
+
 missing=""
 has_postgresql || missing="$missing postgresql"
 has_pgbouncer || missing="$missing pgbouncer"
 has_mariadb || missing="$missing mariadb-server"
+has_redis || missing="$missing redis-server"
 [ -z "$missing" ] && exit 0
 
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

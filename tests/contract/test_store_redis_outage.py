@@ -125,6 +125,22 @@ def test_a_half_answer_is_never_taken_for_part_of_another(proxy: TroubledProxy) 
         assert found(store, b"nobody filled this") is None
 
 
+def test_an_answer_that_nobody_waited_for_is_never_taken_for_that_to_another_question(proxy: TroubledProxy) -> None:
+    with opened(through(proxy)) as store:
+        pool = store._place.servers()[0].reads
+        go_on = threading.Event()
+        proxy.requests = 0
+        proxy.before = lambda: proxy.requests > 1 or go_on.wait(60)
+        pool.abandon(pool.send([("ECHO", "old")]))
+        answers: list[object] = []
+        asking = threading.Thread(target=lambda: answers.extend(pool.exchange([("ECHO", "new")])))
+        asking.start()
+        asking.join(0.2)  # time enough to be answered on a connection of its own; on the old one it has to wait
+        go_on.set()
+        asking.join()
+        assert answers == [b"new"]
+
+
 # -- tries -------------------------------------------------------------------------------------------------------------
 
 

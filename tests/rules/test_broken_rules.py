@@ -36,7 +36,8 @@ def test_a_rule_stands_where_the_table_says(rule: Rule) -> None:
     source = (ROOT / "src" / "querycache" / rule.module).read_text(encoding="utf-8")
     broken = rule.broken(source)
     assert broken != source
-    ast.parse(broken)
+    if rule.module.endswith(".py"):
+        ast.parse(broken)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.area}: {rule.name}")

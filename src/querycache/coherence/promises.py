@@ -1,7 +1,7 @@
 """What may a user rely on, with these stores and settings?
 
 The three promises in plain sentences, with their bounds in seconds. Promises: what is said holds for exactly the store and
-the settings given. Never does: ask a store or a database.
+the settings given. Never does: ask a database. (A store may ask its server how it is set.)
 """
 
 from __future__ import annotations

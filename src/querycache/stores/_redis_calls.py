@@ -37,8 +37,9 @@ Reply: TypeAlias = Any
 NOTHING: Final[Mapping[bytes, Copy]] = MappingProxyType({})
 
 _MARK_LIFE_US: Final = int(MARK_TTL_S * 1e6)
-_HEAD: Final = 38
-_STAMP: Final = 19
+_NOT_OURS: Final = "the server answered what querycache's scripts never return"
+_HEAD: Final = 32
+_FREE: Final = ord("0")
 
 
 def slot_of(name: bytes) -> int:
@@ -63,12 +64,19 @@ def _name_of(name: bytes) -> bytes:
     return urlsafe_b64encode(blake2b(name, digest_size=16).digest())[:22]
 
 
-@dataclass(frozen=True, slots=True)
+@lru_cache(maxsize=16_384)
+def _part_of(name: bytes) -> int:
+    return blake2b(name, digest_size=1).digest()[0]
+
+
 class Layout:
     """The names of keys. ``parts``: hash tags, a single empty one where a script may touch every key."""
 
-    namespace: str
-    parts: tuple[bytes, ...] = (b"",)
+    def __init__(self, namespace: str, parts: tuple[bytes, ...] = (b"",)) -> None:
+        self.parts = parts
+        head = b"querycache:%b:" % namespace.encode()
+        self._prefixes = tuple(head + (b"{%b}:" % tag if tag else b"") for tag in parts)
+        self._states = tuple(prefix + b"state" for prefix in self._prefixes)
 
     @classmethod
     def over_a_cluster(cls, namespace: str) -> Layout:
@@ -81,19 +89,15 @@ class Layout:
 
     def part_of(self, name: bytes) -> int:
         """Return the part in which a tag or an entry is kept."""
-        return 0 if len(self.parts) == 1 else blake2b(name, digest_size=1).digest()[0]
-
-    def _prefix(self, part: int) -> bytes:
-        tag = self.parts[part]
-        return b"querycache:%b:" % self.namespace.encode() + (b"{%b}:" % tag if tag else b"")
+        return _part_of(name) if len(self.parts) > 1 else 0
 
     def state(self, part: int) -> bytes:
         """Name what a part knows of its life, its marks and guards."""
-        return self._prefix(part) + b"state"
+        return self._states[part]
 
     def stamps(self, part: int) -> bytes:
         """Return what the names of all stamps of a part begin with."""
-        return self._prefix(part) + b"t:"
+        return self._prefixes[part] + b"t:"
 
     def stamp(self, tag: Tag) -> bytes:
         """Name a tag's stamp."""
@@ -101,7 +105,8 @@ class Layout:
 
     def entry(self, key: bytes) -> bytes:
         """Name an entry."""
-        return self._prefix(self.part_of(key)) + b"e:" + blake2b(key, digest_size=24).hexdigest().encode()
+        digest = blake2b(key, digest_size=24).hexdigest().encode()
+        return self._prefixes[self.part_of(key)] + b"e:" + digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +138,7 @@ class Witness:
             answer = Answer(int(now), int(floor), rest)
             self.last[call.part] = max(self.last.get(call.part, 0), int(last))
         except (TypeError, ValueError) as error:
-            raise StoreUnavailable("the server answered what querycache's scripts never return") from error
+            raise StoreUnavailable(_NOT_OURS) from error
         return answer
 
 
@@ -225,17 +230,25 @@ class Asking:
 
     def found(self, answers: Sequence[Answer]) -> list[Found]:
         """Put together what the parts answered, in the order of the questions."""
-        stamps: dict[Name, tuple[Stamp, bool]] = {}
+        try:
+            return self._found(answers)
+        except (TypeError, ValueError) as error:
+            raise StoreUnavailable(_NOT_OURS) from error
+
+    def _found(self, answers: Sequence[Answer]) -> list[Found]:
+        stamps: dict[Name, tuple[bytes, bool]] = {}
         entries: dict[bytes, tuple[bytes, Copy | None, int]] = {}
         for asked, answer in zip(self._asked.values(), answers, strict=True):
             made, held, kept = answer.rest
             for name, stamp, mark in zip(asked.names, made, held, strict=True):
-                stamps[name] = int(stamp), mark != 0x30
+                stamps[name] = stamp, mark != _FREE
             for key, entry in zip(asked.entries, kept, strict=True):
                 if isinstance(entry, bytes):
                     entries[key] = entry, None, answer.now_us
-                elif entry is not None and (copy := self._held.get(key)) is not None:
+                elif entry == 1 and (copy := self._held.get(key)) is not None:
                     entries[key] = copy.entry.head, copy, answer.now_us
+                elif entry is not None:
+                    raise TypeError(entry)
         now_us = max(answer.now_us for answer in answers)
         floor_us = max(answer.floor_us for answer in answers)
         return [self._one(question, stamps, entries, now_us, floor_us) for question in self.questions]
@@ -243,24 +256,25 @@ class Asking:
     def _one(
         self,
         question: Question,
-        stamps: Mapping[Name, tuple[Stamp, bool]],
+        stamps: Mapping[Name, tuple[bytes, bool]],
         entries: Mapping[bytes, tuple[bytes, Copy | None, int]],
         now_us: int,
         floor_us: int,
     ) -> Found:
         key, tags = question
         seen = [stamps[name] for name in _names_in(tags)]
-        lease = tuple(stamp for stamp, _ in seen)
+        written = b"%06d" % len(seen) + b"".join([stamp for stamp, _ in seen])
+        lease = tuple([int(stamp) for stamp, _ in seen])
         is_storable = not any(is_held for _, is_held in seen)
         kept = entries.get(key) if key is not None and is_storable else None
         if kept is not None:
             entry, copy, its_now_us = kept
-            end = _HEAD + _STAMP * len(lease)
-            if entry[_HEAD - 6 : end] == lease_text(lease):
-                payload = entry[end:] if copy is None else copy.entry.payload
+            start = _HEAD + len(written)
+            if entry[_HEAD:start] == written:
+                payload = entry[start:] if copy is None else copy.entry.payload
                 age_us, rest_us = its_now_us - int(entry[:16]), int(entry[16:32]) - its_now_us
                 lookup = Lookup(payload, lease, True, stamp_at(now_us), stamp_at(now_us + rest_us), copy)
-                return Found(lookup, age_us, floor_us, entry[:end])
+                return Found(lookup, age_us, floor_us, entry[:start])
         return Found(Lookup(None, lease, is_storable, stamp_at(now_us)), 0, floor_us)
 
 
@@ -313,6 +327,13 @@ def marking(layout: Layout, tags: TagSet, writer: Writer, ttl_s: float) -> list[
             keys = tuple(map(layout.stamp, (*chunk, *(tag for tag, _ in some))))
             calls.append((Call(part, MARK, keys, (*arguments, *minds)), some))
     return calls
+
+
+def were_marked(guards: Sequence[Guard], answer: Answer) -> list[bool]:
+    """Read which guards a call to mark has marked."""
+    if not isinstance(answer.rest, bytes) or len(answer.rest) != len(guards):
+        raise StoreUnavailable(_NOT_OURS)
+    return [digit != _FREE for digit in answer.rest]
 
 
 def releasing(layout: Layout, tags: Sequence[Tag], writer: Writer, relied: Mapping[Guard, int]) -> list[Call]:

@@ -29,6 +29,17 @@ class Script:
         return (*head, len(keys), *keys, *arguments)
 
 
+def packed(commands: Sequence[Command]) -> bytes:
+    """Write commands as they go over the wire."""
+    pieces = []
+    for command in commands:
+        pieces.append(b"*%d\r\n" % len(command))
+        for word in command:
+            text = word if isinstance(word, bytes) else str(word).encode()
+            pieces.append(b"$%d\r\n%b\r\n" % (len(text), text))
+    return b"".join(pieces)
+
+
 def _script(*names: str) -> Script:
     folder = files("querycache.stores") / "lua"
     text = "\n".join((folder / f"{name}.lua").read_text(encoding="utf-8") for name in ("life", *names)).encode()

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any, Final, Protocol, TypeAlias
 
 from querycache.errors import ConfigurationError, StoreUnavailable
-from querycache.stores._redis_scripts import Command
+from querycache.stores._redis_scripts import Command, packed
 from querycache.stores._redis_url import Address, Target
 
 try:
@@ -38,8 +38,6 @@ class Wire(Protocol):
     def disconnect(self) -> None: ...
 
     def can_read(self, timeout: float) -> bool: ...
-
-    def pack_commands(self, commands: Sequence[Command]) -> list[bytes]: ...
 
     def send_packed_command(self, command: list[bytes], check_health: bool) -> None: ...
 
@@ -100,7 +98,7 @@ class Pool:
         try:
             connection = self._idle_in(held) or self._make()
             connection.connect()
-            connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            connection.send_packed_command([packed(commands)], check_health=False)
         except (failures.RedisError, OSError) as error:
             self._give_back(held, connection, is_usable=False)
             raise _translated(error, self._url) from error
@@ -232,8 +230,7 @@ class Line:
 
     def send(self, command: Command) -> None:
         """Send a command."""
-        wire = self._wire
-        self._try(lambda: wire.send_packed_command(wire.pack_commands([command]), check_health=False))
+        self._try(lambda: self._wire.send_packed_command([packed([command])], check_health=False))
 
     def read(self) -> Reply:
         """Return what the server says next. Raises ``Refusal`` where that is an error."""

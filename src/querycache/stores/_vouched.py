@@ -37,8 +37,8 @@ class Asking:
 
     __slots__ = ("is_void", "missed")
 
-    def __init__(self, *, is_void: bool) -> None:
-        self.is_void = is_void
+    def __init__(self) -> None:
+        self.is_void = False
         self.missed: set[bytes] = set()
 
 
@@ -75,7 +75,7 @@ class Vouched:
     def asking(self) -> Iterator[Asking]:
         """Note that a question is under way: what is heard from here on counts more than its answer."""
         with self._lock:
-            asking = Asking(is_void=self._floor_us is None)
+            asking = Asking()
             self._under_way.add(asking)
         try:
             yield asking

@@ -37,6 +37,7 @@ from querycache.stores._redis_calls import (
     releasing,
     stamp_at,
     telling_the_time,
+    were_marked,
 )
 from querycache.stores._redis_places import MOVED_ON, Lane, Place, place_of
 from querycache.stores._redis_server import Refusal, Unreachable
@@ -191,8 +192,8 @@ class RedisStore(Store):
         marked: dict[Tag, None] = dict.fromkeys(tags.tags)
         relied: dict[Guard, int] = {}
         for (_, guards), answer in zip(planned, self._tell([call for call, _ in planned]), strict=True):
-            for guard, is_marked in zip(guards, answer.rest, strict=True):
-                if is_marked == ord("1"):
+            for guard, is_marked in zip(guards, were_marked(guards, answer), strict=True):
+                if is_marked:
                     marked[guard[0]] = None
                 else:
                     relied[guard] = answer.floor_us

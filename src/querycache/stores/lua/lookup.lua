@@ -43,7 +43,7 @@ for at = 1, count do
   local stamp = stamps[at]
   local left = living(marks)
   -- A mark that ended by its deadline ends as one that is released does: its writer may have committed since.
-  local is_fresh = not is_current(stamp) or #left < #marks
+  local is_fresh = not is_current(key, stamp) or #left < #marks
   if at > tags then
     -- A guard says which tag columns this process knows of a table. One of another mind may have a commit under way, of
     -- which it marks other tags than we look at: nothing is stored for the life of a mark. So also where guards were

@@ -5,7 +5,7 @@
 -- A mark is 32 characters: the writer's name (16), and its own deadline in microseconds (16).
 
 -- Longer than any entry lives: whoever has seen a stamp has forgotten it when it is gone.
-local STAMP_LIFE_S = 90000
+local STAMP_LIFE_MS = 90000000
 local FOREIGNER = '----------------'
 
 -- A tag's key ends with 22 characters that name it.
@@ -13,15 +13,25 @@ local function name_of(key)
   return string.sub(key, -22)
 end
 
+local function end_of(made)
+  return math.floor(made / 1000) + STAMP_LIFE_MS
+end
+
 local function give_stamp(key)
   local stamp = new_stamp()
-  redis.call('SET', key, stamp, 'EX', STAMP_LIFE_S)
+  redis.call('SET', key, stamp, 'PXAT', string.format('%.0f', end_of(last)))
   return stamp
 end
 
-local function is_current(stamp)
+-- A stamp that does not end when it was meant to has been put back: RESTORE gives what it restores no end, or a later one.
+-- (Too early by less than a second is a server that was busy between TIME and PTTL.)
+local function is_current(key, stamp)
   local made = stamp and #stamp == 19 and tonumber(string.sub(stamp, 1, 16))
-  return made and made >= floor
+  if not made or made < floor then
+    return false
+  end
+  local late = math.floor(ticks / 1000) + redis.call('PTTL', key) - end_of(made)
+  return late <= 10 and late >= -1000
 end
 
 -- Return the marks that are not over, without those of one writer.
