@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from querycache.errors import ConfigurationError
 from querycache.stores import open_store
 from querycache.stores._copies import Copies, Copy, Entry
 from querycache.stores.base import Store
@@ -269,3 +270,12 @@ def test_a_forked_child_holds_nothing_and_is_answered(near: NearStore) -> None:
     near.copies._lock.release()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert found(near) == b"rows"
+
+
+def test_a_right_that_a_near_cache_needs_and_lacks_is_an_error_at_the_start(
+    server: RedisServer, namespace: str
+) -> None:
+    server.do("ACL", "SETUSER", "lacks", "reset", "on", ">secret", "~*", "+@all", "-getrange")
+    url = f"redis://lacks:secret@{server.address}/0?namespace={namespace}"
+    with opened(f"{url}&{SLOW}"), pytest.raises(ConfigurationError):
+        open_store(f"{url}&{NEAR}")

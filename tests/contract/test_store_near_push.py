@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -456,7 +458,7 @@ def test_a_process_that_cannot_listen_asks_each_time_and_says_so_once(
     server: RedisServer, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     name = f"deaf-{namespace}"
-    server.do("ACL", "SETUSER", name, "on", ">secret", "~*", "+@all", "-client|tracking")
+    server.do("ACL", "SETUSER", name, "on", ">secret", "~*", "+@all", "allchannels", "-subscribe")
     store = open_store(
         f"redis://{name}:secret@{server.address}/0?namespace={namespace}&{NEAR}",
     )
@@ -469,6 +471,17 @@ def test_a_process_that_cannot_listen_asks_each_time_and_says_so_once(
         store.settle(0.5)
     assert caplog.text.count("each read asks the server") == 1
     store.close()
+
+
+def test_who_is_allowed_what_the_readme_lists_can_listen(server: RedisServer) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    store = re.search(r"ACL SETUSER app on .*?~querycache:shop:\* -@all (.*?)\n```", readme, re.DOTALL)
+    near = re.search(r"must allow `(\+getrange)` for a near cache.*?`(\+client.*?)`;", readme, re.DOTALL)
+    assert store is not None
+    assert near is not None
+    rights = [*store[1].replace("\\", " ").split(), near[1], *near[2].split()]
+    server.do("ACL", "SETUSER", "near", "reset", "on", ">secret", "~querycache:shop:*", "-@all", *rights)
+    opened_near(f"redis://near:secret@{server.address}/0?namespace=shop&{NEAR}").close()
 
 
 def test_a_forked_child_holds_nothing_and_hears_for_itself(near: PushedStore, other: Store) -> None:

@@ -74,7 +74,7 @@ class Copies:
 
     def put(self, key: bytes, entry: Entry) -> Copy | None:
         """Hold an entry in the place of the one before; None where it is too large."""
-        copy = Copy(self, key, entry)
+        copy = self.new(key, entry)
         with self._lock:
             self._drop(key)
             if copy.cost > self.max_size_bytes // 2:
@@ -83,6 +83,10 @@ class Copies:
             self.size_bytes += copy.cost
             self._evict()
         return copy
+
+    def new(self, key: bytes, entry: Entry) -> Copy:
+        """Make a copy that is not held."""
+        return Copy(self, key, entry)
 
     def charge(self, copy: Copy, value: object, size_bytes: int) -> None:
         """Have a value stand beside a copy that is still held, if the two are not too large."""

@@ -20,7 +20,7 @@ from querycache._types import Guard, Lease, Lookup, Stamp, Tag, TagSet, Writer
 from querycache.errors import ConfigurationError, StoreUnavailable
 from querycache.events import logger
 from querycache.stores._breaker import Breaker
-from querycache.stores._copies import Copy
+from querycache.stores._copies import Copies, Copy, Entry
 from querycache.stores._redis_calls import (
     NOTHING,
     Answer,
@@ -51,6 +51,9 @@ TOLD_FOR_S: Final = 1.0
 
 _HOPELESS: Final = ("ERR", "MOVED", "NOAUTH", "NOPERM", "READONLY", "WRONGPASS")
 """Refusals that no waiting ends: an error when the store is opened."""
+
+_NOBODYS: Final = b""
+_COPY: Final = Copies(0).new(_NOBODYS, Entry(b"?", b"", (), 0, 0, 0.0))
 
 _REACH: Final = "All processes that use the same {what} and namespace hear each other."
 _FAILOVER: Final = (
@@ -128,8 +131,10 @@ class RedisStore(Store):
         Raises ``ConfigurationError`` for what no waiting ends: a wrong password, a replica, a missing right. A server that
         does not answer is logged, once, and looked for at later calls.
         """
+        # Asked as it will be asked later: a near cache needs a right more.
+        asking = Asking(self._layout, [(_NOBODYS, TagSet())], {_NOBODYS: _COPY} if self.target.near else NOTHING)
         try:
-            self._run([telling_the_time(self._layout)], "reads")
+            self._run(asking.calls, "reads")
         except Refusal as error:
             if error.code in _HOPELESS:
                 raise ConfigurationError(str(error)) from error
