@@ -277,5 +277,5 @@ def test_a_right_that_a_near_cache_needs_and_lacks_is_an_error_at_the_start(
 ) -> None:
     server.do("ACL", "SETUSER", "lacks", "reset", "on", ">secret", "~*", "+@all", "-getrange")
     url = f"redis://lacks:secret@{server.address}/0?namespace={namespace}"
-    with opened(f"{url}&{SLOW}"), pytest.raises(ConfigurationError):
+    with opened(f"{url}&{SLOW}"), pytest.raises(ConfigurationError, match="does not allow a command"):
         open_store(f"{url}&{NEAR}")

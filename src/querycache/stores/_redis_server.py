@@ -192,6 +192,8 @@ def _refusal_of(error: Exception, url: str, code: str | None = None) -> Refusal:
 
 def _code_in(said: str) -> str:
     """Return the code of an error: its first word, or in the middle where Redis 6.2 tells of a script's command."""
+    if "ACL failure in script" in said or "can't run this command" in said:
+        return "NOPERM"  # Valkey's and Redis 7's words, and those of Redis 6.2
     found = re.match(r"([A-Z]+) ", said) or re.search(r"@user_script: ?\d+: -([A-Z]+) ", said)
     return found[1] if found else "ERR"
 
