@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from querycache.stores import open_store
 from querycache.stores._redis_calls import Found, Question
 from querycache.stores._redis_feed import CHANNEL
 from querycache.stores._redis_server import Line
+from querycache.stores._vouched import boottime
 from querycache.stores.base import Store
 from querycache.stores.pushed import PushedStore
 from querycache.testing import StoreConformance
@@ -452,6 +454,62 @@ def test_an_answer_of_a_later_life_of_the_server_ends_the_session(
     go_on()
     near.settle(PATIENCE_S)
     assert found(near) is None
+
+
+class Race:
+    """A database of one number, written through one store and read through another whose feed is cut again and again."""
+
+    def __init__(self, near: PushedStore, other: Store, server: RedisServer) -> None:
+        self.near, self.other, self.server = near, other, server
+        self.value = 0
+        self.acknowledged = [(float("-inf"), 0)]
+        self.faults: list[str] = []
+        self.hits = 0
+        self.is_over = False
+
+    def write(self) -> None:
+        number = 0
+        while number < 200 or (not self.hits and number < 20_000):
+            number += 1
+            writer = number.to_bytes(16, "big")
+            marked = self.other.mark(T, writer, 60)
+            self.value = number
+            self.other.release(marked, writer)
+            self.acknowledged.append((boottime(), number))
+            if number % 25 == 0:
+                self.server.do("CLIENT", "KILL", "TYPE", "pubsub")
+        self.is_over = True
+
+    def read(self) -> None:
+        while not self.is_over:
+            long_ago = boottime() - self.near.lag_s
+            expected = max(value for at, value in list(self.acknowledged) if at <= long_ago)
+            found = self.near._here(b"k", T)
+            self.hits += found is not None
+            found = found or self.near.lookup(b"k", T)
+            value = self.value if found.payload is None else int(found.payload)
+            if found.payload is None and found.storable:
+                self.near.fill(b"k", b"%d" % value, found.lease, 60)
+            if value < expected:
+                self.faults.append(f"read {value} after {expected} was acknowledged {self.near.lag_s} s before")
+
+
+def test_no_reader_falls_behind_by_more_than_the_lag_while_the_feed_is_cut_again_and_again(own: RedisServer) -> None:
+    near = opened_near(own.url(options=f"{SLOW}&near=push&near_lag_ms=50"))
+    with opened(own.url()) as other:
+        race = Race(near, other, own)
+        readers = [threading.Thread(target=race.read) for _ in range(2)]
+        for reader in readers:
+            reader.start()
+        try:
+            race.write()
+        finally:
+            race.is_over = True
+            for reader in readers:
+                reader.join()
+    assert race.faults == []
+    assert race.hits > 0
+    near.close()
 
 
 def test_a_process_that_cannot_listen_asks_each_time_and_says_so_once(

@@ -141,7 +141,8 @@ class Feed:
         self._vouched.interrupt()
         if not self._is_deaf:
             self._is_deaf = True
-            logger.warning("%s. Until the near cache hears of changes again, each read asks the server", reason)
+            told = str(reason).rstrip(".")
+            logger.warning("%s. Until the near cache hears of changes again, each read asks the server", told)
 
     def _beat(self, lines: _Lines) -> None:
         wishes = self._wishes
