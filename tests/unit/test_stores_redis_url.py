@@ -112,6 +112,7 @@ def test_a_near_cache_is_there_where_it_is_asked_for_and_has_a_size() -> None:
         ("redis://a?near_lag_ms=10", "near_lag_ms is about a near cache, and there is none. Add near=validate"),
         ("redis://a?near=validate&near_lag_ms=10", "near_lag_ms is for near=push"),
         ("redis://a?near=push&near_lag_ms=0", "near_lag_ms=0 is not a whole number above 0"),
+        ("redis://a?near=push&near_lag_ms=5", "near_lag_ms=5 is less than 20"),
         ("redis+cluster://a?near=push", "near=push hears one server, and a Cluster has several. Write near=validate"),
     ],
 )

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -110,17 +111,15 @@ class Feed:
     def connect(self) -> _Lines:
         """Begin a session."""
         server = self._place.servers()[0]
-        lines = _Lines(server.line(), server.line())
-        try:
+        with ExitStack() as stack:
+            lines = _Lines(stack.enter_context(closing(server.line())), stack.enter_context(closing(server.line())))
             (number,) = lines.listener.ask(("CLIENT", "ID"))
             lines.listener.ask(("SUBSCRIBE", CHANNEL))
             prefix = self._layout.stamps(0)
             lines.asker.ask(("CLIENT", "TRACKING", "ON", "REDIRECT", number, "BCAST", "PREFIX", prefix))
             lines.session = self._vouched.begin(self._floor_at(lines.asker))
             self._beat(lines)
-        except BaseException:
-            lines.close()
-            raise
+            stack.pop_all()
         if self._is_deaf:
             self._is_deaf = False
             logger.warning("%s: the near cache hears of changes again", server.url)

@@ -32,11 +32,11 @@ SCHEMES: Final = (
 DEFAULT_NEAR_SIZE: Final = "64MB"
 LEAST_NEAR_SIZE_BYTES: Final = 65_536
 DEFAULT_LAG_MS: Final = 1000
+LEAST_LAG_MS: Final = 20
 
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _LIMITS: Final = ("connect_timeout_ms", "timeout_ms", "mark_timeout_ms")
 _TLS: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname")
-_NEAR_MODES: Final[Mapping[str, NearMode]] = {"validate": "validate", "push": "push"}
 _NEAR: Final = ("near", "near_size", "near_lag_ms")
 _ALWAYS: Final = ("namespace", "pool", *_NEAR, *_LIMITS)
 
@@ -203,7 +203,7 @@ def _near_of(reading: _Reading, topology: Topology) -> Near | None:
             if name in reading.given:
                 raise reading.error(f"{name} is about a near cache, and there is none. Add near=validate or near=push.")
         return None
-    if mode not in _NEAR_MODES:
+    if mode not in ("validate", "push"):
         raise reading.error(f"near={mode} is not known. Write near=validate or near=push.")
     if mode != "push" and "near_lag_ms" in reading.given:
         raise reading.error("near_lag_ms is for near=push: near=validate asks each time and is never late.")
@@ -213,8 +213,14 @@ def _near_of(reading: _Reading, topology: Topology) -> Near | None:
     size = size_of(text)
     if size is None or size < LEAST_NEAR_SIZE_BYTES:
         raise reading.error(f"near_size={text} is not a size of at least 64KiB. Write near_size=64MB.")
-    lag_s = reading.whole("near_lag_ms", DEFAULT_LAG_MS) / 1000 if mode == "push" else 0.0
-    return Near(_NEAR_MODES[mode], size, lag_s)
+    if mode == "validate":
+        return Near("validate", size)
+    lag_ms = reading.whole("near_lag_ms", DEFAULT_LAG_MS)
+    if lag_ms < LEAST_LAG_MS:
+        raise reading.error(
+            f"near_lag_ms={lag_ms} is less than {LEAST_LAG_MS}: the server would be asked all the time."
+        )
+    return Near("push", size, lag_ms / 1000)
 
 
 def _tls_of(reading: _Reading) -> dict[str, Any]:
