@@ -24,7 +24,7 @@ _EXPECTED: Final = (
     '1 (served from memory), verify (each hit is compared with the database), a store\'s URL such as "lmdb:///path", '
     '"verify+" before such a URL, or 0'
 )
-_URL: Final = re.compile(r"[a-z]+://")
+_URL: Final = re.compile(r"[a-z]+(\+sentinel|\+cluster)?://")
 _OUTPUT: Final = "querycache"
 _MOST_REASONS: Final = 12
 
@@ -54,6 +54,7 @@ def cache_of(value: str) -> CacheOfEverything:
     """
     from querycache import ConfigurationError
     from querycache.everywhere import CacheOfEverything, VerifiedCacheOfEverything
+    from querycache.stores import shown
 
     kind = VerifiedCacheOfEverything if value.startswith("verify") else CacheOfEverything
     url = "memory://" if value in ("1", "verify") else value.removeprefix("verify+")
@@ -62,7 +63,7 @@ def cache_of(value: str) -> CacheOfEverything:
             raise ConfigurationError(f"give {_EXPECTED}")
         return kind(url)
     except ConfigurationError as error:
-        raise pytest.UsageError(f"{VARIABLE}={value} cannot be used: {error}") from error
+        raise pytest.UsageError(f"{VARIABLE}={shown(value)} cannot be used: {error}") from error
 
 
 class Run:

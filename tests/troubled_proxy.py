@@ -19,7 +19,7 @@ class TroubledProxy:
     """``what`` says what becomes of a request; ``requests`` counts them, ``connections`` how often somebody connected."""
 
     def __init__(self, port: int) -> None:
-        self._target = ("127.0.0.1", port)
+        self.target = ("127.0.0.1", port)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.what: What = "pass"
@@ -31,7 +31,7 @@ class TroubledProxy:
 
     def lead_to(self, port: int) -> None:
         """Lead to another server from now on; whoever is connected has to connect anew."""
-        self._target = ("127.0.0.1", port)
+        self.target = ("127.0.0.1", port)
         self._close(self._open)
         self._open = []
 
@@ -51,7 +51,7 @@ class TroubledProxy:
                 client, _ = self._listener.accept()
                 self.connections += 1
                 try:
-                    server = socket.create_connection(self._target)
+                    server = socket.create_connection(self.target)
                 except OSError:
                     client.close()
                     continue

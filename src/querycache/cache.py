@@ -71,7 +71,8 @@ def bound_sessions() -> list[Callable[[], Session]]:
 class QueryCache:
     """A query cache over one store, for as many engines as are attached.
 
-    ``store``: a URL ("memory://", "lmdb:///path?size=1GB", "lmdb://" for the machine's default directory) or a ``Store``.
+    ``store``: a URL ("memory://", "lmdb:///path?size=1GB", "lmdb://" for the machine's default directory,
+    "redis://host", "valkey://host" and their kin) or a ``Store``.
     ``models``: classes to cache, or a mapping of classes to ``Policy``, beside those with ``CacheableMixin``.
     ``regions``: further stores and times to live, by name; ``FromCache("name")`` and ``cache_label`` choose one.
     ``ttl``: seconds an entry of the default region lives at most.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -12,7 +13,9 @@ from querycache.errors import StoreUnavailable
 from querycache.stores import _redis_calls
 from querycache.stores._redis_scripts import Script
 from querycache.stores.redis import RedisStore, open_redis
+from querycache.testing.hammer import Hammer
 from redis_servers import (
+    SLOW,
     RedisServer,
     catch_up,
     copy_of_the_dump,
@@ -23,6 +26,7 @@ from redis_servers import (
     wait_for,
 )
 from redis_support import OTHER_MIND, TABLE, T, W, change, fill, found, keys_of, new_namespace, opened
+from troubled_proxy import troubled_proxy
 
 KINDS = ["redis", "valkey", "redis-6.2"]
 NOBODY = 1
@@ -152,6 +156,20 @@ def test_a_connection_left_on_a_demoted_primary_is_served_nothing(
         store.mark(T, W, 60)
 
 
+def test_where_the_name_leads_to_the_new_primary_by_now_the_connections_to_the_old_one_are_left(
+    server: RedisServer, replica: RedisServer
+) -> None:
+    with troubled_proxy(server.port) as name, opened(f"redis://127.0.0.1:{name.port}?{SLOW}") as store:
+        fill(store)
+        promote(replica, old=server)
+        name.target = ("127.0.0.1", replica.port)
+        with pytest.raises(StoreUnavailable, match="is a replica"):
+            store.lookup(b"k", T)
+        assert found(store) is None
+        fill(store)
+        assert found(store) == b"rows"
+
+
 def test_a_replica_that_may_be_written_to_is_refused_too(server: RedisServer, store: RedisStore) -> None:
     fill(store)
     server.do("CONFIG", "SET", "replica-read-only", "no")
@@ -251,6 +269,37 @@ def test_all_keys_put_back_into_another_server_do_not_count(server: RedisServer,
         server.do("RESTORE", key, 0, value)
     with opened(server.url()) as new:
         assert found(new) is None
+
+
+@pytest.mark.parametrize("what", ["flush", "put back", "forget scripts"])
+def test_threads_never_read_less_than_was_acknowledged_whatever_is_done_to_the_data(
+    server: RedisServer, store: RedisStore, what: str
+) -> None:
+    hammer = Hammer(store, rounds=150)
+    fill(store)
+    kept = {key: server.do("DUMP", key) for key in keys_of(server, "default")}
+    faults: list[BaseException] = []
+    hammering = threading.Thread(target=lambda: _noting(faults, hammer.run))
+    hammering.start()
+    while hammering.is_alive():
+        if what == "forget scripts":
+            server.do("SCRIPT", "FLUSH")
+        elif what == "flush":
+            server.do("FLUSHALL")
+        else:
+            for key, value in kept.items():
+                server.do("RESTORE", key, 0, value, "REPLACE")
+            kept = {key: server.do("DUMP", key) for key in keys_of(server, "default")}
+            kept = {key: value for key, value in kept.items() if value is not None}
+        hammering.join(0.005)
+    assert faults == []
+
+
+def _noting(faults: list[BaseException], run: Callable[[], object]) -> None:
+    try:
+        run()
+    except BaseException as error:
+        faults.append(error)
 
 
 # -- the clock ---------------------------------------------------------------------------------------------------------

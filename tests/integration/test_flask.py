@@ -347,7 +347,7 @@ def test_an_unknown_key_is_an_error_that_names_it_and_the_remedy(tmp_path: Path,
 
 
 def test_a_url_that_names_no_store_is_an_error_that_names_the_key_and_the_url(tmp_path: Path) -> None:
-    app = new_app(tmp_path, QUERYCACHE_URL="redis://cache:secret@host")
+    app = new_app(tmp_path, QUERYCACHE_URL="redis://cache:secret@host?size=1GB")
 
     with pytest.raises(ConfigurationError, match=r"QUERYCACHE_URL: redis://.*host") as raised:
         start([], app, *flask_sqlalchemy_db())

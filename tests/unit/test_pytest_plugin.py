@@ -121,10 +121,16 @@ def test_the_variable_says_which_store_and_whether_hits_are_verified(
         ("yes", "give 1 "),
         ("memory", "give 1 "),
         ("check+memory://", "give 1 "),
-        ("redis://host", "there is no redis:// store"),
+        ("redis://host?size=1GB", "maxmemory"),
         ("verify+memory://?sice=1", "no parameter 'sice'"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_an_error_that_says_what_can(value: str, why: str) -> None:
     with pytest.raises(pytest.UsageError, match=f"QUERYCACHE_ATTACH_ALL=.* cannot be used: .*{why}"):
         plugin.cache_of(value)
+
+
+def test_an_error_shows_no_password() -> None:
+    with pytest.raises(pytest.UsageError) as caught:
+        plugin.cache_of("verify+redis://me:secret@host?size=1GB")
+    assert "secret" not in str(caught.value)

@@ -16,7 +16,7 @@ from querycache.stores._redis_url import SCHEMES, shown
 from querycache.stores._sizes import size_of
 from querycache.stores.base import Scope, Store, StoreStats
 
-__all__ = ["Scope", "Store", "StoreStats", "open_store", "store_on_region"]
+__all__ = ["Scope", "Store", "StoreStats", "open_store", "shown", "store_on_region"]
 
 
 def open_store(url: str) -> Store:

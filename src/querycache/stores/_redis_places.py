@@ -102,7 +102,8 @@ class Single(Place):
         return replies
 
     def forget(self) -> None:
-        """There is no other."""
+        """Make new connections: the server's name may lead to another by now."""
+        self.close()
 
     def close(self) -> None:
         if self._server is not None:
