@@ -50,9 +50,8 @@ class Lookup(NamedTuple):
     """What a store answers to a question about one key.
 
     ``payload`` is None on a miss. ``lease`` covers every tag and guard asked about, on a hit too. ``storable`` is False
-    where a tag is marked: then nothing that is read now may be filled. ``now`` is the store's clock in nanoseconds when it
-    was asked, ``expires`` when an entry that was found ends on it. ``memo`` where the payload is one that
-    stays in this process.
+    where a tag is marked: then nothing that is read now may be filled. ``now`` is the store's clock in nanoseconds,
+    ``expires`` when an entry that was found ends on it. ``memo`` where the payload is one that stays in this process.
     """
 
     payload: bytes | None

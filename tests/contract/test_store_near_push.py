@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -165,6 +166,15 @@ def test_an_entry_ends_on_the_clock_of_this_process_too(near: PushedStore, proxy
     near._vouched.clock = lambda: began + 60
     assert near._vouched.is_fresh
     assert asked(proxy, lambda: found(near)) == 1
+
+
+def test_a_hit_says_how_long_the_entry_still_lives(near: PushedStore) -> None:
+    hold(near, ttl_s=60)
+    began = near._vouched.clock()
+    near._vouched.clock = lambda: began + 20
+    seen = near._here(b"k", T)
+    assert seen is not None
+    assert 30 < (seen.expires - seen.now) / 1e9 <= 40
 
 
 # -- changes of other processes ----------------------------------------------------------------------------------------
@@ -547,6 +557,7 @@ def test_a_forked_child_holds_nothing_and_hears_for_itself(near: PushedStore, ot
     near._vouched._lock.acquire()  # another thread's, at the moment of the fork
     child = os.fork()
     if not child:
+        signal.alarm(int(PATIENCE_S))  # a lock that nobody will release must not hold up the test
         good = not is_served_here(near) and found(near) == b"rows"
         near.settle(PATIENCE_S)
         good = good and found(near) == b"rows" and is_served_here(near)

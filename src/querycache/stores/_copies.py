@@ -19,12 +19,11 @@ _COPY_COST: Final = 600
 
 
 class Entry(NamedTuple):
-    """An entry as the store had it at a moment of its clock. ``ends_at``: when it ends on this process's, or before."""
+    """An entry as the store has it. It ends at ``expires`` on the store's clock, at ``ends_at`` or later on this process's."""
 
     head: bytes
     payload: bytes
     lease: Lease
-    now: Stamp
     expires: Stamp
     ends_at: float
 

@@ -308,9 +308,9 @@ def head_of(answer: Answer, lease: Lease, ttl_s: float) -> bytes:
     return b"%016d%016d" % (answer.now_us, answer.now_us + _life_us(ttl_s)) + lease_text(lease)
 
 
-def moments_in(head: bytes) -> tuple[Stamp, Stamp]:
-    """Return when an entry was stored and when it ends, from its head."""
-    return stamp_at(int(head[:16])), stamp_at(int(head[16:32]))
+def end_in(head: bytes) -> Stamp:
+    """Return when an entry ends, from its head."""
+    return stamp_at(int(head[16:32]))
 
 
 def _life_us(ttl_s: float) -> int:

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from querycache._types import Lease, Lookup, Stamp, Tag, TagSet, Writer
 from querycache.stores._copies import Copies, Entry
-from querycache.stores._redis_calls import Found, Question, moments_in
+from querycache.stores._redis_calls import Found, Question, end_in
 from querycache.stores._vouched import boottime
 from querycache.stores.base import Scope, Store, StoreStats
 from querycache.stores.redis import RedisStore
@@ -71,7 +71,7 @@ class NearStore(Store):
         payload, lease, storable, now, expires, memo = found.lookup
         if key is None or payload is None or memo is not None:
             return found
-        copy = self.copies.put(key, Entry(found.head, payload, lease, now, expires, asked_at + (expires - now) / 1e9))
+        copy = self.copies.put(key, Entry(found.head, payload, lease, expires, asked_at + (expires - now) / 1e9))
         return found._replace(lookup=Lookup(payload, lease, storable, now, expires, copy))
 
     def fill(self, key: bytes, payload: bytes, lease: Lease, ttl_s: float) -> bool:
@@ -82,8 +82,7 @@ class NearStore(Store):
         kept = [(key, bytes(payload), tuple(lease), ttl_s) for key, payload, lease, ttl_s in entries]
         heads = self.beneath.keep(kept)
         for (key, payload, lease, ttl_s), head in zip(kept, heads, strict=True):
-            now, expires = moments_in(head)
-            self.copies.put(key, Entry(head, payload, lease, now, expires, asked_at + ttl_s))
+            self.copies.put(key, Entry(head, payload, lease, end_in(head), asked_at + ttl_s))
         return len(heads)
 
     def mark(self, tags: TagSet, writer: Writer, ttl_s: float) -> tuple[Tag, ...]:

@@ -64,10 +64,11 @@ class PushedStore(NearStore):
         copy = self.copies.get(key)
         if copy is None:
             return None
-        _, payload, lease, now, expires, ends_at = copy.entry
-        if not self._vouched.covers(tags, lease) or self._vouched.clock() >= ends_at:
+        _, payload, lease, expires, ends_at = copy.entry
+        left_s = ends_at - self._vouched.clock()
+        if left_s <= 0 or not self._vouched.covers(tags, lease):
             return None
-        return Lookup(payload, lease, True, now, expires, copy)
+        return Lookup(payload, lease, True, expires - int(left_s * 1e9), expires, copy)
 
     def _ask(self, questions: Sequence[Question]) -> list[Lookup]:
         if not questions:

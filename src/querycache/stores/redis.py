@@ -53,7 +53,7 @@ _HOPELESS: Final = ("ERR", "MOVED", "NOAUTH", "NOPERM", "READONLY", "WRONGPASS")
 """Refusals that no waiting ends: an error when the store is opened."""
 
 _NOBODYS: Final = b""
-_COPY: Final = Copies(0).new(_NOBODYS, Entry(b"?", b"", (), 0, 0, 0.0))
+_COPY: Final = Copies(0).new(_NOBODYS, Entry(b"?", b"", (), 0, 0.0))
 
 _REACH: Final = "All processes that use the same {what} and namespace hear each other."
 _FAILOVER: Final = (
