@@ -1,7 +1,7 @@
 """What does a near cache save of a hit on a Redis server?
 
 The same reads, answered by ``redis://`` alone, with ``near=validate`` and with ``near=push``, each on an engine of its own on
-one SQLite database, in turns in one process, round after round, against a server of the benchmark's own on this machine: over
+one SQLite database, by turns in one process, round after round, against a server of the benchmark's own on this machine: over
 a real network a round trip costs more, and ``push`` saves it. Prints the ratio to ``redis://`` alone of the time and of the
 processor's time of the reading thread (medians; for the time with the 10th and 90th percentile), and for each hit the
 round trips and the bytes that the server sent.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import random
 import statistics
 import sys
 import tempfile
@@ -78,8 +79,10 @@ def _attached(url: str, server: RedisServer, name: str, stack: ExitStack) -> Eng
 def _compare(engines: dict[str, Engine], server: RedisServer, case: str, rounds: int) -> list[dict[str, Any]]:
     """Time the hits of all stores in turns; then count what each sends and is sent, without the others."""
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in engines}
+    turns, dice = list(engines.items()), random.Random(5)
     for _ in range(rounds):
-        for name, engine in engines.items():
+        dice.shuffle(turns)  # who comes after whom costs more than the difference
+        for name, engine in turns:
             times[name].append(_time(engine, CASES[case]))
     results = []
     for name, engine in engines.items():
