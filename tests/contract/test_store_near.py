@@ -200,7 +200,9 @@ def test_after_a_restart_with_its_data_nothing_that_is_held_counts() -> None:
 
 
 def test_a_promise_is_that_of_the_store_beneath(near: NearStore, other: Store) -> None:
-    assert (near.guarantee, near.scope, near.keeps_marks) == (other.guarantee, other.scope, other.keeps_marks)
+    assert near.guarantee == f"{other.guarantee} The near cache asks it at each read."
+    assert (near.scope, near.keeps_marks, near.lag_s) == (other.scope, other.keeps_marks, 0)
+    assert near.strict is near
     assert (near.commits_need_marks, near.clock_margin_s) == (other.commits_need_marks, other.clock_margin_s)
     assert (near.sees_one_moment, near.url) == (other.sees_one_moment, other.url)
 

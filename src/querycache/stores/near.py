@@ -43,8 +43,8 @@ class NearStore(Store):
 
     @property
     def guarantee(self) -> str:  # type: ignore[override]  # that of the store beneath
-        """Whom coherence reaches: with or without a near cache that asks each time."""
-        return self.beneath.guarantee
+        """Whom coherence reaches: whoever the store beneath reaches."""
+        return f"{self.beneath.guarantee} The near cache asks it at each read."
 
     @property
     def keeps_marks(self) -> bool:  # type: ignore[override]  # that of the store beneath

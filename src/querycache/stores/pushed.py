@@ -44,7 +44,7 @@ class PushedStore(NearStore):
     def guarantee(self) -> str:  # type: ignore[override]  # that of the store beneath, and its own
         """Whom coherence reaches, and how late."""
         return (
-            f"{super().guarantee} The near cache answers without asking: what another process committed is seen "
+            f"{self.beneath.guarantee} The near cache answers without asking: what another process committed is seen "
             f"{self.lag_s:g} s after it was acknowledged at the latest, what this process committed at once. A transaction "
             "whose snapshot is taken asks the server."
         )
