@@ -145,14 +145,21 @@ def test_a_beat_counts_from_the_moment_when_it_began_and_for_less_than_the_lag(v
     assert not vouched.is_fresh
 
 
-def test_a_beat_of_another_session_or_another_life_counts_for_nothing(vouched: Vouched, clock: Clock) -> None:
-    learn(vouched, *LEASE)
+def test_a_beat_of_another_session_counts_for_nothing(vouched: Vouched, clock: Clock) -> None:
     clock.now += 5
     assert not vouched.beat(vouched.session - 1, clock.now, FLOOR)
     assert not vouched.is_fresh
-    assert not vouched.beat(vouched.session, clock.now, FLOOR + 1)
-    assert not vouched.is_fresh
+
+
+def test_a_beat_in_another_life_ends_what_was_vouched_for_and_what_is_under_way(vouched: Vouched, clock: Clock) -> None:
+    learn(vouched, *LEASE)
+    with vouched.asking() as asking:
+        assert vouched.beat(vouched.session, clock.now, FLOOR + 1)
+        assert not vouched.covers(T, LEASE)
+        vouched.learn(asking, [(T, seen(*LEASE))], FLOOR + 1)
     assert not vouched.covers(T, LEASE)
+    learn(vouched, *LEASE, floor=FLOOR + 1)
+    assert vouched.covers(T, LEASE)
 
 
 def test_stamps_beyond_the_most_are_forgotten_all_at_once(vouched: Vouched, monkeypatch: pytest.MonkeyPatch) -> None:

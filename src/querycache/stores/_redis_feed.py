@@ -37,6 +37,10 @@ FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 2.0
 
 
+class _OutlivedError(StoreUnavailable):
+    """Answers came of a later life than that of the server that is listened to: there may be another server now."""
+
+
 @dataclass(slots=True)
 class _Lines:
     """The two connections of one session, its number, and when its next beat is due."""
@@ -128,7 +132,7 @@ class Feed:
     def turn(self, lines: _Lines) -> None:
         """Hear what there is, and beat where it is time or somebody waits. Raises ``StoreUnavailable`` at the end of it."""
         if lines.session != self._vouched.session:
-            raise StoreUnavailable(f"{lines.asker.url} is not the server that answers")
+            raise _OutlivedError
         until_due = lines.due - self._vouched.clock()
         if until_due > 0 and lines.listener.waits(min(until_due, POLL_S)):
             self._hear(lines.listener.read())
@@ -138,7 +142,7 @@ class Feed:
     def interrupted(self, reason: StoreUnavailable) -> None:
         """Note that a session is over, or could not begin."""
         self._vouched.interrupt()
-        if not self._is_deaf:
+        if not self._is_deaf and not isinstance(reason, _OutlivedError):
             self._is_deaf = True
             told = str(reason).rstrip(".")
             logger.warning("%s. Until the near cache hears of changes again, each read asks the server", told)
@@ -151,7 +155,7 @@ class Feed:
         while not _is_pong(message := lines.listener.read()):
             self._hear(message)
         if not self._vouched.beat(lines.session, began, floor_us):
-            raise StoreUnavailable(f"{lines.asker.url} is in another life")
+            raise _OutlivedError
         lines.due = began + self._vouched.lag_s / BEATS
         if asked > wishes.answered:
             with wishes.changed:

@@ -131,13 +131,16 @@ class Vouched:
             return self.session
 
     def beat(self, session: int, as_of: float, floor_us: int) -> bool:
-        """Note that all was heard that happened before a moment; False where the session is over, or the server's life is."""
+        """Note that all was heard that happened before a moment; False where the session is over.
+
+        In another life of the server, or after a ``clear``, nothing counts that was learnt before.
+        """
         with self._lock:
             if session != self.session:
                 return False
             if floor_us != self._floor_us:
-                self._interrupt()
-                return False
+                self._forget_all()
+                self._floor_us = floor_us
             self._as_of = as_of
             return True
 
