@@ -434,6 +434,12 @@ def test_after_a_flush_nothing_is_served(own: RedisServer) -> None:
     near.close()
 
 
+def test_a_flush_that_is_heard_ends_everything_before_the_next_beat(near: PushedStore) -> None:
+    hold(near)
+    near._feed._hear([b"message", CHANNEL, None])
+    assert not is_served_here(near)
+
+
 def test_a_server_that_stands_still_is_believed_for_the_lag_and_no_longer(own: RedisServer) -> None:
     quick = f"timeout_ms=200&connect_timeout_ms=200&near=push&near_lag_ms={LAG_S * 1000:.0f}"
     near = opened_near(own.url(options=quick))
