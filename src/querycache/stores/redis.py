@@ -131,10 +131,10 @@ class RedisStore(Store):
         Raises ``ConfigurationError`` for what no waiting ends: a wrong password, a replica, a missing right. A server that
         does not answer is logged, once, and looked for at later calls.
         """
-        # Asked as it will be asked later: a near cache needs a right more.
-        asking = Asking(self._layout, [(_NOBODYS, TagSet())], {_NOBODYS: _COPY} if self.target.near else NOTHING)
         try:
-            self._run(asking.calls, "reads")
+            self._run([telling_the_time(self._layout)], "reads")
+            if self.target.near is not None:  # it needs a right more
+                self._run(Asking(self._layout, [(_NOBODYS, TagSet())], {_NOBODYS: _COPY}).calls, "reads")
         except Refusal as error:
             if error.code in _HOPELESS:
                 raise ConfigurationError(str(error)) from error
