@@ -5,7 +5,7 @@ The words are those of ARCHITECTURE.md, "Words".
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 Tag: TypeAlias = bytes
 """The name of something an entry depends on, as the store sees it.
@@ -37,12 +37,21 @@ class TagSet(NamedTuple):
     guards: tuple[Guard, ...] = ()
 
 
+class Memo(Protocol):
+    """A place beside a payload that a process holds, for what its first reader made of it. Who reads ``value`` shares it."""
+
+    value: object | None
+
+    def keep(self, value: object, size_bytes: int) -> None:
+        """Have it stand there as long as the payload is held, and count towards what may be."""
+
+
 class Lookup(NamedTuple):
     """What a store answers to a question about one key.
 
     ``payload`` is None on a miss. ``lease`` covers every tag and guard asked about, on a hit too. ``storable`` is False
     where a tag is marked: then nothing that is read now may be filled. ``now`` is the store's clock in nanoseconds,
-    ``expires`` when an entry that was found ends on it.
+    ``expires`` when an entry that was found ends on it. ``memo`` where the payload is one that stays in this process.
     """
 
     payload: bytes | None
@@ -50,3 +59,4 @@ class Lookup(NamedTuple):
     storable: bool
     now: Stamp
     expires: Stamp = 0
+    memo: Memo | None = None

@@ -96,7 +96,8 @@ class Collection:
     def put_together(self, freshness: Freshness) -> DecodedRows | None:
         """Return the rows of the list as they are, and store the whole; None where the SELECT has to run."""
         listing = self.rowwise.listing
-        listed = self._coherence.lookup(listing.store, listing.key, listing.tags)
+        strict = self.reading.must_be_strict(freshness)
+        listed = self._coherence.lookup(listing.store, listing.key, listing.tags, strict=strict)
         if listed is None or not listing.is_answered_by(listed):
             return None
         self._listed = listed
@@ -128,7 +129,7 @@ class Collection:
             return None
         # The list comes last: what is said of it then holds for all the rows before.
         asked = [*((row.key, row.tags) for row in rows), (None, listing.tags)]
-        found = self._coherence.lookup_many(listing.store, asked)
+        found = self._coherence.lookup_many(listing.store, asked, strict=self.reading.must_be_strict(freshness))
         if found is None or not found[-1].storable or found[-1].lease != listed.lease:
             return None
         parts = _Parts(self, keys, rows, found[:-1], found[-1].now)

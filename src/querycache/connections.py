@@ -277,7 +277,7 @@ class Connections:
         key = f"{state.bind.id}/incarnation".encode()
         tags = TagSet((key,))
         for store in range(len(self.coherence.journals)):
-            found = self.coherence.lookup(store, key, tags)
+            found = self.coherence.lookup(store, key, tags, strict=True)
             if found is not None and found.payload != incarnation:
                 self.coherence.touch([state.bind.tag, state.bind.schema_guard[0]])
                 self.coherence.fill(store, key, incarnation, found.lease, MAX_TTL_S)

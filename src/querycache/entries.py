@@ -40,11 +40,24 @@ def peek(reading: Situation, store: int, key: bytes, found: Lookup, freshness: F
     since = None if state is None or state.since is None else state.since.get(store)
     if not may_serve(freshness, found.lease, started=started, since=since):
         return None
+    memo = found.memo
+    if memo is not None and isinstance(memo.value, DecodedRows):
+        return memo.value
     try:
-        return decode_rows(key, found.payload)
+        decoded = decode_rows(key, found.payload)
     except PayloadRejected as error:
         reading.attachment.coherence.events.emit("defect", key=key, reason=f"payload rejected: {error}")
         return None
+    if memo is not None and decoded.is_immutable:
+        # Nobody can change what all share now: a tuple of tuples.
+        decoded = decoded._replace(rows=tuple(decoded.rows))
+        memo.keep(decoded, _size_of(decoded, found.payload))
+    return decoded
+
+
+def _size_of(decoded: DecodedRows, payload: bytes) -> int:
+    """Estimate what decoded rows take in memory: a tuple for each, and for each value an object and a place."""
+    return 2 * len(payload) + len(decoded.rows) * (64 + 48 * len(decoded.description))
 
 
 def remember(reading: Situation, question: Question, tags: TagSet, lease: Lease, freshness: Freshness) -> None:

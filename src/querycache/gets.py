@@ -56,7 +56,8 @@ def get(
     )
     if isinstance(freshness, Bypass) or isinstance(question, Bypass):
         return NOT_ANSWERED
-    found = attachment.coherence.lookup(question.store, question.key, question.tags)
+    strict = situation.must_be_strict(freshness)
+    found = attachment.coherence.lookup(question.store, question.key, question.tags, strict=strict)
     if found is None or not question.is_answered_by(found):
         return NOT_ANSWERED
     entry = entries.take(situation, question, found, freshness)

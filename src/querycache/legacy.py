@@ -196,7 +196,8 @@ class _Stored(_ByHand):
             return question
         if isinstance(freshness, Bypass):
             return freshness
-        found = reading.attachment.coherence.lookup(question.store, question.key, question.tags)
+        strict = reading.must_be_strict(freshness)
+        found = reading.attachment.coherence.lookup(question.store, question.key, question.tags, strict=strict)
         entry = None if found is None else entries.take(reading, question, found, freshness)
         if entry is None:
             return no_rows()
@@ -227,7 +228,7 @@ class _SetByHand(_ByHand):
             return Bypass(rowwise)
         question = whole._replace(key=hashlib.blake2b(b"by hand" + whole.key, digest_size=16).digest())
         coherence = reading.attachment.coherence
-        found = coherence.lookup(question.store, question.key, question.tags)
+        found = coherence.lookup(question.store, question.key, question.tags, strict=reading.must_be_strict(freshness))
         if found is None:
             return Bypass(NO_ANSWER)
         if _may_keep(reading, question, found, freshness):

@@ -195,7 +195,9 @@ class Reader:
         while True:
             asked_at = time.monotonic()
             found = reading.notes.take_found(question.key)
-            found = found or coherence.lookup(question.store, question.key, question.tags)
+            found = found or coherence.lookup(
+                question.store, question.key, question.tags, strict=reading.must_be_strict(freshness)
+            )
             if found is None:
                 return Bypass(NO_ANSWER)
             if found.storable and not question.is_answered_by(found):
@@ -207,6 +209,8 @@ class Reader:
             entry = entries.take(reading, question, found, freshness)
             if entry is not None:
                 if question.plan.grace_s:
+                    # A near cache may answer what was valid so long ago.
+                    asked_at -= coherence.lag_s(question.store)
                     self.graces.keep(_grace_key_of(question), found.payload, asked_at)
                 return self.serve(reading, question, entry)
             if state is not None and state.dirty:

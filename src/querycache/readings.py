@@ -72,6 +72,10 @@ class Situation:
             return "this transaction may have changed what it reads"
         return None
 
+    def must_be_strict(self, freshness: Freshness) -> bool:
+        """Tell whether a look-up must not lag behind: what a snapshot shows that may be taken is told by stamps of now."""
+        return freshness is Freshness.SNAPSHOT and self.state is not None and self.state.statements > 0
+
 
 @dataclass(slots=True)
 class Reading(Situation):

@@ -106,7 +106,7 @@ class VerifyingReader(Reader):
             return VERIFIED
         if sorted(cached) == sorted(current):
             return IN_OTHER_ORDER
-        again = reading.attachment.coherence.lookup(question.store, question.key, question.tags)
+        again = reading.attachment.coherence.lookup(question.store, question.key, question.tags, strict=True)
         return STALE if again is not None and again.payload is not None else OVERTAKEN
 
 

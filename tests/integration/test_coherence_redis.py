@@ -12,10 +12,11 @@ from sqlalchemy import event
 
 from coherence_world import Category, Process, Product, World, is_hit, make_engine, name_of, names_in, read_in, rename
 from commit_support import journal_of, replace_commit, wait_until
+from near_support import MODES, hearing
 from querycache import QueryCache
 from querycache.errors import StoreUnavailable
+from querycache.stores import Store, _redis_feed
 from querycache.stores._breaker import LONGEST_PAUSE_S, Breaker
-from querycache.stores.redis import RedisStore, open_redis
 from redis_servers import (
     SLOW,
     RedisServer,
@@ -136,11 +137,11 @@ class Fleetwide:
 
     url: str
     world: World
-    stores: list[RedisStore] = field(default_factory=list)
+    stores: list[Any] = field(default_factory=list)
 
-    def process(self, store: RedisStore | None = None, **options: Any) -> Process:
+    def process(self, store: Store | None = None, **options: Any) -> Process:
         engine = make_engine(self.world.url)
-        store = store or open_redis(self.url)
+        store = store or hearing(self.url)
         self.stores.append(store)
         cache = QueryCache(store, models=[Category, Product], **options)
         cache.attach(engine)
@@ -154,6 +155,16 @@ def fleetwide(fleet: Fleet, sqlite_url: str) -> Iterator[Fleetwide]:
     world.fill()
     yield Fleetwide(fleet.url, world)
     world.close()
+
+
+@pytest.fixture(params=MODES, ids=["alone", "near=validate", "near=push"])
+def anyhow(
+    request: pytest.FixtureRequest, fleet: Fleet, fleetwide: Fleetwide, monkeypatch: pytest.MonkeyPatch
+) -> Fleetwide:
+    """Without a near cache and with each kind; one that may lag answers when it has heard everything."""
+    monkeypatch.setattr(_redis_feed, "POLL_S", 0.002)
+    fleetwide.url += request.param
+    return fleetwide
 
 
 def names(process: Process) -> list[str]:
@@ -170,8 +181,8 @@ def assert_all_see(fleetwide: Fleetwide, name: str) -> None:
         assert is_hit(process)
 
 
-def test_between_a_read_and_its_fill(fleet: Fleet, fleetwide: Fleetwide, fault: Fault) -> None:
-    reader, writer = fleetwide.process(), fleetwide.process()
+def test_between_a_read_and_its_fill(fleet: Fleet, anyhow: Fleetwide, fault: Fault) -> None:
+    reader, writer = anyhow.process(), anyhow.process()
     assert read_in(reader, name_of) == "a"
     fault.remember(fleet)
 
@@ -183,11 +194,11 @@ def test_between_a_read_and_its_fill(fleet: Fleet, fleetwide: Fleetwide, fault: 
     sent = len(reader.sent)
     event.listen(reader.engine, "after_cursor_execute", strike)
     assert names(reader) == ["a"], "read before the commit"
-    assert_all_see(fleetwide, "b")
+    assert_all_see(anyhow, "b")
 
 
-def test_between_a_mark_and_its_commit(fleet: Fleet, fleetwide: Fleetwide, fault: Fault) -> None:
-    reader, writer = fleetwide.process(), fleetwide.process()
+def test_between_a_mark_and_its_commit(fleet: Fleet, anyhow: Fleetwide, fault: Fault) -> None:
+    reader, writer = anyhow.process(), anyhow.process()
     assert (read_in(reader, name_of), names(reader)) == ("a", ["a"])
     fault.remember(fleet)
 
@@ -198,11 +209,11 @@ def test_between_a_mark_and_its_commit(fleet: Fleet, fleetwide: Fleetwide, fault
 
     replace_commit(writer, commit)
     rename(writer, "b")
-    assert_all_see(fleetwide, "b")
+    assert_all_see(anyhow, "b")
 
 
-def test_between_a_commit_and_its_release(fleet: Fleet, fleetwide: Fleetwide, fault: Fault) -> None:
-    reader, writer = fleetwide.process(), fleetwide.process()
+def test_between_a_commit_and_its_release(fleet: Fleet, anyhow: Fleetwide, fault: Fault) -> None:
+    reader, writer = anyhow.process(), anyhow.process()
     assert (read_in(reader, name_of), names(reader)) == ("a", ["a"])
     fault.remember(fleet)
 
@@ -212,16 +223,16 @@ def test_between_a_commit_and_its_release(fleet: Fleet, fleetwide: Fleetwide, fa
 
     replace_commit(writer, commit)
     rename(writer, "b")
-    assert_all_see(fleetwide, "b")
+    assert_all_see(anyhow, "b")
 
 
-def test_after_a_commit(fleet: Fleet, fleetwide: Fleetwide, fault: Fault) -> None:
-    reader, writer = fleetwide.process(), fleetwide.process()
+def test_after_a_commit(fleet: Fleet, anyhow: Fleetwide, fault: Fault) -> None:
+    reader, writer = anyhow.process(), anyhow.process()
     assert (read_in(reader, name_of), names(reader)) == ("a", ["a"])
     fault.remember(fleet)
     rename(writer, "b")
     fault.strike(fleet)
-    assert_all_see(fleetwide, "b")
+    assert_all_see(anyhow, "b")
 
 
 # -- outages -----------------------------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ def round_trip(rows: Sequence[Sequence[object]]) -> list[tuple[Any, ...]]:
     description = described(len(rows[0]) if rows else 3)
     decoded = decode_rows(KEY, encode_rows(KEY, description, rows))
     assert decoded.description == tuple(description)
-    return decoded.rows
+    return list(decoded.rows)
 
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -180,6 +180,23 @@ def test_rows_come_back_as_tuples_whatever_sequence_the_driver_gave() -> None:
     assert same(round_trip([[1, "a"], named(2, "b"), (3, "c")]), [(1, "a"), (2, "b"), (3, "c")])
 
 
+@pytest.mark.parametrize(
+    ("value", "is_immutable"),
+    [
+        ("text", True),
+        (b"bytes", True),
+        (Decimal(1), True),
+        (None, True),
+        ([1], False),
+        ({"a": 1}, False),
+        ((1,), False),
+    ],
+)
+def test_rows_say_where_a_value_may_be_changed_by_who_is_given_it(value: object, is_immutable: bool) -> None:
+    rows = [(1, value), (2, None)]
+    assert decode_rows(KEY, encode_rows(KEY, described(2), rows)).is_immutable is is_immutable
+
+
 def test_no_rows_keep_their_description() -> None:
     assert round_trip([]) == []
 
@@ -191,7 +208,7 @@ def test_rows_without_columns_are_counted() -> None:
 def test_a_description_comes_back_with_names_and_type_codes() -> None:
     description: list[tuple[str, object]] = [("a", None), ("a", 1700), ("b", "text"), ("", b"\x01")]
     decoded = decode_rows(KEY, encode_rows(KEY, description, [(1, 2, 3, 4)]))
-    assert decoded == DecodedRows(tuple(description), [(1, 2, 3, 4)])
+    assert decoded == DecodedRows(tuple(description), [(1, 2, 3, 4)], is_immutable=True)
 
 
 def test_types_that_psycopg_brings_come_back() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from querycache.errors import ConfigurationError
-from querycache.stores._redis_url import SCHEMES, Limits, target_of
+from querycache.stores._redis_url import SCHEMES, Limits, Near, target_of
 
 
 @pytest.mark.parametrize(
@@ -77,6 +77,14 @@ def test_limits_and_the_size_of_the_pool_have_defaults_and_can_be_set() -> None:
     assert target.pool == 7
 
 
+def test_a_near_cache_is_there_where_it_is_asked_for_and_has_a_size() -> None:
+    assert target_of("redis://a").near is None
+    assert target_of("redis://a?near=validate").near == Near("validate", 64_000_000)
+    assert target_of("redis+cluster://a?near=validate&near_size=1MiB").near == Near("validate", 1 << 20)
+    assert target_of("redis+sentinel://a/shop?near=push").near == Near("push", 64_000_000, 1.0)
+    assert target_of("valkey://a?near=push&near_lag_ms=250").near == Near("push", 64_000_000, 0.25)
+
+
 @pytest.mark.parametrize(
     ("url", "says"),
     [
@@ -97,6 +105,15 @@ def test_limits_and_the_size_of_the_pool_have_defaults_and_can_be_set() -> None:
         ("rediss://a?ssl_check_hostname=no", "ssl_check_hostname=no is neither true nor false"),
         ("unix://run/redis", "three slashes: unix:///run"),
         ("unix://", "there is no path"),
+        ("redis://a?near=yes", "near=yes is not known. Write near=validate or near=push"),
+        ("redis://a?near=validate&near_size=big", "near_size=big is not a size of at least 64KiB"),
+        ("redis://a?near=validate&near_size=1KB", "near_size=1KB is not a size of at least 64KiB"),
+        ("redis://a?near_size=1GB", "near_size is about a near cache, and there is none. Add near=validate"),
+        ("redis://a?near_lag_ms=10", "near_lag_ms is about a near cache, and there is none. Add near=validate"),
+        ("redis://a?near=validate&near_lag_ms=10", "near_lag_ms is for near=push"),
+        ("redis://a?near=push&near_lag_ms=0", "near_lag_ms=0 is not a whole number above 0"),
+        ("redis://a?near=push&near_lag_ms=5", "near_lag_ms=5 is less than 20"),
+        ("redis+cluster://a?near=push", "near=push hears one server, and a Cluster has several. Write near=validate"),
     ],
 )
 def test_a_url_that_cannot_be_meant_is_named_with_the_remedy(url: str, says: str) -> None:

@@ -22,6 +22,11 @@ _SEEN: Final = (
     "Acknowledged is seen: a read never returns less than what had been committed when it began.",
     "Visible is seen: nor less than what the database already showed then, also when a writer is killed.",
 )
+_SEEN_LATE: Final = (
+    "Acknowledged is seen: a read never returns less than what had been committed {0:g} s before it began, nor less than "
+    "what its own process had committed when it began.",
+    "Visible is seen: nor less than what the database already showed {0:g} s before, also when a writer is killed.",
+)
 _WAITS: Final = (
     f"What a killed writer was about to change stays uncached for {MARK_TTL_S:.0f} s, what a commit of unknown outcome "
     f"changed until the database says that it is over, or for {MAX_DOUBT_S:.0f} s."
@@ -37,7 +42,8 @@ def promise_of(store: Store, *, must_mark: bool, ttl_s: float) -> str:
     lines = [f"{store.url}: coherent across {_REACH[store.scope]}. {store.guarantee}"]
     if not store.keeps_marks:
         lines.append("The following holds as long as no mark or stamp is lost:")
-    lines += _SEEN if must_mark else _seen_but_for(ttl_s)
+    seen = tuple(text.format(store.lag_s) for text in _SEEN_LATE) if store.lag_s else _SEEN
+    lines += seen if must_mark else _seen_but_for(seen, ttl_s)
     lines.append(_WAITS)
     if store.keeps_marks:
         lines.append(f"Should a mark be lost and its writer die before the release: stale for {ttl_s:g} s at most.")
@@ -46,11 +52,9 @@ def promise_of(store: Store, *, must_mark: bool, ttl_s: float) -> str:
     return "\n  ".join(lines)
 
 
-def _seen_but_for(ttl_s: float) -> Iterable[str]:
-    acknowledged, visible = _SEEN
+def _seen_but_for(seen: Iterable[str], ttl_s: float) -> Iterable[str]:
     yield 'With on_mark_failure="continue" both hold for commits that the store could be told of:'
-    yield acknowledged
-    yield visible
+    yield from seen
     yield (
         "A commit that could not be marked is seen by others when its release lands: before the commit returns; where "
         f"that fails too, with the first try that succeeds, every {_RETRY_S:g} s and at exit; where the process is "

@@ -34,24 +34,26 @@ class Coherence:
         self.journals = tuple(Journal(store, events) for store in stores)
         self._on_mark_failure = on_mark_failure
 
-    def lookup(self, store: int, key: bytes | None, tags: TagSet) -> Lookup | None:
-        """Ask a store; None where it cannot answer."""
+    def lookup(self, store: int, key: bytes | None, tags: TagSet, *, strict: bool = False) -> Lookup | None:
+        """Ask a store; None where it cannot answer. ``strict``: where it may lag behind, by the way that does not."""
         journal = self.journals[store]
         if not self._may_ask(journal):
             return None
         try:
-            return journal.store.lookup(key, tags)
+            return (journal.store.strict if strict else journal.store).lookup(key, tags)
         except StoreError as error:
             self.events.emit("store_error", reason=f"lookup: {error}")
             return None
 
-    def lookup_many(self, store: int, questions: Sequence[tuple[bytes | None, TagSet]]) -> list[Lookup] | None:
+    def lookup_many(
+        self, store: int, questions: Sequence[tuple[bytes | None, TagSet]], *, strict: bool = False
+    ) -> list[Lookup] | None:
         """Ask a store several things at once; None where it cannot answer."""
         journal = self.journals[store]
         if not self._may_ask(journal):
             return None
         try:
-            return journal.store.lookup_many(questions)
+            return (journal.store.strict if strict else journal.store).lookup_many(questions)
         except StoreError as error:
             self.events.emit("store_error", reason=f"lookup: {error}")
             return None
@@ -67,6 +69,10 @@ class Coherence:
         if not journal.owed:
             return True
         return journal.settle_soon() if journal.store.scope == "fleet" else journal.settle()
+
+    def lag_s(self, store: int) -> float:
+        """Return for how many seconds a store's answers may be outdated: 0, but for a near cache that is told of changes."""
+        return self.journals[store].store.lag_s
 
     def sees_one_moment(self, store: int) -> bool:
         """Tell whether a store looks at several things at once as they are at one moment."""

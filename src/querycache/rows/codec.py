@@ -72,10 +72,14 @@ class PayloadRejected(QueryCacheError):
 
 
 class DecodedRows(NamedTuple):
-    """What a statement gave: name and type code of each column as the driver said them, and the rows."""
+    """What a statement gave: name and type code of each column as the driver said them, and the rows.
+
+    ``is_immutable``: no value can be changed by who is given it.
+    """
 
     description: tuple[tuple[str, object], ...]
-    rows: list[tuple[Any, ...]]
+    rows: Sequence[tuple[Any, ...]]
+    is_immutable: bool = False
 
 
 def encode_rows(key: bytes, description: Sequence[tuple[str, object]], rows: Sequence[Sequence[object]]) -> bytes:
@@ -96,8 +100,8 @@ def decode_rows(key: bytes, payload: bytes) -> DecodedRows:
     try:
         (size,) = _HEAD_SIZE.unpack_from(body)
         start = _HEAD_SIZE.size + size
-        description, decoder = _known_head(bytes(body[_HEAD_SIZE.size : start]))
-        return DecodedRows(description, decoder.decode(body[start:]))
+        description, decoder, is_immutable = _known_head(bytes(body[_HEAD_SIZE.size : start]))
+        return DecodedRows(description, decoder.decode(body[start:]), is_immutable)
     # What constructors of values say to content that no encoder wrote: the checksum lets forged bytes alone pass.
     except (
         ArithmeticError,
@@ -141,11 +145,12 @@ def _digest_of(key: bytes) -> bytes:
 
 
 @lru_cache(_KNOWN_HEADS)
-def _known_head(head: bytes) -> tuple[tuple[tuple[str, object], ...], Decoder[list[tuple[Any, ...]]]]:
+def _known_head(head: bytes) -> tuple[tuple[tuple[str, object], ...], Decoder[list[tuple[Any, ...]]], bool]:
     description, signature = _HEADS.decode(head)
     if len(description) != len(signature):
         raise ValueError("as many letters as columns are needed")
-    return tuple(description), _decoder_of(signature)
+    # A tagged column may hold lists and dicts; the types of all others are immutable.
+    return tuple(description), _decoder_of(signature), _TAGGED not in signature
 
 
 @lru_cache(_KNOWN_HEADS)

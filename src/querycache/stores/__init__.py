@@ -7,33 +7,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from querycache.errors import ConfigurationError
 from querycache.stores._redis_url import SCHEMES, shown
+from querycache.stores._sizes import size_of
 from querycache.stores.base import Scope, Store, StoreStats
 
 __all__ = ["Scope", "Store", "StoreStats", "open_store", "shown", "store_on_region"]
-
-_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
-_UNITS: Final = {
-    "": 1,
-    "b": 1,
-    "kb": 10**3,
-    "mb": 10**6,
-    "gb": 10**9,
-    "tb": 10**12,
-    "k": 2**10,
-    "m": 2**20,
-    "g": 2**30,
-    "kib": 2**10,
-    "mib": 2**20,
-    "gib": 2**30,
-    "tib": 2**40,
-}
 
 
 def open_store(url: str) -> Store:
@@ -78,12 +61,12 @@ def _parameters(url: str, parts: SplitResult, known: tuple[str, ...]) -> dict[st
 
 
 def _size_of(url: str, text: str) -> int:
-    match = _SIZE.fullmatch(text.strip())
-    if match is None or match[2].lower() not in _UNITS:
+    size = size_of(text)
+    if size is None:
         raise ConfigurationError(
             f"{shown(url)}: size={text} is not a size. Write a number and a unit, for example 64MB or 1GiB."
         )
-    return int(float(match[1]) * _UNITS[match[2].lower()])
+    return size
 
 
 def _entries_of(url: str, text: str) -> int:
@@ -121,9 +104,17 @@ def _open_lmdb(url: str, parts: SplitResult) -> Store:
 
 
 def _open_redis(url: str, parts: SplitResult) -> Store:
+    from querycache.stores._copies import Copies
+    from querycache.stores.near import NearStore
+    from querycache.stores.pushed import PushedStore
     from querycache.stores.redis import open_redis
 
-    return open_redis(url)
+    store = open_redis(url)
+    near = store.target.near
+    if near is None:
+        return store
+    copies = Copies(near.size_bytes)
+    return PushedStore(store, copies, near.lag_s) if near.mode == "push" else NearStore(store, copies)
 
 
 _OPENERS: Final[dict[str, Callable[[str, SplitResult], Store]]] = {

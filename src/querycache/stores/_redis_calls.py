@@ -14,10 +14,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any, Final, TypeAlias
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from querycache._types import MARK_TTL_S, Guard, Lease, Lookup, Stamp, Tag, TagSet, Writer
 from querycache.errors import StoreUnavailable
+from querycache.stores._copies import Copy
 from querycache.stores._redis_scripts import CLEAR, FILL, LOOKUP, MARK, MARKS, RELEASE, Argument, Command, Script
 
 PARTS: Final = 256
@@ -31,6 +33,8 @@ MOST_TAGS: Final = 1000
 Name: TypeAlias = Tag | Guard
 Question: TypeAlias = tuple[bytes | None, TagSet]
 Reply: TypeAlias = Any
+
+NOTHING: Final[Mapping[bytes, Copy]] = MappingProxyType({})
 
 _MARK_LIFE_US: Final = int(MARK_TTL_S * 1e6)
 _NOT_OURS: Final = "the server answered what querycache's scripts never return"
@@ -91,9 +95,13 @@ class Layout:
         """Name what a part knows of its life, its marks and guards."""
         return self._states[part]
 
+    def stamps(self, part: int) -> bytes:
+        """Return what the names of all stamps of a part begin with."""
+        return self._prefixes[part] + b"t:"
+
     def stamp(self, tag: Tag) -> bytes:
         """Name a tag's stamp."""
-        return self._prefixes[self.part_of(tag)] + b"t:" + _name_of(tag)
+        return self.stamps(self.part_of(tag)) + _name_of(tag)
 
     def entry(self, key: bytes) -> bytes:
         """Name an entry."""
@@ -169,11 +177,15 @@ class _Asked:
 
 
 class Asking:
-    """Several questions, as one call for each part that knows something of them."""
+    """Several questions, as one call for each part that knows something of them.
 
-    def __init__(self, layout: Layout, questions: Iterable[Question]) -> None:
+    ``held``: entries by key that the caller has and that need not be sent again if they are still what the server has.
+    """
+
+    def __init__(self, layout: Layout, questions: Iterable[Question], held: Mapping[bytes, Copy] = NOTHING) -> None:
         self.questions = list(questions)
         self._layout = layout
+        self._held = held
         self._asked: dict[int, _Asked] = {}
         for key, tags in self.questions:
             for tag in tags.tags:
@@ -206,8 +218,15 @@ class Asking:
                 _MARK_LIFE_US,
                 *(_name_of(mind) for _, mind in asked.guards),
                 *positions,
+                *self._heads(asked.entries),
             ),
         )
+
+    def _heads(self, keys: Iterable[bytes]) -> list[bytes]:
+        if not self._held:
+            return []
+        heads = [copy.entry.head if (copy := self._held.get(key)) is not None else b"" for key in keys]
+        return heads if any(heads) else []
 
     def found(self, answers: Sequence[Answer]) -> list[Found]:
         """Put together what the parts answered, in the order of the questions."""
@@ -218,23 +237,29 @@ class Asking:
 
     def _found(self, answers: Sequence[Answer]) -> list[Found]:
         stamps: dict[Name, tuple[bytes, bool]] = {}
-        entries: dict[bytes, tuple[bytes, int]] = {}
+        entries: dict[bytes, tuple[bytes, Copy | None, int]] = {}
         for asked, answer in zip(self._asked.values(), answers, strict=True):
             made, held, kept = answer.rest
             for name, stamp, mark in zip(asked.names, made, held, strict=True):
                 stamps[name] = stamp, mark != _FREE
             for key, entry in zip(asked.entries, kept, strict=True):
-                if entry is not None:
-                    entries[key] = entry, answer.now_us
+                if isinstance(entry, bytes):
+                    entries[key] = entry, None, answer.now_us
+                elif entry == 1 and (copy := self._held.get(key)) is not None:
+                    entries[key] = copy.entry.head, copy, answer.now_us
+                elif entry is not None:
+                    raise TypeError(entry)
         now_us = max(answer.now_us for answer in answers)
-        return [self._one(question, stamps, entries, now_us) for question in self.questions]
+        floor_us = max(answer.floor_us for answer in answers)
+        return [self._one(question, stamps, entries, now_us, floor_us) for question in self.questions]
 
     def _one(
         self,
         question: Question,
         stamps: Mapping[Name, tuple[bytes, bool]],
-        entries: Mapping[bytes, tuple[bytes, int]],
+        entries: Mapping[bytes, tuple[bytes, Copy | None, int]],
         now_us: int,
+        floor_us: int,
     ) -> Found:
         key, tags = question
         seen = [stamps[name] for name in _names_in(tags)]
@@ -243,21 +268,26 @@ class Asking:
         is_storable = not any(is_held for _, is_held in seen)
         kept = entries.get(key) if key is not None and is_storable else None
         if kept is not None:
-            entry, its_now_us = kept
+            entry, copy, its_now_us = kept
             start = _HEAD + len(written)
             if entry[_HEAD:start] == written:
-                payload = entry[start:]
+                payload = entry[start:] if copy is None else copy.entry.payload
                 age_us, rest_us = its_now_us - int(entry[:16]), int(entry[16:32]) - its_now_us
-                return Found(Lookup(payload, lease, True, stamp_at(now_us), stamp_at(now_us + rest_us)), age_us)
-        return Found(Lookup(None, lease, is_storable, stamp_at(now_us)), 0)
+                lookup = Lookup(payload, lease, True, stamp_at(now_us), stamp_at(now_us + rest_us), copy)
+                return Found(lookup, age_us, floor_us, entry[:start])
+        return Found(Lookup(None, lease, is_storable, stamp_at(now_us)), 0, floor_us)
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a question is answered, and how long ago an entry that was found was filled, by its part's clock."""
+class Found(NamedTuple):
+    """What a question is answered, how long ago an entry that was found was filled, by its part's clock, and its head.
+
+    ``floor_us``: no stamp from before it counts.
+    """
 
     lookup: Lookup
     age_us: int
+    floor_us: int
+    head: bytes = b""
 
 
 def lease_text(lease: Lease) -> bytes:
@@ -270,7 +300,21 @@ def lease_text(lease: Lease) -> bytes:
 
 def filling(layout: Layout, key: bytes, payload: bytes, lease: Lease, ttl_s: float) -> Call:
     """Write ``fill`` as a call."""
-    return Call(layout.part_of(key), FILL, (layout.entry(key),), (max(1, int(ttl_s * 1e6)), lease_text(lease), payload))
+    return Call(layout.part_of(key), FILL, (layout.entry(key),), (_life_us(ttl_s), lease_text(lease), payload))
+
+
+def head_of(answer: Answer, lease: Lease, ttl_s: float) -> bytes:
+    """Return the head of the entry that ``fill`` has just stored."""
+    return b"%016d%016d" % (answer.now_us, answer.now_us + _life_us(ttl_s)) + lease_text(lease)
+
+
+def end_in(head: bytes) -> Stamp:
+    """Return when an entry ends, from its head."""
+    return stamp_at(int(head[16:32]))
+
+
+def _life_us(ttl_s: float) -> int:
+    return max(1, int(ttl_s * 1e6))
 
 
 def marking(layout: Layout, tags: TagSet, writer: Writer, ttl_s: float) -> list[tuple[Call, tuple[Guard, ...]]]:

@@ -101,7 +101,7 @@ class Pool:
             connection.send_packed_command([packed(commands)], check_health=False)
         except (failures.RedisError, OSError) as error:
             self._give_back(held, connection, is_usable=False)
-            raise self._translated(error) from error
+            raise _translated(error, self._url) from error
         except BaseException:
             self._give_back(held, connection, is_usable=False)
             raise
@@ -115,7 +115,7 @@ class Pool:
             replies = [self._answer(connection) for _ in range(count)]
             is_usable = True
         except failures.RedisError as error:
-            raise self._translated(error) from error
+            raise _translated(error, self._url) from error
         finally:
             self._give_back(held, connection, is_usable=is_usable)
         return replies
@@ -158,14 +158,15 @@ class Pool:
                 connection.disconnect()
         held.room.release()
 
-    def _translated(self, error: Exception) -> StoreUnavailable:
-        """Return what a store may raise for what redis-py raised."""
-        if isinstance(error, failures.AuthenticationError):
-            return _refusal_of(error, self._url, "WRONGPASS")
-        if isinstance(error, failures.ResponseError | failures.BusyLoadingError):
-            return _refusal_of(error, self._url)
-        is_late = isinstance(error, failures.TimeoutError | TimeoutError)
-        return Unreachable(f"{self._url} does not answer: {error}", is_late=is_late)
+
+def _translated(error: Exception, url: str) -> StoreUnavailable:
+    """Return what a store may raise for what redis-py raised."""
+    if isinstance(error, failures.AuthenticationError):
+        return _refusal_of(error, url, "WRONGPASS")
+    if isinstance(error, failures.ResponseError | failures.BusyLoadingError):
+        return _refusal_of(error, url)
+    is_late = isinstance(error, failures.TimeoutError | TimeoutError)
+    return Unreachable(f"{url} does not answer: {error}", is_late=is_late)
 
 
 _REMEDIES: Final = {
@@ -191,6 +192,8 @@ def _refusal_of(error: Exception, url: str, code: str | None = None) -> Refusal:
 
 def _code_in(said: str) -> str:
     """Return the code of an error: its first word, or in the middle where Redis 6.2 tells of a script's command."""
+    if "ACL failure in script" in said or "can't run this command" in said:
+        return "NOPERM"  # Valkey's and Redis 7's words, and those of Redis 6.2
     found = re.match(r"([A-Z]+) ", said) or re.search(r"@user_script: ?\d+: -([A-Z]+) ", said)
     return found[1] if found else "ERR"
 
@@ -210,6 +213,51 @@ _CODES: Final = {
 }
 
 
+class Line:
+    """A connection that stays: what is sent is answered in order, and the server may speak by itself. For one thread.
+
+    After a failure it fails for good, for redis-py would connect anew and say nothing.
+    """
+
+    def __init__(self, wire: Wire, url: str) -> None:
+        self.url = url
+        self._wire = wire
+        self._is_over = False
+        self._try(lambda: wire.connect())
+
+    def ask(self, command: Command) -> list[Reply]:
+        """Send a command and return what is answered, as a list of one. Raises ``Refusal`` where it is refused."""
+        self.send(command)
+        return [self.read()]
+
+    def send(self, command: Command) -> None:
+        """Send a command."""
+        self._try(lambda: self._wire.send_packed_command([packed([command])], check_health=False))
+
+    def read(self) -> Reply:
+        """Return what the server says next. Raises ``Refusal`` where that is an error."""
+        return self._try(lambda: self._wire.read_response(disable_decoding=True))
+
+    def waits(self, timeout_s: float) -> bool:
+        """Tell whether there is something to read, or the connection is over, within a time."""
+        return bool(self._try(lambda: self._wire.can_read(timeout_s)))
+
+    def close(self) -> None:
+        """Close it."""
+        self._is_over = True
+        self._wire.disconnect()
+
+    def _try(self, act: Callable[[], Any]) -> Any:
+        if self._is_over:
+            raise Unreachable(f"{self.url}: the connection is over")
+        try:
+            return act()
+        except (failures.RedisError, OSError) as error:
+            translated = _translated(error, self.url)
+            self._is_over = not isinstance(translated, Refusal)
+            raise translated from error
+
+
 class Server:
     """One server: a pool for reads, and one for marks and releases, which may take longer."""
 
@@ -221,6 +269,11 @@ class Server:
         make = _maker_of(address, target, is_sentinel)
         self.reads = Pool(lambda: make(limits.read_s), target.pool, limits.read_s, self.url)
         self.marks = Pool(lambda: make(limits.mark_s), target.pool, limits.mark_s, self.url)
+        self._wire: Callable[[], Wire] = lambda: make(limits.read_s)
+
+    def line(self) -> Line:
+        """Make a connection that is none of the pools'."""
+        return Line(self._wire(), self.url)
 
     def close(self) -> None:
         """Close the connections."""

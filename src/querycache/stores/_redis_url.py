@@ -15,8 +15,10 @@ from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from querycache.errors import ConfigurationError
+from querycache.stores._sizes import size_of
 
 Topology: TypeAlias = Literal["single", "sentinel", "cluster"]
+NearMode: TypeAlias = Literal["validate", "push"]
 Address: TypeAlias = tuple[str, int]
 """Host and port; a socket has its path for a host, and port 0."""
 
@@ -27,10 +29,16 @@ SCHEMES: Final = (
     "unix",
 )
 
+DEFAULT_NEAR_SIZE: Final = "64MB"
+LEAST_NEAR_SIZE_BYTES: Final = 65_536
+DEFAULT_LAG_MS: Final = 1000
+LEAST_LAG_MS: Final = 20
+
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _LIMITS: Final = ("connect_timeout_ms", "timeout_ms", "mark_timeout_ms")
 _TLS: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname")
-_ALWAYS: Final = ("namespace", "pool", *_LIMITS)
+_NEAR: Final = ("near", "near_size", "near_lag_ms")
+_ALWAYS: Final = ("namespace", "pool", *_NEAR, *_LIMITS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +48,15 @@ class Limits:
     connect_s: float = 0.2
     read_s: float = 0.2
     mark_s: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """Whether a near cache asks each time or is told of changes, how many bytes it may hold, how late it may be told."""
+
+    mode: NearMode
+    size_bytes: int
+    lag_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +74,7 @@ class Target:
     login: Mapping[str, str] = field(repr=False)
     sentinel_login: Mapping[str, str] = field(repr=False)
     tls: Mapping[str, Any] | None
+    near: Near | None = None
 
 
 def target_of(url: str) -> Target:
@@ -113,6 +131,7 @@ def target_of(url: str) -> Target:
         login=login,
         sentinel_login=reading.texts({"sentinel_username": "username", "sentinel_password": "password"}),
         tls=_tls_of(reading) if is_tls else None,
+        near=_near_of(reading, topology),
     )
 
 
@@ -175,6 +194,33 @@ def _db_of(reading: _Reading, path: list[str], topology: Topology) -> int:
     if topology == "cluster" and int(text):
         raise reading.error("a Cluster has database 0 only. To keep applications apart use ?namespace=.")
     return int(text)
+
+
+def _near_of(reading: _Reading, topology: Topology) -> Near | None:
+    mode = reading.given.get("near")
+    if mode is None:
+        for name in ("near_size", "near_lag_ms"):
+            if name in reading.given:
+                raise reading.error(f"{name} is about a near cache, and there is none. Add near=validate or near=push.")
+        return None
+    if mode not in ("validate", "push"):
+        raise reading.error(f"near={mode} is not known. Write near=validate or near=push.")
+    if mode != "push" and "near_lag_ms" in reading.given:
+        raise reading.error("near_lag_ms is for near=push: near=validate asks each time and is never late.")
+    if mode == "push" and topology == "cluster":
+        raise reading.error("near=push hears one server, and a Cluster has several. Write near=validate.")
+    text = reading.given.get("near_size", DEFAULT_NEAR_SIZE)
+    size = size_of(text)
+    if size is None or size < LEAST_NEAR_SIZE_BYTES:
+        raise reading.error(f"near_size={text} is not a size of at least 64KiB. Write near_size=64MB.")
+    if mode == "validate":
+        return Near("validate", size)
+    lag_ms = reading.whole("near_lag_ms", DEFAULT_LAG_MS)
+    if lag_ms < LEAST_LAG_MS:
+        raise reading.error(
+            f"near_lag_ms={lag_ms} is less than {LEAST_LAG_MS}: the server would be asked all the time."
+        )
+    return Near("push", size, lag_ms / 1000)
 
 
 def _tls_of(reading: _Reading) -> dict[str, Any]:

@@ -64,6 +64,15 @@ class Store(ABC):
     """Whether ``lookup_many`` looks at the stamps of all its questions at one moment; else at one after the other, in any
     order, and who needs them together asks once more."""
 
+    lag_s: ClassVar[float] = 0.0
+    """How far, in seconds, a look-up may lag behind what other processes committed; 0 where it does not. What this process
+    committed is always seen."""
+
+    @property
+    def strict(self) -> Store:
+        """This store, or where it may lag behind, one like it that does not."""
+        return self
+
     @property
     def is_resting(self) -> bool:
         """Whether the store did not answer lately and is spared just now: whoever can do without need not ask."""

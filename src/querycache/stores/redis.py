@@ -12,7 +12,7 @@ try a read twice; show a password.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -20,7 +20,9 @@ from querycache._types import Guard, Lease, Lookup, Stamp, Tag, TagSet, Writer
 from querycache.errors import ConfigurationError, StoreUnavailable
 from querycache.events import logger
 from querycache.stores._breaker import Breaker
+from querycache.stores._copies import Copies, Copy, Entry
 from querycache.stores._redis_calls import (
+    NOTHING,
     Answer,
     Asking,
     Call,
@@ -30,13 +32,14 @@ from querycache.stores._redis_calls import (
     clearing,
     counting_marks,
     filling,
+    head_of,
     marking,
     releasing,
     stamp_at,
     telling_the_time,
     were_marked,
 )
-from querycache.stores._redis_places import MOVED_ON, Lane, place_of
+from querycache.stores._redis_places import MOVED_ON, Lane, Place, place_of
 from querycache.stores._redis_server import Refusal, Unreachable
 from querycache.stores._redis_url import Target, target_of
 from querycache.stores.base import Scope, Store, StoreStats
@@ -48,6 +51,9 @@ TOLD_FOR_S: Final = 1.0
 
 _HOPELESS: Final = ("ERR", "MOVED", "NOAUTH", "NOPERM", "READONLY", "WRONGPASS")
 """Refusals that no waiting ends: an error when the store is opened."""
+
+_NOBODYS: Final = b""
+_COPY: Final = Copies(0).new(_NOBODYS, Entry(b"?", b"", (), 0, 0.0))
 
 _REACH: Final = "All processes that use the same {what} and namespace hear each other."
 _FAILOVER: Final = (
@@ -90,6 +96,16 @@ class RedisStore(Store):
         return self.target.url
 
     @property
+    def layout(self) -> Layout:
+        """How its keys are named."""
+        return self._layout
+
+    @property
+    def place(self) -> Place:
+        """Where its scripts are run."""
+        return self._place
+
+    @property
     def is_resting(self) -> bool:
         return self._breaker.is_open
 
@@ -117,6 +133,8 @@ class RedisStore(Store):
         """
         try:
             self._run([telling_the_time(self._layout)], "reads")
+            if self.target.near is not None:  # it needs a right more
+                self._run(Asking(self._layout, [(_NOBODYS, TagSet())], {_NOBODYS: _COPY}).calls, "reads")
         except Refusal as error:
             if error.code in _HOPELESS:
                 raise ConfigurationError(str(error)) from error
@@ -133,14 +151,18 @@ class RedisStore(Store):
         return self.lookup_many([(key, tags)])[0]
 
     def lookup_many(self, questions: Iterable[Question]) -> list[Lookup]:
-        asking = Asking(self._layout, questions)
+        return [one.lookup for one in self.look(questions)]
+
+    def look(self, questions: Iterable[Question], held: Mapping[bytes, Copy] = NOTHING) -> list[Found]:
+        """Answer questions. An entry that the caller holds is not sent again if it is still the one that is here."""
+        asking = Asking(self._layout, questions, held)
         if not asking.questions:
             return []
         began = time.monotonic()
         found = asking.found(self._ask(asking.calls))
         if not self.sees_one_moment:
             found = self._sure_of_the_order(asking.questions, found, time.monotonic() - began)
-        return [one.lookup for one in found]
+        return found
 
     def _sure_of_the_order(self, questions: Sequence[Question], found: list[Found], took_s: float) -> list[Found]:
         """Look again at the stamps of entries that may have been filled after their stamps were looked at.
@@ -163,8 +185,12 @@ class RedisStore(Store):
         return self.fill_many([(key, payload, lease, ttl_s)]) == 1
 
     def fill_many(self, entries: Iterable[tuple[bytes, bytes, Lease, float]]) -> int:
-        calls = [filling(self._layout, *entry) for entry in entries]
-        return len(self._ask(calls)) if calls else 0
+        return len(self.keep(list(entries)))
+
+    def keep(self, entries: Sequence[tuple[bytes, bytes, Lease, float]]) -> list[bytes]:
+        """Store entries; return the head of each."""
+        answers = self._ask([filling(self._layout, *entry) for entry in entries]) if entries else []
+        return [head_of(answer, lease, ttl_s) for answer, (_, _, lease, ttl_s) in zip(answers, entries, strict=True)]
 
     def mark(self, tags: TagSet, writer: Writer, ttl_s: float) -> tuple[Tag, ...]:
         planned = marking(self._layout, tags, writer, ttl_s)

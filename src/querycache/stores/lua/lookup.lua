@@ -2,11 +2,13 @@
 --
 -- KEYS  state, the stamps of ARGV[3] tags, those of ARGV[4] guards, then entries.
 -- ARGV  seen, salt, how many tags, how many guards, the life of a mark in microseconds, a fingerprint for each guard, then
---       for each entry the positions of its tags and guards among the KEYS after the state; 0 for one in another part.
+--       for each entry the positions of its tags and guards among the KEYS after the state; 0 for one in another part. A near
+--       cache adds for each entry the head of the one that it holds, empty where it holds none.
 -- Returns the clock, and: stamps, a digit for each ("1": marked), entries (false where there is none that is valid as far
---       as this part can tell).
+--       as this part can tell, 1 where it is the one that the caller holds).
 --
--- An entry: when it was filled (16), when it ends (16), how many stamps (6), the stamps (19 each), the payload.
+-- An entry: when it was filled (16), when it ends (16), how many stamps (6), the stamps (19 each), all that is its head; the
+-- payload.
 
 local tags, guards, life = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local count = tags + guards
@@ -82,10 +84,15 @@ local function is_dead(entry, positions)
   return false
 end
 
-local entries = {}
-for at = 1, #KEYS - 1 - count do
-  local entry = redis.call('GET', KEYS[1 + count + at])
-  entries[at] = entry and not is_dead(entry, ARGV[5 + guards + at]) and entry
+local entries, number = {}, #KEYS - 1 - count
+for at = 1, number do
+  local key, positions, held_there = KEYS[1 + count + at], ARGV[5 + guards + at], ARGV[5 + guards + number + at] or ''
+  if held_there ~= '' and redis.call('GETRANGE', key, 0, #held_there - 1) == held_there then
+    entries[at] = not is_dead(held_there, positions) and 1
+  else
+    local entry = redis.call('GET', key)
+    entries[at] = entry and not is_dead(entry, positions) and entry
+  end
 end
 
 return finish({ stamps, table.concat(held), entries })
