@@ -117,6 +117,25 @@ def test_what_was_valid_longer_ago_than_the_grace_is_not_served(
         assert served(reader) == "b"
 
 
+def test_what_a_store_that_lags_answered_may_be_that_much_older(
+    sqlite: World, writer: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lag_s = 10.0
+    reader = sqlite.process(max_wait=0)
+    clock = Clock(reader)
+    assert reader.cache is not None
+    monkeypatch.setattr(reader.cache._coherence, "lag_s", lambda store: lag_s)
+    for process in (writer, reader):
+        read_in(process, graced)
+    assert reader.counts().get("hit") == 1
+    rename(writer, "b")
+    with refreshing(reader):
+        clock.ahead = GRACE_S - lag_s - 1
+        assert served(reader) == "a"
+        clock.ahead = GRACE_S - lag_s + 1
+        assert served(reader) == "b"
+
+
 def test_an_entry_that_expired_is_served_within_its_grace_while_one_refreshes_it(
     sqlite: World, reader: Process
 ) -> None:
