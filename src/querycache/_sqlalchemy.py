@@ -272,6 +272,15 @@ def with_options_alone(select: Any, options: Sequence[Any]) -> Any:
     return select
 
 
+def keep_with_class(model: type[Any], name: str, value: Any) -> None:
+    """Keep something with a mapped class, for as long as that lives.
+
+    Not by ``setattr``, which has a declarative class's mapper forget what it worked out: statements that are built from then on
+    would mix its new FROM with the one that others hold.
+    """
+    type.__setattr__(model, name, value)
+
+
 def reads_more_than_one_from(select: Any) -> bool:
     """Tell whether a SELECT of an entity names more to read from than that."""
     return bool(select._setup_joins or select._from_obj) or len(select.get_final_froms()) > 1

@@ -83,7 +83,7 @@ def rows_by_key(mapper: Mapper[Any]) -> Select[Any]:
     statement: Select[Any] | None = mapper.class_.__dict__.get(_STATEMENT)
     if statement is None:
         statement = _rows_by_key(mapper)
-        setattr(mapper.class_, _STATEMENT, statement)
+        _sqlalchemy.keep_with_class(mapper.class_, _STATEMENT, statement)
     return statement
 
 

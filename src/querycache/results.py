@@ -91,7 +91,7 @@ class Results:
             self._recipes[compilation.compiled] = _Tried(recipe, names)
             # A column property may have a value of its own in it, which is made anew for each call.
             if recipe is not None and names is not None and set(compilation.compiled.bind_names.values()) == set(names):
-                setattr(recipe.mapper.class_, GET_STATEMENT, select(recipe.mapper.class_))
+                _sqlalchemy.keep_with_class(recipe.mapper.class_, GET_STATEMENT, select(recipe.mapper.class_))
                 by_dialect = self._gets.setdefault(recipe.mapper.class_, weakref.WeakKeyDictionary())
                 by_dialect[reading.attachment.dialect] = weakref.ref(compilation.compiled)
         return result

@@ -15,6 +15,7 @@ from sqlalchemy.ext.mutable import MutableDict
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
+    Mapper,
     Session,
     deferred,
     mapped_column,
@@ -414,6 +415,24 @@ def test_a_get_that_is_known_costs_neither_statement_nor_connection(library: Lib
         assert session.get(Book, 2) is not None
         assert session.in_transaction()
         assert library.sent == []
+
+
+def test_no_mapper_forgets_what_it_worked_out_when_something_is_kept_with_its_class(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Statements that are built afterwards would have another FROM for the same class than those from before.
+    for model in (Shelf, Book):
+        for name in ("_querycache_get", "_querycache_rows_by_key"):
+            if name in vars(model):
+                type.__delattr__(model, name)
+    forgot: list[Mapper[Any]] = []
+    monkeypatch.setattr(Mapper, "_expire_memoizations", forgot.append)
+    for _ in range(3):
+        with Session(library.cached) as session:
+            session.get(Shelf, 1)
+            session.scalars(select(Book).order_by(Book.id).options(FromCache(shape="keys"))).all()
+    assert {"_querycache_get", "_querycache_rows_by_key"} <= vars(Shelf).keys() | vars(Book).keys()
+    assert forgot == []
 
 
 def test_a_get_after_a_commit_of_another_process_sees_it(library: Library) -> None:
