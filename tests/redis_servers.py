@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from own_servers import Folder, NoServerError, find_binary, folder_for
 
@@ -244,9 +244,24 @@ def cluster_url(nodes: Sequence[RedisServer], namespace: str = "default", option
     return f"redis+cluster://{','.join(node.address for node in nodes[:2])}?namespace={namespace}&{options}"
 
 
+def save(server: RedisServer) -> None:
+    """Have a server save its data, once it does not do so already: for a replica that joins it, say."""
+
+    def is_saved() -> bool:
+        try:
+            server.do("SAVE")
+        except ResponseError as error:
+            if "in progress" in str(error):
+                return False
+            raise
+        return True
+
+    wait_for(is_saved, "another save does not end")
+
+
 def copy_of_the_dump(server: RedisServer) -> bytes:
     """Have a server save its data, and return them."""
-    server.do("SAVE")
+    save(server)
     return (server.folder.path / "dump.rdb").read_bytes()
 
 

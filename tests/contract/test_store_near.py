@@ -15,7 +15,7 @@ from querycache.stores._copies import Copies, Copy, Entry
 from querycache.stores.base import Store
 from querycache.stores.near import NearStore
 from querycache.testing import StoreConformance
-from redis_servers import SLOW, RedisServer, cluster_url, own_cluster, own_redis
+from redis_servers import SLOW, RedisServer, cluster_url, own_cluster, own_redis, save
 from redis_support import T, W, change, fill, found, keys_of, new_namespace, opened
 from troubled_proxy import troubled_proxy
 
@@ -192,7 +192,7 @@ def test_after_a_restart_with_its_data_nothing_that_is_held_counts() -> None:
     with own_redis("save 3600 1") as server:
         near = opened_near(server.url(options=NEAR))
         fill(near)
-        server.do("SAVE")
+        save(server)
         server.restart()
         assert any(b":e:" in key for key in keys_of(server, "default"))
         assert found(near) is None

@@ -271,6 +271,8 @@ def test_a_node_whose_replica_took_over_serves_nothing_that_it_had() -> None:
             wait_for(lambda: replicates(replica, owner), "the replica does not follow")
             fill(store, tags=TagSet((tag,)))
             catch_up(owner, replica)
+            # It takes the next epoch after those that it knows: were that one of another's, the old primary would not give way.
+            wait_for(lambda: epochs_in(replica) == epochs_in(owner), "the replica does not hear of all epochs")
             replica.do("CLUSTER", "FAILOVER", "TAKEOVER")
             wait_for(lambda: owner.info("replication")["role"] == "slave", "the old primary does not step back")
             assert seen_soon(store, TagSet((tag,))) is None
@@ -278,6 +280,12 @@ def test_a_node_whose_replica_took_over_serves_nothing_that_it_had() -> None:
             store.release((tag,), W)
             fill(store, tags=TagSet((tag,)))
             assert found(store, tags=TagSet((tag,))) == b"rows"
+
+
+def epochs_in(node: RedisServer) -> dict[bytes, bytes]:
+    """Return the epoch of each primary, as one node knows it."""
+    lines = [line.split() for line in cluster_nodes(node).splitlines()]
+    return {line[0]: line[6] for line in lines if b"master" in line[2]}
 
 
 def cluster_nodes(node: RedisServer) -> bytes:

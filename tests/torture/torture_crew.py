@@ -199,9 +199,13 @@ class Crew:
 
     def quieten_writers(self) -> None:
         """Have the writers begin nothing new, and give them time to be done with what they began."""
-        self.pause_writers()
         done: list[int] = []
-        while done != (now := [writer.control[Field.COMMITS] for writer in self.writers]):
+        while True:
+            # Each time anew: who ends the run has everybody go on.
+            self.pause_writers()
+            now = [writer.control[Field.COMMITS] for writer in self.writers]
+            if now == done:
+                return
             done = now
             time.sleep(QUIET_S)
 

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from torture_faults import Fault, Stage, StoreUnderTest
 from torture_wires import Mode, Wires, wires_between
 
-from redis_servers import RedisServer, own_redis, put_dump_back
+from redis_servers import RedisServer, own_redis, put_dump_back, save
 
 NAMESPACE: Final = "torture"
 ROOM: Final = "64mb"
@@ -135,7 +135,7 @@ class RedisUnderTest(WiredStore):
         Nobody writes then, until a process that never saw what is newer has read: not even a clock tells it.
         """
         (server,) = self.servers
-        server.do("SAVE")
+        save(server)
         dump = (server.folder.path / "dump.rdb").read_bytes()
         stage.crew.let_them_read(100)
         stage.crew.quieten_writers()
