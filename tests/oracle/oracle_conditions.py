@@ -64,10 +64,10 @@ def comparable(stage: Stage, model: type[Any]) -> Attribute:
 
 def _comparison(stage: Stage, model: type[Any], depth: int) -> Condition:
     one = comparable(stage, model)
-    name, value = one.name, stage.value(one.column, null=False)
+    name, value = one.name, stage.compared(one.column, null=False)
     compare = stage.dice.one_of(_COMPARISONS) if one.kind.orders else operator.eq
     if one.kind.orders and stage.dice.happens(0.15):
-        low, high = sorted([value, stage.value(one.column, null=False)])
+        low, high = sorted([value, stage.compared(one.column, null=False)])
         return lambda entity: getattr(entity, name).between(low, high)
     if one.kind.likes and stage.dice.happens(0.15):
         return lambda entity: getattr(entity, name).like("a%")
@@ -78,13 +78,13 @@ def _key(stage: Stage, model: type[Any], depth: int) -> Condition:
     """Return a condition on the whole primary key, or on a foreign key."""
     foreign = [one for one in attributes_of(model) if one.column.foreign_keys and not one.column.primary_key]
     chosen = [stage.dice.one_of(foreign)] if foreign and stage.dice.happens(0.5) else list(key_of(model))
-    values = [(one.name, stage.value(one.column, null=False)) for one in chosen]
+    values = [(one.name, stage.compared(one.column, null=False)) for one in chosen]
     return lambda entity: and_(*(getattr(entity, name) == value for name, value in values))
 
 
 def _list(stage: Stage, model: type[Any], depth: int) -> Condition:
     one = comparable(stage, model)
-    name, values = one.name, [stage.value(one.column) for _ in range(stage.dice.number(0, 3))]
+    name, values = one.name, [stage.compared(one.column) for _ in range(stage.dice.number(0, 3))]
     if stage.dice.happens(0.25):
         return lambda entity: getattr(entity, name).not_in(values)
     return lambda entity: getattr(entity, name).in_(values)
@@ -95,7 +95,7 @@ def _tuples(stage: Stage, model: type[Any], depth: int) -> Condition:
     key = list(key_of(model))
     chosen = key if len(key) > 1 and stage.dice.happens(0.6) else [comparable(stage, model) for _ in range(2)]
     names = [one.name for one in chosen]
-    rows = [tuple(stage.value(one.column, null=False) for one in chosen) for _ in range(stage.dice.number(1, 3))]
+    rows = [tuple(stage.compared(one.column, null=False) for one in chosen) for _ in range(stage.dice.number(1, 3))]
     return lambda entity: tuple_(*(getattr(entity, name) for name in names)).in_(rows)
 
 
@@ -109,9 +109,9 @@ def _null(stage: Stage, model: type[Any], depth: int) -> Condition:
 def _odd(stage: Stage, model: type[Any], depth: int) -> Condition:
     """Return what looks like an equality and is none, or is one in disguise."""
     one, other = comparable(stage, model), comparable(stage, model)
-    name, value = one.name, stage.value(one.column, null=False)
-    further, another = other.name, stage.value(other.column, null=False)
-    again = stage.value(one.column, null=False)
+    name, value = one.name, stage.compared(one.column, null=False)
+    further, another = other.name, stage.compared(other.column, null=False)
+    again = stage.compared(one.column, null=False)
     shapes: list[Condition] = [
         lambda entity: case((getattr(entity, name) == value, 1), else_=0) == 0,
         lambda entity: func.coalesce(getattr(entity, name) == value, false()) == false(),
@@ -163,7 +163,7 @@ def _either(stage: Stage, model: type[Any], depth: int) -> Condition:
     """Return an OR of equalities: of one column, which narrows, or of two, which does not."""
     one = comparable(stage, model)
     other = one if stage.dice.happens(0.3) else comparable(stage, model)
-    first, second = stage.value(one.column, null=False), stage.value(other.column, null=False)
+    first, second = stage.compared(one.column, null=False), stage.compared(other.column, null=False)
     with_null = stage.dice.happens(0.2)
     return lambda entity: or_(
         getattr(entity, one.name) == first,
@@ -174,7 +174,7 @@ def _either(stage: Stage, model: type[Any], depth: int) -> Condition:
 def _both(stage: Stage, model: type[Any], depth: int) -> Condition:
     """Return two equalities that must hold both."""
     one, other = comparable(stage, model), comparable(stage, model)
-    first, second = stage.value(one.column, null=False), stage.value(other.column, null=False)
+    first, second = stage.compared(one.column, null=False), stage.compared(other.column, null=False)
     return lambda entity: and_(getattr(entity, one.name) == first, getattr(entity, other.name) == second)
 
 
@@ -230,7 +230,7 @@ def subquery(stage: Stage, model: type[Any], depth: int) -> Condition:
     here, there = pair
     inner = conditions(stage, target, 2, min(depth, 1))
     negated = stage.dice.happens(0.3)
-    value = stage.value(next(a.column for a in attributes_of(model) if a.name == here), null=False)
+    value = stage.compared(next(a.column for a in attributes_of(model) if a.name == here), null=False)
     number = stage.dice.number(0, 2)
 
     def within(entity: Any) -> Any:
@@ -307,6 +307,6 @@ def _linked(stage: Stage, model: type[Any], link: Any) -> Condition:
     others = [column for column in link.columns if column not in mine]
     if not mine or not others:
         return _comparison(stage, model, 0)
-    other, value = others[0], stage.value(others[0], null=False)
+    other, value = others[0], stage.compared(others[0], null=False)
     name, column = own.name, mine[0]
     return lambda entity: getattr(entity, name).in_(select(column).where(other == value))

@@ -81,7 +81,7 @@ def late(stage: Stage) -> Question:
     model, one = stage.any_model(), None
     one = comparable(stage, model)
     listed, by_params = stage.dice.happens(0.4), stage.dice.happens(0.3)
-    values = [stage.value(one.column, null=False) for _ in range(stage.dice.number(1, 2))]
+    values = [stage.compared(one.column, null=False) for _ in range(stage.dice.number(1, 2))]
     shown = stage.dice.one_of(attributes_of(model))
     given = {"given": values if listed else values[0]}
     kind = one.column.type

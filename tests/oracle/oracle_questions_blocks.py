@@ -18,7 +18,7 @@ def set_operation(stage: Stage) -> Question:
     first, second = condition(stage, model, 1), condition(stage, model, 1)
     combine = stage.dice.one_of([union, union_all, intersect, except_])
     way = stage.dice.one_of(["keys", "limit", "outside", "entities"])
-    value = stage.value(key_of(model)[0].column, null=False)
+    value = stage.compared(key_of(model)[0].column, null=False)
 
     def build() -> Any:
         keys = keys_in(model, model)
@@ -73,7 +73,7 @@ def derived(stage: Stage) -> Question:
     model = stage.any_model()
     outside = stage.attribute(model, lambda one: one.kind.compares and one.kind.orders)
     assert outside is not None
-    block, value = _block(stage, model, outside), stage.value(outside.column, null=False)
+    block, value = _block(stage, model, outside), stage.compared(outside.column, null=False)
     way = stage.dice.one_of(["subquery", "cte", "twice", "left", "exists"])
 
     def build() -> Any:
@@ -158,7 +158,7 @@ def association(stage: Stage) -> Question | None:
         return None
     link = stage.dice.one_of(stage.schema.links)
     column = stage.dice.one_of(list(link.columns))
-    value = stage.value(column, null=False)
+    value = stage.compared(column, null=False)
     way = stage.dice.one_of(["rows", "count", "joined", "not linked"])
     sides = [model for model in stage.schema.models if any(r.link is link for r in relations_of(model))]
     side = stage.dice.one_of(sides)

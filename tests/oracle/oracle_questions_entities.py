@@ -68,7 +68,7 @@ def cache_filter(stage: Stage) -> Question | None:
     model = stage.any_model()
     one = stage.attribute(model, lambda found: found.kind.compares)
     assert one is not None
-    given = {} if stage.dice.happens(0.3) else {one.name: stage.value(one.column)}
+    given = {} if stage.dice.happens(0.3) else {one.name: stage.compared(one.column)}
     page = stage.dice.one_of([{}, {}, {"limit": 2}, {"limit": 1, "offset": 1}])
     order = stage.dice.one_of(["asc", "desc"])
     return Question(
@@ -207,7 +207,7 @@ def legacy(stage: Stage) -> Question:
     verb = stage.dice.one_of(["all", "count", "first", "filter_by", "exists", "get", "one_or_none", "from_statement"])
     one = stage.attribute(model, lambda found: found.kind.compares)
     assert one is not None
-    value = stage.value(one.column, null=False)
+    value = stage.compared(one.column, null=False)
     key = stage.key(model)
     ident = key if len(key) > 1 else key[0]
 

@@ -57,7 +57,7 @@ def columns_by_key(stage: Stage) -> Question:
     names = [one.name for one in stage.dice.some_of(attributes_of(model), 1, 2)]
     foreign = [one for one in attributes_of(model) if one.column.foreign_keys]
     further = stage.dice.one_of(foreign) if foreign and stage.dice.happens(0.3) else None
-    value = None if further is None else stage.value(further.column, null=False)
+    value = None if further is None else stage.compared(further.column, null=False)
 
     def build() -> Any:
         same = [getattr(model, one.name) == part for one, part in zip(key_of(model), key, strict=True)]
@@ -161,7 +161,7 @@ def window(stage: Stage) -> Question:
     assert one is not None
     where, outside = conditions(stage, model, 1, 0), stage.dice.happens(0.5)
     verb = stage.dice.one_of(["row_number", "count", "rank"])
-    value = stage.value(one.column, null=False)
+    value = stage.compared(one.column, null=False)
 
     def build() -> Any:
         keys = keys_in(model, model)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from oracle_dice import Dice
@@ -63,6 +64,17 @@ class Stage:
         if self.dice.happens(0.4) and not column.foreign_keys:
             return random_value(Dice(self.taste, column.table.name, column.name), column, null=False)
         return random_value(self.dice, column, null=null)
+
+    def compared(self, column: Column[Any], *, null: bool = True) -> Any:
+        """Return a value to compare a column with.
+
+        MariaDB rounds a number to the column's scale where it looks it up in an index, and not where it compares row by row:
+        what it answers is then a matter of its plan.
+        """
+        value = self.value(column, null=null)
+        scale = getattr(column.type, "scale", None)
+        is_rounded = self.dialect == "mysql" and isinstance(value, Decimal) and scale is not None
+        return round(value, scale) if is_rounded else value
 
     def key(self, model: type[Any]) -> tuple[Any, ...]:
         """Return a primary key that a row may have."""
