@@ -252,7 +252,10 @@ def test_what_was_served_before_a_snapshot_that_does_not_show_it_is_noticed(apar
 @COMMITTED
 def test_the_guarantee_says_how_late_a_read_may_be(apart: Apart) -> None:
     told = apart.cache.guarantee
-    assert "less than what had been committed 600 s before it began, nor less than what its own process had" in told
+    assert (
+        "less than what had been committed 600 s before it began, nor less than what had been committed through the same"
+        in told
+    )
     assert "nor less than what the database already showed 600 s before" in told
-    assert "committed when it began.\n  Visible" in told
+    assert "same QueryCache when it began.\n  Visible" in told
     assert "less than what had been committed when it began." in apart.other.guarantee

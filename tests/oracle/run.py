@@ -1,6 +1,6 @@
 """Let the oracle look for disagreements for as long as asked.
 
-    python tests/oracle/run.py --minutes 5 --db sqlite|postgresql|mariadb [--seed N] [--store memory://|lmdb]
+    python tests/oracle/run.py --minutes 5 --db sqlite|postgresql|mariadb [--seed N] [--store memory://|lmdb|URL]
 
 Prints how far it is; what became of each kind of question and write; the last line gives examples, comparisons, hits and
 disagreements. Ends with 1 where there was a disagreement, where nothing was a hit, or where a kind sat idle for all of
@@ -80,7 +80,7 @@ def main() -> int:
     parser.add_argument("--db", choices=["sqlite", "postgresql", "mariadb"], default="sqlite")
     parser.add_argument("--seed", type=int, help="play this one round, to see again what an earlier run printed")
     parser.add_argument("--from", dest="first", type=int, help="begin with this round")
-    parser.add_argument("--store", choices=["memory://", "lmdb"], help="in all rounds, not at random")
+    parser.add_argument("--store", help="memory://, lmdb or a URL; in all rounds, not at random")
     given = parser.parse_args()
     be_quiet()
     tally = Tally()

@@ -24,7 +24,7 @@ _SEEN: Final = (
 )
 _SEEN_LATE: Final = (
     "Acknowledged is seen: a read never returns less than what had been committed {0:g} s before it began, nor less than "
-    "what its own process had committed when it began.",
+    "what had been committed through the same QueryCache when it began.",
     "Visible is seen: nor less than what the database already showed {0:g} s before, also when a writer is killed.",
 )
 _WAITS: Final = (

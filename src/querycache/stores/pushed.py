@@ -1,8 +1,8 @@
 """How does a process answer reads of what it holds without asking anybody, and how old may the answer be?
 
 ``near=push``: the server tells which stamps changed (``_redis_feed``), and what is held is served while its stamps are vouched
-for (``_vouched``). What others committed is seen within ``lag_s`` of its acknowledgement; what this process committed, at once:
-its own marks and releases end what they change here before they return.
+for (``_vouched``). What others committed is seen within ``lag_s`` of its acknowledgement; what was committed through this
+cache, at once: its own marks and releases end what they change here before they return.
 
 Promises: everything that is not answered here is asked of the server, whose answer is that of ``near=validate``; ``strict``
 never answers by itself. Never does: serve past ``lag_s``, or after a gap in the feed.
@@ -45,8 +45,8 @@ class PushedStore(NearStore):
         """Whom coherence reaches, and how late."""
         return (
             f"{self.beneath.guarantee} The near cache answers without asking: what another process committed is seen "
-            f"{self.lag_s:g} s after it was acknowledged at the latest, what this process committed at once. A transaction "
-            "whose snapshot is taken asks the server."
+            f"{self.lag_s:g} s after it was acknowledged at the latest, what was committed through this QueryCache at once. "
+            "A transaction whose snapshot is taken asks the server."
         )
 
     def lookup(self, key: bytes | None, tags: TagSet) -> Lookup:
