@@ -71,7 +71,7 @@ def promise_of_graces(of_models: Mapping[str, float], of_statements_s: float) ->
         return ""
     return (
         "Older by a grace that was asked for, while another read of the same process asks the database, and never older "
-        f"than what this process itself committed: {', '.join(told)}."
+        f"than what was committed through this QueryCache: {', '.join(told)}."
     )
 
 
