@@ -29,7 +29,7 @@ from querycache.coherence.snapshots import Freshness
 from querycache.coherence.transactions import ConnectionState, ours
 from querycache.coherence.variables import Variables
 from querycache.commits import abandon
-from querycache.databases import Profile, autocommit_of, in_transaction_of, profile_of, survey_of
+from querycache.databases import Profile, autocommit_of, in_transaction_of, may_have_work_of, profile_of, survey_of
 from querycache.destination import Destination
 from querycache.driver_calls import DriverCalls
 from querycache.events import logger
@@ -206,7 +206,7 @@ class Connections:
             self._remember(state.bind)
             return
         # A connection can be in use already: in-memory SQLite hands one out many times, and a listener may be before us.
-        in_use = in_transaction_of(self.dialect, dbapi_connection) is True
+        in_use = may_have_work_of(self.dialect, dbapi_connection)
         if state is not None:
             state.is_ours = True
         try:

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import event, text, update
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
 
-from coherence_world import Process, Product, World, is_hit, name_of, read_in, rename
+from coherence_world import Process, Product, World, is_hit, make_engine, name_of, read_in, rename
 
 UPDATE = "UPDATE product SET name = 'b' WHERE id = 1"
 
@@ -112,3 +113,15 @@ if sys.version_info >= (3, 12):
             connection.commit()
             assert read_in(reader, name_of) == "b"
             raw.autocommit = True
+
+    def test_what_was_written_where_a_connection_is_made_is_neither_lost_nor_missed(
+        world: World, reader: Process
+    ) -> None:
+        engine = make_engine(world.url, connect_args={"autocommit": False}, poolclass=NullPool)
+        begun = event.listens_for(engine, "connect")(lambda raw, record: raw.execute(UPDATE))
+        writer = world.process(engine=engine)
+        with writer.engine.connect() as connection:
+            assert read_in(reader, name_of) == "a"
+            event.remove(engine, "connect", begun)
+            connection.begin().commit()
+        assert read_in(reader, name_of) == "b"

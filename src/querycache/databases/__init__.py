@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from querycache.databases import mysql, postgresql, sqlite
-from querycache.databases.driver import autocommit_of, in_transaction_of
+from querycache.databases.driver import autocommit_of, in_transaction_of, may_have_work_of
 from querycache.databases.profile import Profile
 from querycache.databases.sessions import Activity, ServerSession, activities_of
 from querycache.databases.sqlite_file import FileWatch
@@ -50,6 +50,7 @@ __all__ = [
     "autocommit_of",
     "build_survey",
     "in_transaction_of",
+    "may_have_work_of",
     "profile_of",
     "survey_of",
     "watched_file_of",

@@ -70,6 +70,18 @@ def in_transaction_of(dialect: Dialect, dbapi_connection: DBAPIConnection) -> bo
     return status != _LIBPQ_IDLE
 
 
+def may_have_work_of(dialect: Dialect, dbapi_connection: DBAPIConnection) -> bool:
+    """Tell whether a connection that nobody listened to yet is in a transaction that may have done something.
+
+    Python 3.12's ``autocommit=False`` leaves sqlite3 in one all the time; it did nothing while no row was ever changed.
+    """
+    if in_transaction_of(dialect, dbapi_connection) is not True:
+        return False
+    driver = _driver_connection_of(dialect, dbapi_connection)
+    is_always_in_one = dialect.name == "sqlite" and getattr(driver, "autocommit", None) is False
+    return not is_always_in_one or getattr(driver, "total_changes", None) != 0
+
+
 def session_number_of(dialect: Dialect, dbapi_connection: DBAPIConnection) -> int | None:
     """Give the server's number for this session as the driver heard it when it connected; None where it does not tell."""
     driver = _driver_connection_of(dialect, dbapi_connection)
