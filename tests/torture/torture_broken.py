@@ -64,7 +64,7 @@ VARIANTS: Final = (
         (
             (
                 "commits.py",
-                "marks = [*state.marks, *coherence.mark(state.tags_to_mark())]",
+                "marks = [*state.marks, *set_marks(state, coherence)]",
                 "marks = [*state.marks]",
             ),
             (

@@ -47,7 +47,7 @@ class WiredStore(StoreUnderTest):
                 server.do("FLUSHALL")
 
     def faults(self) -> Sequence[Fault]:
-        # An outage in a commit costs everybody the whole database: what is rolled back then is not known to be narrow.
+        # An outage in a commit costs everybody the whole table, and the whole database where the commit goes on.
         modes: Sequence[Mode] = ("stall", "drop", "refuse")
         return (
             *(Fault(f"cut one process off ({mode})", 0.5, partial(self._cut, mode)) for mode in modes),

@@ -165,6 +165,11 @@ class Coherence:
             journal.close()
             journal.store.close()
 
+    @property
+    def may_abort(self) -> bool:
+        """Whether a commit fails that some store cannot be told of."""
+        return any(self.must_mark(journal.store) for journal in self.journals)
+
     def must_mark(self, store: Store) -> bool:
         """Tell whether a commit that a store cannot be told of must fail."""
         if self._on_mark_failure is not None:
