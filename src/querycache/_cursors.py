@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Executable
-from sqlalchemy.engine import CursorResult, Engine, ExecutionContext
+from sqlalchemy.engine import Connection, CursorResult, Engine, ExecutionContext
 from sqlalchemy.engine.cursor import (
     _DEFAULT_FETCH,
     BufferedRowCursorFetchStrategy,
@@ -45,6 +45,9 @@ class _NoCursor:
     def __init__(self, rowcount: int) -> None:
         self.rowcount = rowcount
 
+    def close(self) -> None:
+        return None
+
 
 def replay_cursor(
     compilation: Compilation,
@@ -53,12 +56,16 @@ def replay_cursor(
     options: Mapping[str, Any],
     description: Description,
     rows: Sequence[Sequence[Any]],
+    connection: Connection | None = None,
 ) -> CursorResult[Any]:
-    """Build the result that ``Connection.execute`` would have returned, from rows as the driver gave them."""
+    """Build the result that ``Connection.execute`` would have returned, from rows as the driver gave them.
+
+    ``connection``: the one that was asked, where there is one.
+    """
     compiled = compilation.compiled
     context = engine.dialect.execution_ctx_cls.__new__(engine.dialect.execution_ctx_cls)
     context.__dict__.update(
-        root_connection=_NoConnection(engine),
+        root_connection=connection or _NoConnection(engine),
         dialect=engine.dialect,
         compiled=compiled,
         invoked_statement=statement,

@@ -190,6 +190,16 @@ def autobegin(session: Session) -> None:
         session._autobegin_t()
 
 
+def autobegin_connection(connection: Connection) -> None:
+    """Begin a Connection's transaction as its next statement does, which sends nothing but what listeners to that send.
+
+    Raises as a statement does within ``with connection.begin():`` after that transaction has ended.
+    """
+    TransactionalContext._trans_ctx_check(connection)
+    if not connection.in_transaction():
+        connection._autobegin()
+
+
 def reads_at_autoflush(state: ORMExecuteState) -> bool:
     """Tell whether the session would flush before this statement."""
     if state._compile_state_cls is None:
