@@ -42,8 +42,9 @@ class _NoCursor:
 
     lastrowid = None
 
-    def __init__(self, rowcount: int) -> None:
+    def __init__(self, rowcount: int, description: Description) -> None:
         self.rowcount = rowcount
+        self.description = description
 
     def close(self) -> None:
         return None
@@ -84,7 +85,7 @@ def replay_cursor(
         isdelete=False,
         is_text=False,
         # SQLite's driver does not count the rows of a SELECT, the others do.
-        cursor=_NoCursor(-1 if engine.dialect.name == "sqlite" else len(rows)),
+        cursor=_NoCursor(-1 if engine.dialect.name == "sqlite" else len(rows), description),
         executemany=False,
     )
     buffered = FullyBufferedCursorFetchStrategy(None, alternate_description=description, initial_buffer=rows)

@@ -136,7 +136,7 @@ class CoreReads:
             return STREAMED
         if any(isinstance(wish, NoCache) for wish in wishes):
             return "NoCache"
-        if given and not isinstance(given, Mapping) and len(given) > 1:
+        if not (given is None or isinstance(given, Mapping) or (isinstance(given, list | tuple) and len(given) < 2)):
             return "it has several sets of parameters"
         if self.reader.variations.are_told:
             return "vary is asked of a Session, and this is a Connection"
