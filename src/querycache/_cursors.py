@@ -49,6 +49,9 @@ class _NoCursor:
     def close(self) -> None:
         return None
 
+    async def _async_soft_close(self) -> None:
+        return None
+
 
 def replay_cursor(
     compilation: Compilation,
