@@ -28,6 +28,7 @@ from sqlalchemy import (
     union_all,
 )
 from sqlalchemy import Text as TextType
+from sqlalchemy.orm import Session
 
 from core_support import ITEM, SHOP, Item, Shop, Shops, shops_on
 
@@ -73,6 +74,10 @@ STATEMENTS: Final[dict[str, tuple[Executable, Any]]] = {
     "text with types": (text("SELECT id, colour, price FROM item ORDER BY id").columns(C.id, C.colour, C.price), None),
     "text of which nobody knows the types": (text("SELECT count(*) AS n, max(weight) FROM item"), None),
 }  # fmt: skip
+
+
+OF_ENTITIES: Final = ("an entity", "attributes")
+"""Of which a Session makes something else than a connection."""
 
 
 def row_told(row: Any) -> Any:
@@ -164,12 +169,12 @@ def told(connection: Connection, statement: Executable, parameters: Any, take: C
     return seen, connection.in_transaction(), connection.in_nested_transaction()
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=["sqlite", "postgresql", "mariadb"])
 def shops(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shops]:
     """A database that the tests of this file only read."""
     folder: Path = tmp_path_factory.mktemp("core")
     on_file = f"sqlite:///{folder}/database.sqlite"
-    url: str = on_file if request.param == "sqlite" else request.getfixturevalue("postgresql_session_url")
+    url: str = on_file if request.param == "sqlite" else request.getfixturevalue(f"{request.param}_session_url")
     with shops_on(url) as shops:
         yield shops
 
@@ -184,6 +189,21 @@ def test_whatever_is_done_with_a_result_is_answered_as_by_the_database(shops: Sh
         for _ in range(2):
             with shops.engine.connect() as connection, shops.counting() as sent:
                 assert told(connection, statement, parameters, take) == expected, what
+        assert sent == [], what
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_a_session_is_given_the_same_rows_of_what_is_no_entity(shops: Shops, name: str) -> None:
+    statement, parameters = STATEMENTS[name]
+    if name == "a list of one set":
+        parameters = parameters[0]
+    for what in ("all", "keys", "what it says of itself"):
+        with Session(shops.plain) as session:
+            expected = TAKES[what](session.execute(statement, parameters)) if name not in OF_ENTITIES else None
+        for _ in range(2):
+            with Session(shops.engine) as session, shops.counting() as sent:
+                result = session.execute(statement, parameters)
+                assert name in OF_ENTITIES or TAKES[what](result) == expected, what
         assert sent == [], what
 
 
