@@ -254,6 +254,15 @@ def test_where_a_statement_would_be_refused_a_hit_is_refused_too(shops: Shops) -
             connection.execute(statement)
         return type(raised.value).__name__
 
+    def savepoint_ended(engine: Engine) -> str:
+        with engine.connect() as connection:
+            connection.begin()
+            with connection.begin_nested() as savepoint:
+                savepoint.rollback()
+                with pytest.raises(Exception, match="closed transaction") as raised:
+                    connection.execute(statement)
+        return f"{type(raised.value).__name__}: {raised.value}"
+
     def closed(engine: Engine) -> str:
         connection = engine.connect()
         connection.close()
@@ -261,7 +270,7 @@ def test_where_a_statement_would_be_refused_a_hit_is_refused_too(shops: Shops) -
             connection.execute(statement)
         return f"{type(raised.value).__name__}: {raised.value}"
 
-    for way in (ended, nested, closed):
+    for way in (ended, nested, savepoint_ended, closed):
         assert way(shops.engine) == way(shops.plain)
 
 

@@ -171,6 +171,25 @@ def test_a_begin_that_a_listener_sends_takes_the_snapshot_first(sqlite_url: str)
             assert connection.scalar(LABELS) == "l1"
 
 
+def test_a_hit_comes_after_the_begin_that_a_listener_sends(sqlite_url: str) -> None:
+    """The transaction that it begins may show less than it was served, once its snapshot is taken."""
+    with shops_on(sqlite_url) as shops:
+        shops.read(LABELS)
+
+        @event.listens_for(shops.engine, "begin")
+        def begin(connection: Any) -> None:
+            connection.exec_driver_sql("BEGIN")
+
+        with shops.engine.connect() as connection:
+            with shops.counting() as sent:
+                assert connection.scalar(LABELS) == "l1"
+            assert sent == ["BEGIN"]
+            shops.by_another(relabel("new"))
+            connection.scalar(select(func.count()).select_from(DIARY))
+
+    assert shops.cache.events.counts()["moved"] == 1
+
+
 def test_rows_that_are_locked_are_read_from_the_database(on_postgresql: Shops) -> None:
     locking = LABELS.with_for_update()
     on_postgresql.read(locking)
