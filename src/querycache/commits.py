@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy.engine import Dialect
 
 from querycache._types import Stamp, TagSet
-from querycache.coherence.journal import Mark
+from querycache.coherence.journal import Catalog, Mark
 from querycache.coherence.outcomes import Outcome, outcome_of
 from querycache.coherence.protocol import Coherence
 from querycache.coherence.transactions import ConnectionState, Pending, ours
@@ -54,14 +54,18 @@ def commit(
 def set_marks(state: ConnectionState, coherence: Coherence) -> list[Mark]:
     """Mark what a transaction changes, the whole bind where the catalog may be another one.
 
-    A store that is out says nothing of the catalog, and then what is known to change is marked first: where that fails, and
-    aborts what was to be sent, no other table is dropped. Raises ``StoreError``, and then nothing is marked.
+    A store that is out says nothing of the catalog, and then what is known to change is marked first. Where that fails, no
+    other table is dropped if it aborts what was to be sent; if that goes on, the catalog is asked about at the release.
+    Raises ``StoreError``, and then nothing is marked.
     """
     marks: list[Mark] = []
-    told = {} if state.pending.whole_bind else coherence.stamps_of(state.bind.schema_guard)
-    if not state.pending.whole_bind and len(told) < len(coherence.journals) and coherence.may_abort:
-        marks = coherence.mark(state.tags_to_mark())
-        told = coherence.stamps_of(state.bind.schema_guard)
+    guard, known = state.bind.schema_guard, state.survey_stamps or {}
+    told = {} if state.pending.whole_bind else coherence.stamps_of(guard)
+    if not state.pending.whole_bind and len(told) < len(coherence.journals):
+        catalogs = {position: Catalog(guard, stamp, state.bind.tag) for position, stamp in known.items()}
+        marks = coherence.mark(state.tags_to_mark(), catalogs)
+        left = {position: known[position] for position, mark in enumerate(marks) if mark.catalog is not None}
+        told = {**coherence.stamps_of(guard), **left}
     try:
         if _widen_unless_known(state, coherence, told) or not marks:
             marks = [*marks, *coherence.mark(state.tags_to_mark())]

@@ -47,7 +47,7 @@ class WiredStore(StoreUnderTest):
                 server.do("FLUSHALL")
 
     def faults(self) -> Sequence[Fault]:
-        # An outage in a commit costs everybody the whole table, and the whole database where the commit goes on.
+        # An outage in a commit costs everybody the whole table.
         modes: Sequence[Mode] = ("stall", "drop", "refuse")
         return (
             *(Fault(f"cut one process off ({mode})", 0.5, partial(self._cut, mode)) for mode in modes),

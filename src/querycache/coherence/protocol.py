@@ -13,7 +13,7 @@ from typing import Literal
 
 from querycache._types import Guard, Lease, Lookup, Stamp, Tag, TagSet
 from querycache.coherence.inquiry import Case
-from querycache.coherence.journal import Journal, Mark
+from querycache.coherence.journal import Catalog, Journal, Mark
 from querycache.errors import StoreError
 from querycache.events import Events, logger
 from querycache.stores.base import Store
@@ -120,13 +120,13 @@ class Coherence:
                 stamps[position] = found.lease[0]
         return stamps
 
-    def mark(self, tags: TagSet) -> list[Mark]:
-        """Mark in every store, before a commit.
+    def mark(self, tags: TagSet, catalogs: Mapping[int, Catalog] | None = None) -> list[Mark]:
+        """Mark in every store, before a commit. ``catalogs``: by store, what decides at the release where that fails.
 
         Raises ``StoreError`` where a store cannot and the policy is "raise"; what was marked until then is released.
         """
         marks: list[Mark] = []
-        for journal in self.journals:
+        for position, journal in enumerate(self.journals):
             try:
                 marks.append(journal.mark(tags))
             except StoreError as error:
@@ -134,7 +134,7 @@ class Coherence:
                 if self.must_mark(journal.store):
                     self.release(marks)
                     raise
-                marks.append(journal.pretend(tags))
+                marks.append(journal.pretend(tags, (catalogs or {}).get(position)))
                 logger.error("a commit goes on unmarked: %s. Others may read stale rows until its release lands", error)
         self.events.emit("mark", tags=tags.tags)
         return marks
@@ -164,11 +164,6 @@ class Coherence:
         for journal in self.journals:
             journal.close()
             journal.store.close()
-
-    @property
-    def may_abort(self) -> bool:
-        """Whether a commit fails that some store cannot be told of."""
-        return any(self.must_mark(journal.store) for journal in self.journals)
 
     def must_mark(self, store: Store) -> bool:
         """Tell whether a commit that a store cannot be told of must fail."""
