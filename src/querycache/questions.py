@@ -26,6 +26,7 @@ from querycache.errors import ConfigurationError
 from querycache.keyed import mapper_of
 from querycache.options import CacheRequest
 from querycache.policy import EntryShape, Operation, Policies, Policy
+from querycache.recall import Memory, Named, Recall, exactly
 from querycache.rows.codec import UnsupportedValue, encode_values
 from querycache.statements import tags as naming
 from querycache.statements.dependencies import Dependencies, TableRead, dependencies_of, reads_the_clock
@@ -67,6 +68,7 @@ class Plan:
     entry_shape: EntryShape
     is_one_row: bool
     grace_s: float
+    memory: Memory
 
     @property
     def by_keys(self) -> bool:
@@ -81,8 +83,7 @@ class Plan:
             return None
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
+class Form(NamedTuple):
     """A compiled statement that may be cached, whatever its parameters, as it was given this time."""
 
     plan: Plan
@@ -152,6 +153,7 @@ class Questions:
         """The longest grace that a statement has asked for itself."""
 
         self._declared = declared or Declared()
+        self._recall = Recall()
         self._known: weakref.WeakKeyDictionary[Any, _Known] = weakref.WeakKeyDictionary()
 
     def of(
@@ -238,19 +240,21 @@ class Questions:
     ) -> Question | Bypass:
         """Make key and tags of one call from the values of all its bind names, or say why not."""
         shape = plan.shape
-        assert shape.reads is not None
         try:
             values = shape.processed(parameters)
-            key = plan.keys.key_of(values, None if request is None else request.cache_key, variation)
+            remembered = exactly(variation, map(values.__getitem__, plan.keys.names)) if request is None else None
+            named = None if remembered is None else plan.memory.named.get(remembered)
+            if named is None:
+                cache_key = None if request is None else request.cache_key
+                made = _named(plan, values, cache_key, variation)
+                if isinstance(made, Bypass):
+                    return made
+                named = made
+                if remembered is not None:
+                    plan.memory.keep(remembered, named)
         except UnsupportedValue as error:
             return Bypass(str(error))
-
-        def value_of(parameter: BindParameter[Any]) -> Any:
-            return values[shape.names[parameter]]
-
-        if shape.reads.clock_binds and reads_the_clock(shape.reads, value_of):
-            return Bypass("a value may stand for the present time")
-        tags = plan.dependencies.tags(value_of)
+        key, tags = named
         called = {name: parameters[name] for name in _sqlalchemy.called_names(compilation)}
         if request is None:
             return Question(key, tags, None, plan.store, plan.ttl_s, plan, compilation, called)
@@ -340,6 +344,7 @@ class Questions:
             entry_shape=self._shape_of(known, request),
             is_one_row=_is_one_row(shape.reads) and known.operation == "get",
             grace_s=self._grace_of(shape.reads, known.operation, policies, request),
+            memory=self._recall.memory(),
         )
 
     def _grace_of(
@@ -397,6 +402,20 @@ class Questions:
     ) -> Policy | None:
         tables = self.policies.tables()
         return next((tables[table] for table in tables if bind.catalog_name_of(table, schema_map) == name), None)
+
+
+def _named(plan: Plan, values: Mapping[str, Any], cache_key: str | None, variation: bytes) -> Named | Bypass:
+    """Make key and tags from processed values by bind name. Raises ``UnsupportedValue``."""
+    shape = plan.shape
+    assert shape.reads is not None
+    key = plan.keys.key_of(values, cache_key, variation)
+
+    def value_of(parameter: BindParameter[Any]) -> Any:
+        return values[shape.names[parameter]]
+
+    if shape.reads.clock_binds and reads_the_clock(shape.reads, value_of):
+        return Bypass("a value may stand for the present time")
+    return Named(key, plan.dependencies.tags(value_of))
 
 
 def _why_unknown(
