@@ -34,7 +34,7 @@ from querycache.questions import OTHER_CATALOG, Bypass, Question, Questions
 from querycache.readings import Reading, SessionNotes, Situation, freshness_in, notes_of
 from querycache.refreshing import EarlyRefresh
 from querycache.results import Results
-from querycache.rows.codec import DecodedRows, decode_rows
+from querycache.rows.codec import DecodedRows
 from querycache.variation import Variations
 
 _Parts: TypeAlias = tuple[
@@ -219,7 +219,7 @@ class Reader:
             is_filler = (found.storable or stale is not None) and self.flights.begin(question.key)
             if not is_filler and stale is not None:
                 coherence.events.emit("stale", key=question.key)
-                return self.serve(reading, question, decode_rows(question.key, stale))
+                return self.serve(reading, question, entries.rows_in(coherence, question.store, question.key, stale))
             if not is_filler and found.storable and not waited:
                 self.flights.wait(question.key)
                 waited = True
