@@ -306,14 +306,14 @@ class QueryCache:
     def guarantee(self) -> str:
         """What holds with these stores and settings, in words, with the bounds in seconds."""
         lives: dict[int, float] = {}
-        for position, ttl_s in self._reader.questions.regions.values():
+        for position, ttl_s in self._reader.questions.plans.regions.values():
             lives[position] = max(ttl_s, lives.get(position, 0.0))
         told = [
             promise_of(journal.store, must_mark=self._coherence.must_mark(journal.store), ttl_s=lives[position])
             for position, journal in enumerate(self._coherence.journals)
         ]
         graces = {model.__name__: policy.grace for model, policy in self.cacheable_models()}
-        told.append(promise_of_graces(graces, self._reader.questions.longest_grace_s))
+        told.append(promise_of_graces(graces, self._reader.questions.plans.longest_grace_s))
         told.append(promise_of_names(one.name for one in self._attachments if one.name is not None))
         return "\n".join(filter(None, told))
 

@@ -10,7 +10,6 @@ from querycache._types import Tag, TagSet
 from querycache.stores.base import Store
 from querycache.testing.sample import KEY, LONG_S, A, B, Promises, filled, new_writer, tags_of
 
-
 _CHANGES: Final[tuple[Callable[[Store, Tag, Tag], object], ...]] = (
     lambda store, tag, table: store.mark(tags_of(tag), new_writer(), LONG_S),
     lambda store, tag, table: store.release((tag,), new_writer()),
