@@ -98,7 +98,9 @@ class CoreReads:
         why_not = self._why_declined(connection, statement, given, options, wishes)
         if why_not is not None:
             return Bypass(why_not)
-        state = self.attachment.state_of(connection)
+        # Not where SQLAlchemy asks a new engine's first connection: nobody knows that one yet.
+        is_usable = not (connection.closed or connection.invalidated)
+        state = self.attachment.state_of_proxy(connection.connection) if is_usable else None
         if state is None:
             return Bypass(f"it is not known which database this is: {self.attachment.why_no_bind}")
         call = Call(connection, statement, _only_set_in(given), given, call_options)

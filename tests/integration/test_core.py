@@ -28,6 +28,7 @@ from sqlalchemy import (
     union_all,
 )
 from sqlalchemy import Text as TextType
+from sqlalchemy.exc import SAWarning
 from sqlalchemy.orm import Session
 
 from core_support import ITEM, SHOP, Item, Shop, Shops, shops_on
@@ -320,6 +321,29 @@ def test_what_is_streamed_is_left_alone(shops: Shops, way: str) -> None:
         assert result.scalars().all() == [1, 2, 3, 4, 5]
     assert len(sent) == 1
     assert shops.reasons()["bypass: its rows are streamed"]
+
+
+def test_a_cartesian_product_is_warned_of_as_without_a_cache(shops: Shops) -> None:
+    product = select(C.id, S.id)
+    shops.engine.clear_compiled_cache()
+    with pytest.warns(SAWarning, match="cartesian product"), shops.engine.connect() as connection:
+        connection.execute(product)
+    shops.engine.clear_compiled_cache()
+    with pytest.warns(SAWarning, match="cartesian product"), Session(shops.engine) as session:
+        session.execute(product)
+
+
+def test_what_a_dialect_asks_of_its_first_connection_is_left_alone(sqlite_url: str) -> None:
+    with shops_on(sqlite_url) as shops:
+        dialect: Any = shops.engine.dialect
+        initialize = dialect.initialize
+
+        def initialize_and_ask(connection: Connection) -> None:
+            initialize(connection)
+            assert connection.scalar(select(func.count()).select_from(ITEM)) == 5
+
+        dialect.initialize = initialize_and_ask
+        assert shops.read(select(func.count()).select_from(ITEM)) == [(5,)]
 
 
 def test_driver_sql_is_left_alone(shops: Shops) -> None:
