@@ -67,7 +67,7 @@ format: $(VENV)/.installed ## let ruff put the code in order
 soak: $(VENV)/.installed servers ## kill gunicorn workers for a minute and check every answer (SECONDS=60)
 	@$(RUN) tests/soak/soak.py --seconds $(or $(SECONDS),60)
 
-torture: $(VENV)/.installed servers ## kill, stop, cut off, flush, fail over, and check every answer: STORE=lmdb|redis|valkey-cluster|… DB=… MINUTES=10 SEED=N
+torture: $(VENV)/.installed servers ## kill, stop, cut off, flush, fail over, and check every answer: STORE=lmdb|redis|redis-near-push|valkey-cluster|… DB=… MINUTES=10 SEED=N
 	@$(RUN) tests/torture/torture_run.py --store $(or $(STORE),lmdb) --db $(or $(DB),postgresql) --minutes $(or $(MINUTES),10) \
 		$(if $(SEED),--seed $(SEED)) $(if $(JSON),--json $(JSON))
 

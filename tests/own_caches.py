@@ -1,4 +1,4 @@
-"""How is a memcached or a Redis of our own started, killed and started again?
+"""How is a memcached, a Redis or a Valkey of our own started, killed and started again?
 
 From the programs that are installed, on a free port, with nothing on disk but what a test wants there. Never: a server that
 others use, or one that survives the run.
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from subprocess import Popen
 
 from own_servers import START_TIMEOUT_S, Folder, NoServerError, account_for, find_binary, folder_for, free_port
+from redis_servers import program_of
 from restartable import wait_for
 
 _PLACES = ("/usr/bin/", "/usr/sbin/", "/usr/local/bin/", "/opt/homebrew/bin/")
@@ -67,20 +68,21 @@ class OwnCache:
 @contextmanager
 def own_memcached(*settings: str) -> Iterator[OwnCache]:
     """Start a memcached."""
-    with _own(
-        "memcached", "memcached", ["memcache"], lambda port, folder: _options_of_memcached(port, *settings)
-    ) as cache:
+    name = "memcached"
+    try:
+        program = find_binary(name, [place + name for place in _PLACES])
+    except NoServerError as error:
+        raise NoServerError(f"{error}: install it (Debian, Ubuntu: sudo apt-get install {name})") from error
+    with _own(program, ["memcache"], lambda port, folder: _options_of_memcached(port, *settings)) as cache:
         cache.ping = (b"version", b"VERSION")
         cache.start()
         yield cache
 
 
 @contextmanager
-def own_redis(*settings: str) -> Iterator[OwnCache]:
-    """Start a Redis that saves nothing but what it is told to."""
-    with _own(
-        "redis-server", "redis-server", ["redis"], lambda port, folder: _options_of_redis(port, folder, *settings)
-    ) as cache:
+def own_redis(*settings: str, kind: str = "redis") -> Iterator[OwnCache]:
+    """Start a Redis, or a Valkey, that saves nothing but what it is told to."""
+    with _own(program_of(kind), ["redis"], lambda port, folder: _options_of_redis(port, folder, *settings)) as cache:
         cache.ping = (b"PING", b"+PONG")
         cache.start()
         yield cache
@@ -96,13 +98,7 @@ def _options_of_redis(port: int, folder: Folder, *settings: str) -> list[str]:
 
 
 @contextmanager
-def _own(
-    name: str, package: str, accounts: list[str], options: Callable[[int, Folder], list[str]]
-) -> Iterator[OwnCache]:
-    try:
-        program = find_binary(name, [place + name for place in _PLACES])
-    except NoServerError as error:
-        raise NoServerError(f"{error}: install it (Debian, Ubuntu: sudo apt-get install {package})") from error
+def _own(program: str, accounts: list[str], options: Callable[[int, Folder], list[str]]) -> Iterator[OwnCache]:
     port = free_port()
     with folder_for(account_for(accounts)) as folder:
         cache = OwnCache(folder, port, [program, *options(port, folder)], (b"", b""))

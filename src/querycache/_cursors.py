@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Executable
-from sqlalchemy.engine import CursorResult, Engine, ExecutionContext
+from sqlalchemy.engine import Connection, CursorResult, Engine, ExecutionContext
 from sqlalchemy.engine.cursor import (
     _DEFAULT_FETCH,
     BufferedRowCursorFetchStrategy,
@@ -42,8 +42,15 @@ class _NoCursor:
 
     lastrowid = None
 
-    def __init__(self, rowcount: int) -> None:
+    def __init__(self, rowcount: int, description: Description) -> None:
         self.rowcount = rowcount
+        self.description = description
+
+    def close(self) -> None:
+        return None
+
+    async def _async_soft_close(self) -> None:
+        return None
 
 
 def replay_cursor(
@@ -53,12 +60,16 @@ def replay_cursor(
     options: Mapping[str, Any],
     description: Description,
     rows: Sequence[Sequence[Any]],
+    connection: Connection | None = None,
 ) -> CursorResult[Any]:
-    """Build the result that ``Connection.execute`` would have returned, from rows as the driver gave them."""
+    """Build the result that ``Connection.execute`` would have returned, from rows as the driver gave them.
+
+    ``connection``: the one that was asked, where there is one.
+    """
     compiled = compilation.compiled
     context = engine.dialect.execution_ctx_cls.__new__(engine.dialect.execution_ctx_cls)
     context.__dict__.update(
-        root_connection=_NoConnection(engine),
+        root_connection=connection or _NoConnection(engine),
         dialect=engine.dialect,
         compiled=compiled,
         invoked_statement=statement,
@@ -77,7 +88,7 @@ def replay_cursor(
         isdelete=False,
         is_text=False,
         # SQLite's driver does not count the rows of a SELECT, the others do.
-        cursor=_NoCursor(-1 if engine.dialect.name == "sqlite" else len(rows)),
+        cursor=_NoCursor(-1 if engine.dialect.name == "sqlite" else len(rows), description),
         executemany=False,
     )
     buffered = FullyBufferedCursorFetchStrategy(None, alternate_description=description, initial_buffer=rows)

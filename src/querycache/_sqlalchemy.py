@@ -21,7 +21,7 @@ from sqlalchemy.orm.context import LABEL_STYLE_LEGACY_ORM, QueryContext
 from sqlalchemy.orm.strategy_options import _WildcardLoad
 from sqlalchemy.orm.util import LoaderCriteriaOption
 from sqlalchemy.pool import Pool
-from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.compiler import WARN_LINTING, SQLCompiler
 from sqlalchemy.sql.elements import BindParameter
 from sqlalchemy.util import concurrency, immutabledict
 
@@ -57,7 +57,7 @@ def compile_statement(
         column_keys=sorted(parameter_names),
         for_executemany=False,
         schema_translate_map=options.get("schema_translate_map"),
-        linting=dialect.compiler_linting,
+        linting=dialect.compiler_linting | WARN_LINTING,  # once, and then not when the statement is sent
     )
     # 2.0: (compiled, extracted, hit); 2.1: (compiled, extracted, collected, hit)
     return Compilation(answer[0], answer[1], answer[2] if len(answer) == 4 else None, answer[-1])
@@ -186,6 +186,16 @@ def autobegin(session: Session) -> None:
     TransactionalContext._trans_ctx_check(session)
     if session._transaction is None:
         session._autobegin_t()
+
+
+def autobegin_connection(connection: Connection) -> None:
+    """Begin a Connection's transaction as its next statement does, which sends nothing but what listeners to that send.
+
+    Raises as a statement does within ``with connection.begin():`` after that transaction has ended.
+    """
+    TransactionalContext._trans_ctx_check(connection)
+    if not connection.in_transaction():
+        connection._autobegin()
 
 
 def reads_at_autoflush(state: ORMExecuteState) -> bool:

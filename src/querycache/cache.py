@@ -25,6 +25,7 @@ from querycache.coherence.binds import Bind, Binds, TagColumns
 from querycache.coherence.declared import Functions, Views, declared_of
 from querycache.coherence.promises import promise_of, promise_of_graces, promise_of_names
 from querycache.coherence.protocol import Coherence, OnMarkFailure
+from querycache.core import serve_core
 from querycache.engine import Attachment, OnSnapshotMoved
 from querycache.errors import ConfigurationError, NotAttachedError
 from querycache.events import Events, Subscriber
@@ -157,17 +158,18 @@ class QueryCache:
 
     # -- attaching ---------------------------------------------------------------------------------------------------
 
-    def attach(self, target: Any, *, name: str | None = None) -> None:
+    def attach(self, target: Any, *, name: str | None = None, core: bool = False) -> None:
         """Cache the reads and hear the writes of an engine, an async engine, a session factory, or a Flask ``db``.
 
         ``name`` identifies the database where it cannot be asked, or instead of asking: every process that reads or
-        writes it must give the same. Attaching the same engine again changes nothing. A ``scoped_session`` is bound, too:
-        see ``bind_session``.
+        writes it must give the same. ``core``: answer ``connection.execute(select(...))``, too, and not only of statements
+        with ``FromCache``. Attaching the same engine again changes nothing but that. A ``scoped_session`` is bound, too: see
+        ``bind_session``.
 
         Raises ``ConfigurationError`` for a target of another kind, or an engine that another ``QueryCache`` has.
         """
         for engine in engines_of(target):
-            self._attach_engine(_sqlalchemy.root_engine_of(engine), name)
+            self._attach_engine(_sqlalchemy.root_engine_of(engine), name, core=core)
         if isinstance(target, scoped_session):
             self.bind_session(target)
 
@@ -177,11 +179,12 @@ class QueryCache:
             self.sessions.append(sessions)
             _WITH_SESSIONS.add(self)
 
-    def _attach_engine(self, engine: Engine, name: str | None) -> None:
+    def _attach_engine(self, engine: Engine, name: str | None, *, core: bool) -> None:
         with self._lock:
             found = attachment_of(engine)
             if found is not None:
                 if found[1] in self._attachments:
+                    serve_core(found[1], self._reader, answers_all=core)
                     return
                 raise ConfigurationError(
                     f"{engine.url.render_as_string()} is attached to another QueryCache: attach an engine to one only"
@@ -197,6 +200,7 @@ class QueryCache:
             )
             attachment.install()
             register(attachment, self._reader)
+            serve_core(attachment, self._reader, answers_all=core)
             note_attached(engine)
             self._attached[engine] = attachment
 

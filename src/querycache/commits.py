@@ -7,14 +7,14 @@ autocommit, the second phase of two.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy.engine import Dialect
 
-from querycache._types import TagSet
-from querycache.coherence.journal import Mark
+from querycache._types import Stamp, TagSet
+from querycache.coherence.journal import Catalog, Mark
 from querycache.coherence.outcomes import Outcome, outcome_of
 from querycache.coherence.protocol import Coherence
 from querycache.coherence.transactions import ConnectionState, Pending, ours
@@ -35,10 +35,9 @@ def commit(
         send()
         state.end()
         return
-    widen_after_ddl(state, coherence)
     # After a COMMIT that left the transaction open there may be more to mark than was.
     try:
-        marks = [*state.marks, *coherence.mark(state.tags_to_mark())]
+        marks = [*state.marks, *set_marks(state, coherence)]
     except StoreError:
         # SQLAlchemy takes a COMMIT that raised for the end of a transaction, and would leave this one open in the pool.
         dialect.do_rollback(proxied)
@@ -52,19 +51,50 @@ def commit(
     finish(state, coherence, marks)
 
 
+def set_marks(state: ConnectionState, coherence: Coherence) -> list[Mark]:
+    """Mark what a transaction changes, the whole bind where the catalog may be another one.
+
+    A store that is out says nothing of the catalog, and then what is known to change is marked first. Where that fails, no
+    other table is dropped if it aborts what was to be sent; if that goes on, the catalog is asked about at the release.
+    Raises ``StoreError``, and then nothing is marked.
+    """
+    marks: list[Mark] = []
+    guard, known = state.bind.schema_guard, state.survey_stamps or {}
+    told = {} if state.pending.whole_bind else coherence.stamps_of(guard)
+    if not state.pending.whole_bind and len(told) < len(coherence.journals):
+        catalogs = {position: Catalog(guard, stamp, state.bind.tag) for position, stamp in known.items()}
+        marks = coherence.mark(state.tags_to_mark(), catalogs)
+        left = {position: known[position] for position, mark in enumerate(marks) if mark.catalog is not None}
+        told = {**coherence.stamps_of(guard), **left}
+    try:
+        if _widen_unless_known(state, coherence, told) or not marks:
+            marks = [*marks, *coherence.mark(state.tags_to_mark())]
+    except StoreError:
+        coherence.release(marks)
+        raise
+    return marks
+
+
+def _widen_unless_known(state: ConnectionState, coherence: Coherence, told: Mapping[int, Stamp]) -> bool:
+    """Take the whole bind unless the stores told the stamps of the catalog that the changes are known by; tell whether so."""
+    known = len(state.survey_stamps or ()) == len(coherence.journals)
+    # Not known then and not known now is not the same as unchanged: a store that is spared, or of which the tag is marked.
+    if state.pending.whole_bind or (known and told == state.survey_stamps):
+        return False
+    state.bind.forget_survey()
+    state.pending.add_bind(state.bind.tag)
+    return True
+
+
 def widen_after_ddl(state: ConnectionState, coherence: Coherence) -> bool:
     """Take the whole bind where DDL of another process may have come before a transaction's first change; tell whether so.
 
     As far as this process knows, the trigger or cascade that the DDL made is not there. DDL marks the schema tag before it
     shows, and waits for the locks of those who changed its table before: so it is enough to look once, after the change.
     """
-    known = len(state.survey_stamps or ()) == len(coherence.journals)
-    # Not known then and not known now is not the same as unchanged: a store that is spared, or of which the tag is marked.
-    if state.pending.whole_bind or (known and coherence.stamps_of(state.bind.schema_guard) == state.survey_stamps):
+    if state.pending.whole_bind:
         return False
-    state.bind.forget_survey()
-    state.pending.add_bind(state.bind.tag)
-    return True
+    return _widen_unless_known(state, coherence, coherence.stamps_of(state.bind.schema_guard))
 
 
 def widen_unreported(state: ConnectionState) -> None:

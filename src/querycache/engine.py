@@ -29,7 +29,7 @@ from querycache.coherence.moved import Pin, SnapshotMovedError, has_moved, pin_o
 from querycache.coherence.protocol import Coherence
 from querycache.coherence.snapshots import Freshness
 from querycache.coherence.transactions import ConnectionState, ours
-from querycache.commits import abandon, hook_ends, widen_after_ddl, widen_unreported
+from querycache.commits import abandon, hook_ends, set_marks, widen_after_ddl, widen_unreported
 from querycache.connections import Connections
 from querycache.databases import in_transaction_of
 from querycache.databases.driver import row_of
@@ -284,8 +284,7 @@ class Attachment(Connections):
         if commits_itself:
             widen_unreported(state)
         if commits_itself and state.pending:
-            widen_after_ddl(state, self.coherence)
-            sent.marks = self.coherence.mark(state.tags_to_mark())
+            sent.marks = set_marks(state, self.coherence)
 
     def _after_cursor_execute(
         self, connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool

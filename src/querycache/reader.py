@@ -279,7 +279,7 @@ class Reader:
         reading.attachment.coherence.events.emit("miss", key=question.key, reason=reason)
         capture = Capture(question.compilation.compiled)
         began = time.monotonic()
-        result = _sqlalchemy.invoke(reading.orm, {CAPTURE: capture, "prebuffer_rows": True})
+        result = self.send(reading, {CAPTURE: capture, "prebuffer_rows": True})
         self.refreshing.note(question.plan, time.monotonic() - began)
         if question.plan.grace_s:
             self.graces.keep(_grace_key_of(question), entries.payload_of_now(reading, question, capture), began)
@@ -299,10 +299,14 @@ class Reader:
         """Run a statement of which nothing is stored."""
         reason = None if found.storable else "a commit is under way"
         reading.attachment.coherence.events.emit("miss", key=question.key, reason=reason)
-        result = _sqlalchemy.invoke(reading.orm)
+        result = self.send(reading)
         if question.plan.grace_s:
             self.graces.keep(_grace_key_of(question), None, -math.inf)
         return result
+
+    def send(self, reading: Reading, options: Mapping[str, Any] | None = None) -> Result[Any]:
+        """Run the statement as it would be run without a cache, with these execution options besides."""
+        return _sqlalchemy.invoke(reading.orm, options)
 
     def serve(self, reading: Reading, question: Question, entry: DecodedRows) -> Result[Any]:
         """Return what the Session would have returned for the rows of an entry."""

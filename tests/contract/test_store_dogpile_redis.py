@@ -1,4 +1,4 @@
-"""A dogpile.cache region on a real Redis keeps the contract as far as Redis keeps what it is given."""
+"""A dogpile.cache region on a real Redis or Valkey keeps the contract as far as the server keeps what it is given."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from dogpile.cache import make_region
 from dogpile.cache.region import CacheRegion
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from valkey import backoff as valkey_backoff
+from valkey import retry as valkey_retry
 
 from dogpile_support import ClockedStore, DogpileConformance
 from own_caches import OwnCache, own_redis
@@ -24,10 +26,19 @@ from querycache.stores.dogpile import DogpileStore
 T = TagSet((b"t",))
 W = bytes(range(16))
 
+KINDS = ("redis", "valkey")
+"""Each a server, and a backend of dogpile's for it with a client of its own."""
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[OwnCache]:
     with own_redis() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def valkey_server() -> Iterator[OwnCache]:
+    with own_redis(kind="valkey") as server:
         yield server
 
 
@@ -36,6 +47,13 @@ def redis(server: OwnCache) -> OwnCache:
     """A Redis with nothing in it."""
     assert server.say("FLUSHALL").startswith(b"+OK")
     return server
+
+
+@pytest.fixture
+def valkey(valkey_server: OwnCache) -> OwnCache:
+    """A Valkey with nothing in it."""
+    assert valkey_server.say("FLUSHALL").startswith(b"+OK")
+    return valkey_server
 
 
 @pytest.fixture(autouse=True)
@@ -78,18 +96,19 @@ class TestRedisWithoutPickle(DogpileConformance):
 
 class TestValkey(DogpileConformance):
     @pytest.fixture
-    def store(self, redis: OwnCache) -> Store:
-        return ClockedStore(region_on(redis, "valkey"), scope="fleet")
+    def store(self, valkey: OwnCache) -> Store:
+        return ClockedStore(region_on(valkey, "valkey"), scope="fleet")
 
 
 def fill(store: Store, key: bytes = b"k", tags: TagSet = T) -> None:
     store.fill(key, b"rows", store.lookup(key, tags).lease, 60)
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("way", ["FLUSHALL", "restart"])
-def test_after_a_flush_or_a_restart_with_nothing_saved_nothing_old_is_served(way: str) -> None:
-    with own_redis() as server:
-        store = DogpileStore(region_on(server), scope="fleet")
+def test_after_a_flush_or_a_restart_with_nothing_saved_nothing_old_is_served(way: str, kind: str) -> None:
+    with own_redis(kind=kind) as server:
+        store = DogpileStore(region_on(server, kind), scope="fleet")
         before = store.lookup(b"k", T).lease
         fill(store)
         if way == "restart":
@@ -102,10 +121,11 @@ def test_after_a_flush_or_a_restart_with_nothing_saved_nothing_old_is_served(way
         assert store.lookup(b"k", T).payload == b"rows"
 
 
-def test_what_comes_back_with_an_old_dump_is_served_until_it_expires_and_that_is_said() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_comes_back_with_an_old_dump_is_served_until_it_expires_and_that_is_said(kind: str) -> None:
     """A limit of this adapter, not a promise: it cannot tell one life of a server from another."""
-    with own_redis() as server:
-        store = ClockedStore(region_on(server), scope="fleet")
+    with own_redis(kind=kind) as server:
+        store = ClockedStore(region_on(server, kind), scope="fleet")
         fill(store)
         assert server.say("SAVE").startswith(b"+OK")
         store.release((b"t",), W)
@@ -127,9 +147,10 @@ def test_a_mark_that_was_flushed_away_lets_nobody_keep_what_was_read_before_the_
     assert store.lookup(b"k", T).payload is None
 
 
-def test_marks_and_stamps_that_are_evicted_end_what_depends_on_them() -> None:
-    with own_redis("--maxmemory", "4mb", "--maxmemory-policy", "allkeys-lru") as small:
-        store = DogpileStore(region_on(small), scope="fleet")
+@pytest.mark.parametrize("kind", KINDS)
+def test_marks_and_stamps_that_are_evicted_end_what_depends_on_them(kind: str) -> None:
+    with own_redis("--maxmemory", "4mb", "--maxmemory-policy", "allkeys-lru", kind=kind) as small:
+        store = DogpileStore(region_on(small, kind), scope="fleet")
         fill(store)
         store.mark(TagSet((b"u",)), W, 60)
         large = b"x" * 200_000
@@ -142,20 +163,25 @@ def test_marks_and_stamps_that_are_evicted_end_what_depends_on_them() -> None:
         assert store.lookup(b"k", T).payload is None
 
 
-def test_a_full_server_that_refuses_to_write_refuses_marks_too() -> None:
-    with own_redis("--maxmemory", "1mb", "--maxmemory-policy", "noeviction") as full:
-        store = DogpileStore(region_on(full), scope="fleet")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_full_server_that_refuses_to_write_refuses_marks_too(kind: str) -> None:
+    with own_redis("--maxmemory", "1mb", "--maxmemory-policy", "noeviction", kind=kind) as full:
+        store = DogpileStore(region_on(full, kind), scope="fleet")
         with pytest.raises(StoreUnavailable, match="OutOfMemory"):
             store.fill(b"k", b"x" * 2_000_000, (), 60)
         with pytest.raises(StoreUnavailable):
             store.mark(T, W, 60)
 
 
-def test_when_redis_has_gone_each_verb_says_so() -> None:
-    with own_redis() as server:
-        # By itself redis-py tries again for seconds.
-        once = {"retry": Retry(NoBackoff(), 0)}
-        store = DogpileStore(region_on(server, connection_kwargs=once), scope="fleet")
+@pytest.mark.parametrize(
+    ("kind", "once"),
+    [("redis", Retry(NoBackoff(), 0)), ("valkey", valkey_retry.Retry(valkey_backoff.NoBackoff(), 0))],
+    ids=KINDS,
+)
+def test_when_the_server_has_gone_each_verb_says_so(kind: str, once: Any) -> None:
+    with own_redis(kind=kind) as server:
+        # By themselves the clients try again for seconds.
+        store = DogpileStore(region_on(server, kind, connection_kwargs={"retry": once}), scope="fleet")
         fill(store)
         server.end()
         for verb in (
@@ -189,7 +215,7 @@ def test_processes_change_registers_one_at_a_time(redis: OwnCache, monkeypatch: 
         ({"lock_timeout": None}, r"a process that is killed would keep its lock for good.*lock_timeout=10"),
     ],
 )
-@pytest.mark.parametrize("kind", ["redis", "valkey"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_setting_under_which_marks_would_be_lost_is_refused(
     redis: OwnCache, kind: str, arguments: dict[str, Any], why: str
 ) -> None:

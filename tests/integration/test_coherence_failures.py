@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, update
 
-from coherence_world import Product, World, is_hit, name_of, read_in, rename
+from coherence_world import Product, World, category_of, is_hit, name_of, read_in, rename
 from commit_support import journal_of, replace_commit
 from querycache.coherence import journal as journals
 from querycache.errors import StoreUnavailable
+from querycache.stores.memory import MemoryStore
+from restartable import wait_for
 
 
 @pytest.fixture
@@ -48,6 +51,100 @@ def test_a_commit_that_cannot_be_marked_is_aborted_by_default(world: World) -> N
     world.store.failing.clear()
     assert read_in(process, name_of) == "a"
     assert world.store.stats().marks == 0
+
+
+def test_an_outage_that_aborts_a_commit_drops_nothing_of_other_tables(world: World) -> None:
+    """Of the catalog the store says nothing then, which is no reason to take it for another one."""
+    process, reader = world.process(), world.process()
+    read_in(reader, category_of)
+    read_in(reader, name_of)
+    with process.session() as session:
+        session.get_one(Product, 1).name = "b"
+        session.flush()
+        with outage(world), pytest.raises(StoreUnavailable):
+            session.commit()
+    wait_for(journal_of(process).settle, "what is owed is not acknowledged")
+
+    assert is_hit(reader, category_of)
+    assert not is_hit(reader)
+
+
+def test_an_outage_that_aborts_a_statement_in_autocommit_drops_nothing_of_other_tables(world: World) -> None:
+    process, reader = world.process(engine_isolation_level="AUTOCOMMIT"), world.process()
+    read_in(reader, category_of)
+    read_in(reader, name_of)
+    with process.engine.connect() as connection, outage(world), pytest.raises(StoreUnavailable):
+        connection.execute(update(Product).where(Product.id == 1).values(name="b"))
+    wait_for(journal_of(process).settle, "what is owed is not acknowledged")
+
+    assert is_hit(reader, category_of)
+    assert not is_hit(reader)
+
+
+def test_a_commit_that_goes_on_in_an_outage_drops_nothing_of_other_tables(world: World) -> None:
+    """Once its release lands the store tells that the catalog is still the one that its changes were named by."""
+    process, reader = world.process(on_mark_failure="continue"), world.process()
+    read_in(reader, category_of)
+    with process.session() as session:
+        session.get_one(Product, 1).name = "b"
+        session.flush()
+        with outage(world):
+            session.commit()
+    wait_for(journal_of(process).settle, "what is owed is not acknowledged")
+
+    assert is_hit(reader, category_of)
+    assert read_in(reader, name_of) == "b"
+
+
+@pytest.mark.parametrize("before_the_commit", [True, False])
+def test_ddl_in_an_outage_has_a_commit_that_goes_on_drop_everything(world: World, before_the_commit: bool) -> None:
+    """What a trigger does that the commit knows nothing of, say."""
+    process, reader = world.process(on_mark_failure="continue"), world.process()
+    for one in (process, reader):
+        read_in(one, category_of)
+    assert process.cache is not None
+    (bind,) = process.cache._binds.known()
+
+    def ddl_of_another_process() -> None:
+        MemoryStore.release(world.store, [bind.schema_guard[0]], bytes(16))
+
+    with process.session() as session:
+        session.get_one(Product, 1).name = "b"
+        session.flush()
+        with outage(world):
+            if before_the_commit:
+                ddl_of_another_process()
+            session.commit()
+            if not before_the_commit:
+                ddl_of_another_process()
+    wait_for(journal_of(process).settle, "what is owed is not acknowledged")
+
+    assert not is_hit(reader, category_of)
+    assert read_in(reader, name_of) == "b"
+
+
+def test_a_commit_whose_second_mark_cannot_be_set_leaves_no_mark(world: World) -> None:
+    """The first took what is known, the second would have taken the whole database."""
+    process = world.process()
+    with process.session() as session:
+        session.get_one(Product, 1).name = "b"
+        session.flush()
+        world.store.failing.add("lookup")
+        world.store.after["mark"] = lambda: world.store.failing.add("mark")
+        with pytest.raises(StoreUnavailable):
+            session.commit()
+    world.store.failing.clear()
+
+    assert journal_of(process).held == 0
+    assert world.store.stats().marks == 0
+
+
+@contextmanager
+def outage(world: World) -> Iterator[None]:
+    """A block in which the store says nothing to anybody."""
+    world.store.failing.update({"lookup", "fill", "mark", "release"})
+    yield
+    world.store.failing.clear()
 
 
 def test_a_session_whose_commit_was_aborted_can_be_rolled_back_and_used(world: World) -> None:

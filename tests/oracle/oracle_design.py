@@ -58,6 +58,7 @@ def _made_in(shop: Shop) -> Schema:
         tuple(shop.links),
         tuple(views),
         tuple(shop.after),
+        tuple(shop.triggers),
         tuple(shop.pairs),
     )
 

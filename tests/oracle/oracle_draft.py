@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from oracle_dice import Dice
-from oracle_schema import mapper_of
+from oracle_schema import Trigger, mapper_of
 from oracle_values import Kind
 from sqlalchemy import Column, MetaData, Table
 from sqlalchemy.orm import registry
@@ -66,7 +66,7 @@ class Draft:
 
 @dataclass(slots=True)
 class Shop:
-    """Where a schema is made. ``after``, ``pairs`` as in ``Schema``."""
+    """Where a schema is made. ``after``, ``triggers``, ``pairs`` as in ``Schema``."""
 
     dice: Dice
     dialect: str
@@ -76,6 +76,7 @@ class Shop:
     links: list[Table] = field(default_factory=list)
     references: list[Reference] = field(default_factory=list)
     after: list[str] = field(default_factory=list)
+    triggers: list[Trigger] = field(default_factory=list)
     pairs: list[tuple[type[Any], type[Any]]] = field(default_factory=list)
     base: Any = field(init=False)
 

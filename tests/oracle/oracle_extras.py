@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from oracle_draft import Shop
-from oracle_schema import attributes_of, key_of, mapper_of, table_of
+from oracle_schema import Trigger, attributes_of, key_of, mapper_of, table_of
 from oracle_values import INT, kind_of
 from sqlalchemy import Column, MetaData, Table, func, select
 from sqlalchemy.orm import column_property
@@ -56,7 +56,10 @@ def add_trigger(shop: Shop) -> None:
         )
     runs = {"postgresql": "FOR EACH ROW EXECUTE FUNCTION oracle_fire()", "sqlite": f"BEGIN {body}; END"}
     run = runs.get(shop.dialect, f"FOR EACH ROW {body}")
-    shop.after.append(f"CREATE TRIGGER oracle_fires AFTER {when} ON {table} {run}")
+    on = f" ON {table}" if shop.dialect == "postgresql" else ""
+    shop.triggers.append(
+        Trigger(f"CREATE TRIGGER oracle_fires AFTER {when} ON {table} {run}", f"DROP TRIGGER oracle_fires{on}")
+    )
 
 
 def make_views(shop: Shop) -> list[type[Any]]:

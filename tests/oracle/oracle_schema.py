@@ -25,12 +25,20 @@ T = TypeVar("T")
 _MEMORIES: Final[list[dict[type[Any], Any]]] = []
 
 
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """The statement that makes a trigger, and the one that drops it."""
+
+    made_by: str
+    dropped_by: str
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Schema:
     """Random classes.
 
-    ``views`` are mapped to views, for reading only; ``after`` are statements that follow the tables. ``pairs``: classes of
-    which one changes with the other.
+    ``views`` are mapped to views, for reading only; ``after`` are statements that follow the tables, and are followed by the
+    triggers. ``pairs``: classes of which one changes with the other.
     """
 
     dialect: str
@@ -40,6 +48,7 @@ class Schema:
     links: tuple[Table, ...] = ()
     views: tuple[type[Any], ...] = ()
     after: tuple[str, ...] = ()
+    triggers: tuple[Trigger, ...] = ()
     pairs: tuple[tuple[type[Any], type[Any]], ...] = ()
 
     @property
@@ -54,6 +63,7 @@ class Schema:
             lines.append(str(CreateTable(table).compile(engine)).strip())
             lines.extend(str(CreateIndex(index).compile(engine)) for index in sorted(table.indexes, key=str))
         lines.extend(self.after)
+        lines.extend(trigger.made_by for trigger in self.triggers)
         lines.extend(_mapped_lines(model) for model in (*self.models, *self.views))
         return "\n".join(lines)
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
+import pytest
 from oracle_questions import QUESTIONS
 from oracle_rounds import Kinds, play_round
+from oracle_schema import Trigger
 from oracle_tally import Tally
+from oracle_world import World
 from oracle_writes import WRITES
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
 
 ROUNDS: Final = {"sqlite": 8, "postgresql": 6, "mariadb": 5}
 MOST_ROUNDS: Final = 60
@@ -54,3 +60,21 @@ def test_the_same_seed_plays_the_same_round(sqlite_url: str) -> None:
     # What is a hit may depend on the clock: a snapshot is not trusted with what was stored in the second before it.
     assert (first.asked, first.done, first.refused) == (second.asked, second.done, second.refused)
     assert first.comparisons == second.comparisons
+
+
+def test_an_example_begins_without_what_a_trigger_does_to_the_rows_of_the_last_one(sqlite_url: str) -> None:
+    world = World(sqlite_url, 3, Tally())
+    table, rows = next((table, rows) for table, rows in world.rows if rows)
+    refusing = f"CREATE TRIGGER refuses BEFORE DELETE ON \"{table.name}\" BEGIN SELECT RAISE(ABORT, 'no'); END"
+    world.schema = replace(world.schema, triggers=(Trigger(refusing, "DROP TRIGGER refuses"),))
+    with world.outside.begin() as connection:
+        connection.exec_driver_sql(refusing)
+
+    for _ in range(2):
+        world.begin()
+
+    with world.outside.begin() as connection:
+        assert connection.scalar(select(func.count()).select_from(table)) == len(rows)
+        with pytest.raises(IntegrityError):
+            connection.execute(table.delete())
+    world.close()

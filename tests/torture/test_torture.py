@@ -7,7 +7,15 @@ from torture_setting import Setting, torture, why_untested
 from torture_tally import Tally
 
 
-@pytest.mark.parametrize(("store", "db", "seconds"), [("lmdb", "postgresql", 10.0), ("redis", "sqlite", 5.0)])
+@pytest.mark.parametrize(
+    ("store", "db", "seconds"),
+    [
+        ("lmdb", "postgresql", 10.0),
+        ("redis", "sqlite", 5.0),
+        ("redis-near-validate", "sqlite", 5.0),
+        ("redis-near-push", "sqlite", 5.0),
+    ],
+)
 def test_no_answer_is_older_than_it_may_be_whatever_happens(store: str, db: str, seconds: float) -> None:
     setting = Setting(
         store=store,

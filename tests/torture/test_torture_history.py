@@ -11,9 +11,9 @@ LIFE_S = 60.0
 S = 1_000_000_000
 
 
-def history_of(*commits: tuple[int, int, int | None]) -> History:
+def history_of(*commits: tuple[int, int, int | None], lag_s: float = 0.0) -> History:
     """Return the history of group 0 with commits: a version, when it was sent, when acknowledged."""
-    history = History(2, LIFE_S)
+    history = History(2, LIFE_S, lag_s)
     for version, sent, acknowledged in commits:
         history.intend(Intended(sent, 0, version, token=version, base=version - 1), "writer")
         if acknowledged is not None:
@@ -29,8 +29,8 @@ def read_of(version: int, began: int, ended: int, kind: str = "group", *, snapsh
     return Read(began, ended, "hit", kind, 0, 0, answer, snapshot=board)
 
 
-def promise_broken(history: History, read: Read) -> str | None:
-    found = history.check(read)
+def promise_broken(history: History, read: Read, worker: str = "reader") -> str | None:
+    found = history.check(read, worker)
     return found[0].promise if found else None
 
 
@@ -185,6 +185,41 @@ def test_a_mark_lost_long_after_its_writer_died_excuses_nothing() -> None:
 
     assert promise_broken(history, read_of(1, 15, 16)) is None
     assert promise_broken(history, read_of(0, 14 + 7 * S, 14 + 8 * S)) == "2: visible is seen"
+
+
+def test_where_others_are_told_later_what_they_were_told_counts_so_much_later() -> None:
+    history = history_of((1, 10, 20), lag_s=0.5)
+    heard = 20 + S // 2
+
+    assert promise_broken(history, read_of(0, heard, heard + 5)) is None
+    assert promise_broken(history, read_of(0, heard + 1, heard + 5)) == "1: acknowledged is seen"
+
+
+def test_where_others_are_told_later_what_one_read_showed_counts_so_much_later() -> None:
+    history = history_of((1, 10, None), lag_s=0.5)
+    heard = 30 + S // 2
+
+    assert promise_broken(history, read_of(1, 20, 30)) is None
+    assert promise_broken(history, read_of(0, heard, heard + 5)) is None
+    assert promise_broken(history, read_of(0, heard + 1, heard + 5)) == "2: visible is seen"
+
+
+def test_where_others_are_told_later_a_process_sees_its_own_commits_at_once() -> None:
+    history = history_of((1, 10, 20), lag_s=0.5)
+
+    assert promise_broken(history, read_of(0, 21, 30), "writer") == "1: acknowledged is seen"
+    assert promise_broken(history, read_of(1, 21, 30), "writer") is None
+
+
+def test_where_others_are_told_later_a_lost_mark_excuses_until_they_heard_of_the_release() -> None:
+    history = history_of((1, 10, None), lag_s=0.5)
+    history.lose_marks(12, 13)
+    history.acknowledge(Acknowledged(S, 0, 1, owed=True), "writer")
+    history.settle(Settled(2 * S), "writer")
+    heard = 2 * S + S // 2
+
+    assert promise_broken(history, read_of(0, heard, heard + 5)) is None
+    assert promise_broken(history, read_of(0, heard + 1, heard + 5)) == "1: acknowledged is seen"
 
 
 def test_a_violation_tells_what_happened_around_it() -> None:

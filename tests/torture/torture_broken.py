@@ -64,7 +64,7 @@ VARIANTS: Final = (
         (
             (
                 "commits.py",
-                "marks = [*state.marks, *coherence.mark(state.tags_to_mark())]",
+                "marks = [*state.marks, *set_marks(state, coherence)]",
                 "marks = [*state.marks]",
             ),
             (
@@ -193,5 +193,30 @@ VARIANTS: Final = (
             ),
         ),
         store="redis",
+    ),
+    Variant(
+        "a near cache goes on with what it was told of",
+        "a reader comes before the release",
+        ("1:", "2:"),
+        (("stores/_redis_feed.py", "            self._vouched.hear(keys)", "            pass"),),
+        store="redis-near-push",
+    ),
+    Variant(
+        "a near cache that asks is told that what it holds is current",
+        "a reader comes before the release",
+        ("1:", "2:"),
+        (
+            (
+                "stores/near.py",
+                "        return [one.lookup for one in self.look(list(questions))]",
+                "        asked = list(questions)\n"
+                "        held = [self.copies.get(key) for key, _ in asked if key is not None]\n"
+                "        if len(asked) == 1 and any(held):\n"
+                "            _, payload, lease, expires, _ = held[0].entry\n"
+                "            return [Lookup(payload, lease, True, expires - 1, expires, held[0])]\n"
+                "        return [one.lookup for one in self.look(asked)]",
+            ),
+        ),
+        store="redis-near-validate",
     ),
 )

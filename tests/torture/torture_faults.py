@@ -21,9 +21,13 @@ from torture_log import now_ns
 
 
 class StoreUnderTest(ABC):
-    """A store that can be made to suffer. ``faults``: what is particular to it."""
+    """A store that can be made to suffer. ``faults``: what is particular to it.
+
+    ``lag_s``: how late a worker may hear of others' commits.
+    """
 
     name: ClassVar[str]
+    lag_s: float = 0.0
 
     @abstractmethod
     def url_for(self, position: int) -> str:

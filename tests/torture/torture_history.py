@@ -7,6 +7,9 @@ then), *acknowledged*, and *seen* by somebody whose read is over. An answer must
 - not below what a read had seen that ended before this one began (promise 2);
 - not above what was intended before the read ended, and of one version: no state in between, nothing rolled back.
 
+Of a store that may tell a process of others' commits a while later, both count by so much later: what a process was told of
+its own commits, at once. Whatever is shown is of one version there too.
+
 A fault that takes marks away excuses a group whose commit was under way then: from promise 2 until that commit is
 acknowledged; from both until its release has landed, where that is owed then, and for the life of an entry where its writer
 died before (promise 3).
@@ -17,7 +20,7 @@ Never does: I/O, or know what time it is.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections import deque
+from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -99,10 +102,12 @@ class _Excuse:
     attempt: Attempt
     life_ns: int
 
+    lag_ns: int
+
     def until(self) -> float:
-        """Return when the excuse ends: when the release has landed, or an entry's life after its writer's death."""
+        """Return when the excuse ends: when all heard of the release, or an entry's life after its writer's death."""
         if self.attempt.over is not None:
-            return self.attempt.over
+            return self.attempt.over + self.lag_ns
         return self.since + self.life_ns if self.attempt.died is not None else float("inf")
 
 
@@ -113,6 +118,9 @@ class GroupHistory:
     story: Story
     intended: Steps = field(default_factory=Steps)
     acknowledged: Steps = field(default_factory=Steps)
+    own: defaultdict[str, Steps] = field(default_factory=lambda: defaultdict(Steps))
+    """By worker: what was acknowledged to it."""
+
     seen: Steps = field(default_factory=Steps)
     tokens: dict[int, int] = field(default_factory=lambda: {0: 0})
     withdrawn: set[int] = field(default_factory=set)
@@ -126,11 +134,15 @@ class GroupHistory:
 
 
 class History:
-    """What all workers did, and the judgement of what they saw. ``entry_life_s``: the most that an entry lives."""
+    """What all workers did, and the judgement of what they saw.
 
-    def __init__(self, groups: int, entry_life_s: float) -> None:
+    ``entry_life_s``: the most that an entry lives. ``lag_s``: how late a process may hear of others' commits.
+    """
+
+    def __init__(self, groups: int, entry_life_s: float, lag_s: float = 0.0) -> None:
         self.groups = [GroupHistory(Story(group)) for group in range(groups)]
         self._life_ns = int(entry_life_s * 1e9)
+        self._lag_ns = int(lag_s * 1e9)
         self._losses: list[tuple[int, int]] = []
         self._attempts: deque[Attempt] = deque(maxlen=REMEMBERED)
         self.excused = 0
@@ -147,12 +159,13 @@ class History:
         group.note(record.at, f"{worker} sends the commit of version {record.version} (token {record.token})")
         for since, until in self._losses[-8:]:
             if attempt.was_open(since, until):
-                group.excuses.append(_Excuse(since, attempt, self._life_ns))
+                group.excuses.append(self._excuse(since, attempt))
 
     def acknowledge(self, record: Acknowledged, worker: str) -> None:
         """Take in that a commit returned."""
         group = self.groups[record.group]
         group.acknowledged.raise_at(record.at, record.version)
+        group.own[worker].raise_at(record.at, record.version)
         attempt = self._attempt_of(record, worker)
         if attempt is not None:
             attempt.owed = attempt.was_owed = record.owed
@@ -173,7 +186,7 @@ class History:
         attempt = self._attempt_of(record, worker)
         if attempt is not None:
             group = self.groups[record.group]
-            group.excuses.append(_Excuse(attempt.intended.at, attempt, self._life_ns))
+            group.excuses.append(self._excuse(attempt.intended.at, attempt))
             group.note(record.at, f"{worker} commits version {record.version} unmarked")
 
     def take_much(self, record: Wide, worker: str) -> None:
@@ -223,24 +236,30 @@ class History:
             group.note(since, "the store begins to lose marks")
         for attempt in self._attempts:
             if attempt.was_open(since, until):
-                self._group_of(attempt).excuses.append(_Excuse(since, attempt, self._life_ns))
+                self._group_of(attempt).excuses.append(self._excuse(since, attempt))
+
+    def _excuse(self, since: int, attempt: Attempt) -> _Excuse:
+        return _Excuse(since, attempt, self._life_ns, self._lag_ns)
 
     # -- judgement -----------------------------------------------------------------------------------------------------
 
-    def check(self, read: Read) -> list[Violation]:
-        """Judge an answer, and learn from it what is seen from now on."""
-        found = [self._check(read, part) for part in parts_of(read.kind, read.argument, read.group, read.answer)]
+    def check(self, read: Read, worker: str = "") -> list[Violation]:
+        """Judge an answer that a worker was given, and learn from it what is seen from now on."""
+        found = [
+            self._check(read, worker, part) for part in parts_of(read.kind, read.argument, read.group, read.answer)
+        ]
         return [violation for violation in found if violation is not None]
 
-    def _check(self, read: Read, part: Part) -> Violation | None:
+    def _check(self, read: Read, worker: str, part: Part) -> Violation | None:
         group = self.groups[part.group]
         strange = self._strange_token(group, part)
         if strange is not None:
             return self._violation("nothing that was rolled back is seen", read, group, strange)
-        lowest, highest = group.acknowledged.before(read.began), group.intended.before(read.ended)
+        heard_until, own = read.began - self._lag_ns, group.own[worker].before(read.began)
+        lowest, highest = max(group.acknowledged.before(heard_until), own), group.intended.before(read.ended)
         if read.snapshot is not None:
             lowest = highest = read.snapshot[part.group]
-        seen = group.seen.before(read.began) if read.snapshot is None else 0
+        seen = group.seen.before(heard_until) if read.snapshot is None else 0
         matches = [
             version
             for version in range(lowest, highest + 1)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Literal
 
 from redis.exceptions import RedisError
 from torture_faults import Fault, Stage, StoreUnderTest
@@ -21,6 +21,10 @@ from redis_servers import RedisServer, own_redis, put_dump_back, save
 
 NAMESPACE: Final = "torture"
 ROOM: Final = "64mb"
+NEAR_ROOM: Final = "128KiB"
+"""Less than all that a worker asks for."""
+
+NEAR_LAG_MS: Final = 500
 SETTINGS: Final = (f"maxmemory {ROOM}", "maxmemory-policy volatile-lru", "loglevel warning")
 NEWCOMER_S: Final = 20.0
 """So long may a new process take until it has read something."""
@@ -43,7 +47,7 @@ class WiredStore(StoreUnderTest):
                 server.do("FLUSHALL")
 
     def faults(self) -> Sequence[Fault]:
-        # An outage in a commit costs everybody the whole database: what is rolled back then is not known to be narrow.
+        # An outage in a commit costs everybody the whole table.
         modes: Sequence[Mode] = ("stall", "drop", "refuse")
         return (
             *(Fault(f"cut one process off ({mode})", 0.5, partial(self._cut, mode)) for mode in modes),
@@ -110,13 +114,14 @@ class WiredStore(StoreUnderTest):
 
 
 class RedisUnderTest(WiredStore):
-    """One server."""
+    """One server. ``options``: what the workers' URLs say beside it."""
 
     name: ClassVar[str] = "redis"
+    options: str = ""
 
     def url_for(self, position: int) -> str:
         port = self.wires.port(position, self.servers[0].port)
-        return f"redis://127.0.0.1:{port}/0?namespace={NAMESPACE}"
+        return f"redis://127.0.0.1:{port}/0?namespace={NAMESPACE}{self.options}"
 
     def faults(self) -> Sequence[Fault]:
         return (
@@ -153,3 +158,14 @@ def redis_under_test(workers: int, kind: str = "redis") -> Iterator[RedisUnderTe
     """Start a server, and wires to it."""
     with own_redis(*SETTINGS, kind=kind) as server, wires_between(workers, [server.port]) as wires:
         yield RedisUnderTest([server], wires, workers)
+
+
+@contextmanager
+def near_under_test(mode: Literal["validate", "push"], workers: int) -> Iterator[RedisUnderTest]:
+    """Start a server, and wires to it, for workers that each have a near cache."""
+    with redis_under_test(workers) as store:
+        store.options = f"&near={mode}&near_size={NEAR_ROOM}"
+        if mode == "push":
+            store.lag_s = NEAR_LAG_MS / 1000
+            store.options += f"&near_lag_ms={NEAR_LAG_MS}"
+        yield store

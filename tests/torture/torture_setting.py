@@ -16,7 +16,7 @@ from torture_faults import OF_WORKERS, Fault, Stage, StoreUnderTest
 from torture_fleet import cluster_under_test, sentinel_under_test
 from torture_history import History
 from torture_lmdb import lmdb_under_test
-from torture_redis import redis_under_test
+from torture_redis import near_under_test, redis_under_test
 from torture_scenes import SCENES
 from torture_supervisor import Plan, Supervisor
 from torture_tables import fill_tables
@@ -28,6 +28,8 @@ STORES: Final[dict[str, Callable[[int], AbstractContextManager[StoreUnderTest]]]
     "lmdb": lmdb_under_test,
     "redis": redis_under_test,
     "valkey": partial(redis_under_test, kind="valkey"),
+    "redis-near-validate": partial(near_under_test, "validate"),
+    "redis-near-push": partial(near_under_test, "push"),
     "redis-sentinel": sentinel_under_test,
     "redis-cluster": partial(cluster_under_test, kind="redis"),
     "valkey-cluster": cluster_under_test,
@@ -101,7 +103,7 @@ def torture(setting: Setting, tell: Callable[[str], None] = print) -> Tally:
         faults = faults_for(setting, store)
         with crew_of(_jobs(setting, store, url, Path(logs)), Path(logs), setting.library) as crew:
             stage = Stage(crew, store, setting.groups, setting.mark_ttl_s, setting.entry_life_s)
-            history = History(setting.groups, setting.entry_life_s)
+            history = History(setting.groups, setting.entry_life_s, store.lag_s)
             plan = Plan(
                 setting.seconds,
                 faults,
@@ -129,6 +131,7 @@ def _jobs(setting: Setting, store: StoreUnderTest, url: str, logs: Path) -> list
             ttl_s=setting.entry_life_s,
             mark_ttl_s=setting.mark_ttl_s,
             on_mark_failure=setting.on_mark_failure,
+            reads_back=bool(store.lag_s),
         )
         for position in range(setting.readers + setting.writers)
     ]

@@ -143,10 +143,7 @@ class Supervisor:
                 self.tally.left_open += 1
                 self.tally.left_wide += left.is_wide
         for name, record in readers:
-            if isinstance(record, Read):
-                self._waiting.append((name, record))
-            else:
-                self._take(name, record)
+            self._take(name, record)
         self._waiting.sort(key=lambda waiting: waiting[1].ended)
         now = now_ns() if under_way is None else min(now_ns(), under_way)
         old_enough = now - int(self._plan.judged_after_s * 1e9)
@@ -154,8 +151,8 @@ class Supervisor:
         while ready < len(self._waiting) and self._waiting[ready][1].ended < old_enough:
             ready += 1
         judged, self._waiting = self._waiting[:ready], self._waiting[ready:]
-        for _, read in judged:
-            self._judge_one(read)
+        for name, read in judged:
+            self._judge_one(name, read)
         self.tally.excused = self._history.excused
 
     def _take_losses(self) -> None:
@@ -185,13 +182,15 @@ class Supervisor:
         elif isinstance(record, Failed):
             self._history.fail(record, name)
             self.tally.failures[f"commit: {record.error}"] += 1
+        elif isinstance(record, Read):
+            self._waiting.append((name, record))
         elif isinstance(record, Told):
             self.tally.told[name] = record
         elif isinstance(record, Refused):
             self.tally.failures[f"read: {record.error}"] += 1
 
-    def _judge_one(self, read: Read) -> None:
-        self.tally.violations += self._history.check(read)
+    def _judge_one(self, name: str, read: Read) -> None:
+        self.tally.violations += self._history.check(read, name)
         self.tally.count(read, in_outage=self._is_in_outage(read))
         crashed = self._crashed.get(read.group)
         if crashed is not None and read.kind == "group" and read.source == "hit" and read.began > crashed:

@@ -63,6 +63,7 @@ OTHER_WAYS: Final = 0.005
 """This part of the writes is not by flush: it drops whole tables, so a few say enough."""
 
 ROLLBACKS: Final = 0.05
+READS_BACK: Final = 0.5
 TELL_S: Final = 1.0
 
 
@@ -77,6 +78,7 @@ class Worker:
         self.points = Points(self.control, self.parent)
         self.groups: int = job["groups"]
         self._stepping = threading.Lock()
+        self._heard = threading.local()
         store = open_store(job["store"])
         self.points.around_store(store)
         options = {} if job["on_mark_failure"] is None else {"on_mark_failure": job["on_mark_failure"]}
@@ -86,6 +88,7 @@ class Worker:
         self.engine = engine_for(job["database"])
         self.points.around_engine(self.engine)
         self.cache.attach(self.engine)
+        self.cache.subscribe(self._hear_source)
 
     @property
     def is_wanted(self) -> bool:
@@ -103,6 +106,26 @@ class Worker:
                     self.control[Field.PAUSED] = 1
                     return
             time.sleep(0.001)
+
+    def _hear_source(self, heard: Event) -> None:
+        # The last word counts: a list by keys may be a miss whose rows are hits.
+        if heard.kind in ("hit", "miss"):
+            self._heard.last = heard.kind
+
+    def read(self, kind: str, argument: int, group: int, *options: Any, is_forced: bool) -> None:
+        """Ask one question in a Session of its own, and log the answer. ``options``: those that lead past the cache."""
+        asked = (*options, FromCache(shape="keys")) if kind == "keyed" and not options else options
+        self._heard.last = "bypass"
+        began = now_ns()
+        with Session(self.engine) as session:
+            answer = ask(session, kind, argument, group, *asked)
+        ended = now_ns()
+        source: Source = "past" if options else self._heard.last
+        self.log.write(Read(began, ended, source, kind, argument, group, answer, is_forced))
+
+    def refuse(self, began: int, error: Exception) -> None:
+        """Log that a read raised."""
+        self.log.write(Refused(began, now_ns(), f"{type(error).__name__}: {str(error).splitlines()[0]}"))
 
     def tell(self) -> None:
         """Log what the cache counted."""
@@ -134,14 +157,7 @@ class Reader(Worker):
 
     def __init__(self, job: dict[str, Any]) -> None:
         super().__init__(job)
-        self._heard = threading.local()
         self._counting = threading.Lock()
-        self.cache.subscribe(self._hear)
-
-    def _hear(self, heard: Event) -> None:
-        # The last word counts: a list by keys may be a miss whose rows are hits.
-        if heard.kind in ("hit", "miss"):
-            self._heard.last = heard.kind
 
     def work(self, dice: random.Random) -> None:
         group = self.group_for(dice)
@@ -160,27 +176,16 @@ class Reader(Worker):
             if way < snapshots:
                 self._read_in_snapshot(kind, argument, group)
             elif way < snapshots + past:
-                self._read(kind, argument, group, NoCache())
+                self.read(kind, argument, group, NoCache(), is_forced=is_focused)
             else:
                 self.points.enter(-1 if kind == "board" else group)
-                self._read(kind, argument, group)
+                self.read(kind, argument, group, is_forced=is_focused)
         except (SQLAlchemyError, QueryCacheError) as error:
-            self.log.write(Refused(began, now_ns(), f"{type(error).__name__}: {str(error).splitlines()[0]}"))
+            self.refuse(began, error)
             time.sleep(0.01)
         self.points.enter(None)
         with self._counting:
             self.control.add(Field.READS, 1)
-
-    def _read(self, kind: str, argument: int, group: int, *options: Any) -> None:
-        asked = (*options, FromCache(shape="keys")) if kind == "keyed" and not options else options
-        self._heard.last = "bypass"
-        is_forced = bool(self.control[Field.FOCUS])
-        began = now_ns()
-        with Session(self.engine) as session:
-            answer = ask(session, kind, argument, group, *asked)
-        ended = now_ns()
-        source: Source = "past" if options else self._heard.last
-        self.log.write(Read(began, ended, source, kind, argument, group, answer, is_forced))
 
     def _read_in_snapshot(self, kind: str, argument: int, group: int) -> None:
         """Have a transaction's snapshot taken by a look at the board, and ask something else in it."""
@@ -249,7 +254,18 @@ class Writer(Worker):
                 is_over = isinstance(error, QueryCacheError)
                 self.log.write(Failed(now_ns(), group, self._version, token, told, is_over))
         self.points.enter(None)
+        if self.job["reads_back"] and dice.random() < READS_BACK:
+            self._read_back(group, dice)
         time.sleep(dice.expovariate(1 / self.job["pause_s"]) if self.job["pause_s"] else 0)
+
+    def _read_back(self, group: int, dice: random.Random) -> None:
+        """Ask for what was just written: whom the store tells of others' commits later knows his own at once."""
+        kind = dice.choices(list(FOCUSED_MIX), list(FOCUSED_MIX.values()))[0]
+        began = now_ns()
+        try:
+            self.read(kind, argument_for(kind, group, dice), group, is_forced=True)
+        except (SQLAlchemyError, QueryCacheError) as error:
+            self.refuse(began, error)
 
     _version = 0
 

@@ -13,12 +13,14 @@ from coherence_world import StagedStore
 from querycache._types import MARK_TTL_S, TagSet
 from querycache.coherence import journal as module
 from querycache.coherence.inquiry import Case
-from querycache.coherence.journal import Journal
+from querycache.coherence.journal import Catalog, Journal
 from querycache.errors import StoreUnavailable
 from querycache.events import Events
 from querycache.stores.lmdb import LMDBStore
 
 TAGS = TagSet((b"one", b"two"))
+BIND = TagSet((b"bind",))
+SCHEMA = (b"schema", b"fingerprint")
 
 
 class Clock:
@@ -163,6 +165,38 @@ def test_a_mark_that_was_pretended_is_released_with_its_guards(journal: Journal,
     journal.release(journal.pretend(TAGS))
     assert store.lookup(None, TAGS).lease != before
     assert journal.pretend(TagSet((b"one",), ((b"guard", b"f"),))).marked == (b"one", b"guard")
+
+
+def test_what_a_commit_that_went_on_changed_is_what_it_knew_of_where_the_catalog_is_the_same(
+    journal: Journal, store: StagedStore
+) -> None:
+    bind_before = store.lookup(None, BIND).lease
+    mark = journal.pretend(TAGS, Catalog(SCHEMA, store.lookup(None, TagSet((), (SCHEMA,))).lease[0], b"bind"))
+    before = store.lookup(None, TAGS).lease
+    journal.release(mark)
+    assert store.lookup(None, TAGS).lease != before
+    assert store.lookup(None, BIND).lease == bind_before
+
+
+def test_what_a_commit_that_went_on_changed_is_the_whole_bind_where_the_catalog_is_another_one(
+    journal: Journal, store: StagedStore
+) -> None:
+    before = store.lookup(None, BIND).lease
+    mark = journal.pretend(TAGS, Catalog(SCHEMA, store.lookup(None, TagSet((), (SCHEMA,))).lease[0], b"bind"))
+    store.release([SCHEMA[0]], bytes(16))
+    journal.release(mark)
+    assert store.lookup(None, BIND).lease != before
+
+
+def test_a_release_is_owed_until_the_store_tells_of_the_catalog(journal: Journal, store: StagedStore) -> None:
+    mark = journal.pretend(TAGS, Catalog(SCHEMA, store.lookup(None, TagSet((), (SCHEMA,))).lease[0], b"bind"))
+    store.failing.add("lookup")
+    journal.release(mark)
+    assert journal.owed == 1
+    assert not journal.settle()
+    store.failing.clear()
+    assert journal.settle()
+    assert journal.owed == 0
 
 
 def test_a_mark_is_renewed_at_a_third_of_its_life(journal: Journal, store: StagedStore, clock: Clock) -> None:

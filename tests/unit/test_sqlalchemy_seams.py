@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import sqlite3
 import weakref
@@ -28,6 +29,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import InvalidRequestError, NoSuchColumnError
+from sqlalchemy.ext.asyncio.result import _ensure_sync_result
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
@@ -194,6 +196,36 @@ def test_a_replayed_cursor_closes_like_a_real_one(engine: Engine) -> None:
     result = replay(engine, select(Owner.__table__), [(1, "ann"), (2, "bob")])
     assert result.first() is not None
     assert result.closed
+
+
+def test_a_cursor_replayed_for_a_connection_is_of_that_connection_and_describes_itself(engine: Engine) -> None:
+    statement = select(Owner.__table__)
+    description = [("id", None), ("name", None)]
+    with engine.connect() as connection:
+        result: Any = _cursors.replay_cursor(
+            compiled_of(engine, statement), statement, engine, {}, description, [(1, "ann")], connection
+        )
+        assert result.connection is connection
+        assert result.cursor.description == description
+        assert result.all() == [(1, "ann")]
+        result.close()
+
+
+def test_an_async_facade_closes_a_replayed_cursor(engine: Engine) -> None:
+    result = replay(engine, select(Owner.__table__), [(1, "ann")])
+    assert asyncio.run(_ensure_sync_result(result, result.all)) is result
+
+
+def test_a_connection_begins_its_transaction_as_a_statement_would(engine: Engine) -> None:
+    with engine.connect() as connection:
+        seams.autobegin_connection(connection)
+        assert connection.in_transaction()
+        seams.autobegin_connection(connection)
+        connection.commit()
+        with connection.begin() as transaction:
+            transaction.rollback()
+            with pytest.raises(InvalidRequestError, match="closed transaction"):
+                seams.autobegin_connection(connection)
 
 
 def test_result_processors_run_over_replayed_rows(engine: Engine) -> None:

@@ -24,7 +24,7 @@ import weakref
 from dataclasses import dataclass
 from typing import Final
 
-from querycache._types import MARK_TTL_S, Tag, TagSet, Writer
+from querycache._types import MARK_TTL_S, Guard, Stamp, Tag, TagSet, Writer
 from querycache.coherence.inquiry import Case
 from querycache.errors import StoreError
 from querycache.events import Events, logger
@@ -43,9 +43,24 @@ MAX_OWED_TAGS: Final = 10_000
 """Owed releases of more tags become one of everything in their databases."""
 
 
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """What the changes of a commit are named by: the guard of its database's schema, and the stamp that this had in a store.
+
+    ``bind_tag``: what the commit changed where it has another one.
+    """
+
+    guard: Guard
+    stamp: Stamp
+    bind_tag: Tag
+
+
 @dataclass(slots=True)
 class Mark:
-    """A mark that this process has set, or tries to (``is_set``): ``marked`` is what must be released."""
+    """A mark that this process has set, or tries to (``is_set``): ``marked`` is what must be released.
+
+    ``catalog``: what the store could not be asked about; it decides at the release, when the store answers again.
+    """
 
     journal: Journal
     writer: Writer
@@ -53,6 +68,7 @@ class Mark:
     marked: tuple[Tag, ...]
     set_at: float
     is_set: bool = True
+    catalog: Catalog | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +92,7 @@ class _Owed:
     tags: tuple[Tag, ...]
     writer: Writer
     due: float
+    catalog: Catalog | None = None
 
 
 class Journal:
@@ -114,13 +131,13 @@ class Journal:
         self._keep()
         return mark
 
-    def pretend(self, tags: TagSet) -> Mark:
+    def pretend(self, tags: TagSet, catalog: Catalog | None = None) -> Mark:
         """Return a mark that could not be set: its release is due after the commit all the same.
 
         Until then the keeper tries to set it, as it renews others.
         """
         marked = tuple(tags.tags) + tuple(tag for tag, _ in tags.guards)
-        mark = Mark(self, secrets.token_bytes(16), tags, marked, time.monotonic(), is_set=False)
+        mark = Mark(self, secrets.token_bytes(16), tags, marked, time.monotonic(), is_set=False, catalog=catalog)
         self._held[mark.writer] = mark
         self._keep()
         return mark
@@ -130,7 +147,7 @@ class Journal:
         self._doubted.pop(mark.writer, None)
         if self._held.pop(mark.writer, None) is None:
             return  # released before, or set by the process that this one was forked from
-        self._settle_one(mark.marked, mark.writer)
+        self._settle_one(mark.marked, mark.writer, mark.catalog)
 
     def touch(self, tags: tuple[Tag, ...]) -> None:
         """Change the stamps of tags that nobody marked. Never raises."""
@@ -179,7 +196,7 @@ class Journal:
         self._wake.set()
         for mark in list(self._held.values()):
             if mark.writer in self._doubted and not mark.is_set:
-                self._owe(mark.marked, mark.writer)
+                self._owe(mark.marked, mark.writer, mark.catalog)
         for _ in range(EXIT_TRIES):
             self._settle_due(float("inf"), wait=True)
             if not self._owed:
@@ -190,19 +207,27 @@ class Journal:
             self.store.url,
         )
 
-    def _settle_one(self, tags: tuple[Tag, ...], writer: Writer) -> None:
+    def _settle_one(self, tags: tuple[Tag, ...], writer: Writer, catalog: Catalog | None = None) -> None:
         if self._owed:
             self._settle_due(time.monotonic())
         try:
-            self.store.release(tags, writer)
+            self._send_release(tags, writer, catalog)
         except StoreError as error:
             self._events.emit("store_error", reason=f"release: {type(error).__name__}")
-            self._owe(tags, writer)
+            self._owe(tags, writer, catalog)
 
-    def _owe(self, tags: tuple[Tag, ...], writer: Writer, *, in_s: float = 0.0) -> None:
+    def _send_release(self, tags: tuple[Tag, ...], writer: Writer, catalog: Catalog | None) -> None:
+        """Release, the whole bind where the catalog may be another one than the changes were named by."""
+        if catalog is not None:
+            found = self.store.strict.lookup(None, TagSet((), (catalog.guard,)))
+            if not found.storable or found.lease[0] != catalog.stamp:
+                tags = (*tags, catalog.bind_tag)
+        self.store.release(tags, writer)
+
+    def _owe(self, tags: tuple[Tag, ...], writer: Writer, catalog: Catalog | None = None, *, in_s: float = 0.0) -> None:
         now = time.monotonic()
         with self._lock:
-            self._owed.append(_Owed(tags, writer, now + in_s))
+            self._owed.append(_Owed(tags, writer, now + in_s, catalog))
             if sum(len(owed.tags) for owed in self._owed) > MAX_OWED_TAGS:
                 self._owed = _widened(self._owed, now)
         self._keep()
@@ -219,7 +244,7 @@ class Journal:
                 due = [owed for owed in self._owed if owed.due <= now]
             for owed in due:
                 try:
-                    self.store.release(owed.tags, owed.writer)
+                    self._send_release(owed.tags, owed.writer, owed.catalog)
                 except StoreError:
                     return False
                 with self._lock:
@@ -255,7 +280,7 @@ class Journal:
                 doubt.case.look()
             return False
         if not doubt.is_over:
-            self._owe(mark.marked, mark.writer, in_s=self._mark_ttl_s)
+            self._owe(mark.marked, mark.writer, mark.catalog, in_s=self._mark_ttl_s)
         self.release(mark)
         return True
 
@@ -269,7 +294,7 @@ class Journal:
         mark.marked = tuple(dict.fromkeys(mark.marked + marked))
         if mark.writer not in self._held:
             # Released while it was being renewed: the renewal must not outlive that.
-            self._settle_one(mark.marked, mark.writer)
+            self._settle_one(mark.marked, mark.writer, mark.catalog)
 
     @property
     def round_s(self) -> float:

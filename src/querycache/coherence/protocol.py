@@ -13,7 +13,7 @@ from typing import Literal
 
 from querycache._types import Guard, Lease, Lookup, Stamp, Tag, TagSet
 from querycache.coherence.inquiry import Case
-from querycache.coherence.journal import Journal, Mark
+from querycache.coherence.journal import Catalog, Journal, Mark
 from querycache.errors import StoreError
 from querycache.events import Events, logger
 from querycache.rows.envelope import Envelope
@@ -129,13 +129,13 @@ class Coherence:
                 stamps[position] = found.lease[0]
         return stamps
 
-    def mark(self, tags: TagSet) -> list[Mark]:
-        """Mark in every store, before a commit.
+    def mark(self, tags: TagSet, catalogs: Mapping[int, Catalog] | None = None) -> list[Mark]:
+        """Mark in every store, before a commit. ``catalogs``: by store, what decides at the release where that fails.
 
         Raises ``StoreError`` where a store cannot and the policy is "raise"; what was marked until then is released.
         """
         marks: list[Mark] = []
-        for journal in self.journals:
+        for position, journal in enumerate(self.journals):
             try:
                 marks.append(journal.mark(tags))
             except StoreError as error:
@@ -143,7 +143,7 @@ class Coherence:
                 if self.must_mark(journal.store):
                     self.release(marks)
                     raise
-                marks.append(journal.pretend(tags))
+                marks.append(journal.pretend(tags, (catalogs or {}).get(position)))
                 logger.error("a commit goes on unmarked: %s. Others may read stale rows until its release lands", error)
         self.events.emit("mark", tags=tags.tags)
         return marks

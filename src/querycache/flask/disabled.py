@@ -11,17 +11,17 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from querycache import cache as core
+from querycache import cache as caches
 from querycache.adoption import leave_alone
 from querycache.explain import Explanation
 
 
-class DisabledCache(core.QueryCache):
+class DisabledCache(caches.QueryCache):
     """The cache of an application with ``QUERYCACHE_ENABLED = False``."""
 
-    def attach(self, target: Any, *, name: str | None = None) -> None:
+    def attach(self, target: Any, *, name: str | None = None, core: bool = False) -> None:
         """Attach nothing, and have nobody else attach it."""
-        for engine in core.engines_of(target):
+        for engine in caches.engines_of(target):
             leave_alone(engine)
 
     def invalidate(self, *targets: Any) -> None:
