@@ -18,7 +18,6 @@ from querycache.coherence.journal import Mark
 from querycache.coherence.outcomes import Outcome, outcome_of
 from querycache.coherence.protocol import Coherence
 from querycache.coherence.transactions import ConnectionState, Pending, ours
-from querycache.errors import StoreError
 
 StateOf = Callable[[Any], "ConnectionState | None"]
 
@@ -35,11 +34,11 @@ def commit(
         send()
         state.end()
         return
-    widen_after_ddl(state, coherence)
-    # After a COMMIT that left the transaction open there may be more to mark than was.
     try:
+        widen_after_ddl(state, coherence)
+        # After a COMMIT that left the transaction open there may be more to mark than was.
         marks = [*state.marks, *coherence.mark(state.tags_to_mark())]
-    except StoreError:
+    except BaseException:
         # SQLAlchemy takes a COMMIT that raised for the end of a transaction, and would leave this one open in the pool.
         dialect.do_rollback(proxied)
         raise
@@ -90,18 +89,23 @@ def finish(state: ConnectionState, coherence: Coherence, marks: Sequence[Mark]) 
     if state.schema_changed:
         # Before the release: who reads the new rows must not go by the old catalog.
         state.bind.forget_survey()
-    coherence.release(marks)
-    state.end()
+    try:
+        coherence.release(marks)
+    finally:
+        state.end()
 
 
 def abandon(state: ConnectionState, coherence: Coherence) -> None:
     """Touch what a transaction had pending when it was rolled back, or its connection was lost or given back."""
-    coherence.release(state.marks)
-    if state.pending:
-        coherence.touch(state.tags_to_mark().tags)
+    marks, touched = state.marks, state.tags_to_mark().tags if state.pending else ()
     if state.schema_changed:
         state.bind.forget_survey()
     state.end()
+    try:
+        coherence.release(marks)
+    finally:
+        if touched:
+            coherence.touch(touched)
 
 
 def hook_ends(dialect: Dialect, coherence: Coherence, state_of: StateOf, bind_tags: Callable[[], TagSet]) -> None:

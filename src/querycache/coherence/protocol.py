@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Literal
 
 from querycache._types import Guard, Lease, Lookup, Stamp, Tag, TagSet
@@ -136,16 +137,22 @@ class Coherence:
                     raise
                 marks.append(journal.pretend(tags))
                 logger.error("a commit goes on unmarked: %s. Others may read stale rows until its release lands", error)
+            except BaseException:
+                self.release(marks)
+                raise
         self.events.emit("mark", tags=tags.tags)
         return marks
 
     def release(self, marks: Sequence[Mark]) -> None:
         """Release after a commit that ended one way or the other."""
-        for mark in marks:
-            mark.journal.release(mark)
-        if marks:
-            self.changed_at = time.monotonic()
-            self.events.emit("release", tags=marks[0].tags.tags)
+        if not marks:
+            return
+        self.changed_at = time.monotonic()
+        with ExitStack() as all_of_them:  # also where one is cancelled
+            for mark in reversed(marks):
+                all_of_them.callback(mark.journal.release, mark)
+        self.changed_at = time.monotonic()
+        self.events.emit("release", tags=marks[0].tags.tags)
 
     def doubt(self, marks: Sequence[Mark], case: Case | None = None) -> None:
         """Keep the marks of a commit whose outcome is unknown; ``case`` asks the database, where it can be asked."""
@@ -154,8 +161,10 @@ class Coherence:
 
     def touch(self, tags: Sequence[Tag]) -> None:
         """Drop what depends on tags, now, in every store."""
-        for journal in self.journals:
-            journal.touch(tuple(tags))
+        self.changed_at = time.monotonic()
+        with ExitStack() as all_of_them:
+            for journal in reversed(self.journals):
+                all_of_them.callback(journal.touch, tuple(tags))
         self.changed_at = time.monotonic()
         self.events.emit("touch", tags=tuple(tags))
 
