@@ -85,3 +85,12 @@ class StoreOnLoop(Store):
 
     def close(self) -> None:
         self._loop.do(self.beneath.close)
+
+
+def in_loop(act: Callable[..., Did], *arguments: Any) -> Did:
+    """Do something on the bridge of a loop that ends then."""
+
+    async def main() -> Did:
+        return await run_on_bridge(act, *arguments)
+
+    return asyncio.run(main())

@@ -38,23 +38,25 @@ class TestServers(StoreConformance):
         yield from on_loop(server.url(new_namespace()) + request.param, loop)
 
 
-class TestSentinel(StoreConformance):
-    @pytest.fixture(scope="class")
-    def sentinel(self) -> Iterator[RedisServer]:
-        with own_redis() as primary, own_sentinel(primary) as sentinel:
-            yield sentinel
+@pytest.fixture(scope="module")
+def sentinel() -> Iterator[RedisServer]:
+    with own_redis() as primary, own_sentinel(primary) as sentinel:
+        yield sentinel
 
+
+class TestSentinel(StoreConformance):
     @pytest.fixture
     def store(self, sentinel: RedisServer, loop: Loop) -> Iterator[Store]:
         yield from on_loop(f"redis+sentinel://{sentinel.address}/shop?namespace={new_namespace()}&{SLOW}", loop)
 
 
-class TestCluster(StoreConformance):
-    @pytest.fixture(scope="class")
-    def nodes(self) -> Iterator[list[RedisServer]]:
-        with own_cluster(kind="valkey") as nodes:
-            yield nodes
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[list[RedisServer]]:
+    with own_cluster(kind="valkey") as nodes:
+        yield nodes
 
+
+class TestCluster(StoreConformance):
     @pytest.fixture
     def store(self, nodes: list[RedisServer], loop: Loop) -> Iterator[Store]:
         yield from on_loop(cluster_url(nodes, new_namespace()), loop)
