@@ -240,7 +240,7 @@ def test_who_waits_in_vain_for_a_connection_is_told_of_the_pool(proxy: TroubledP
             with pytest.raises(StoreUnavailable, match=r"all 1 connections of this event loop .* Raise \?pool="):
                 store.lookup(b"k", T)
             assert not store.is_resting
-            assert pool.collect(sent, 1) == [b"PONG"]  # type: ignore[arg-type]  # of the same pool
+            assert pool.collect(sent, 1) == [b"PONG"]
             store.lookup(b"k", T)
 
         in_loop(act)

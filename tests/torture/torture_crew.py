@@ -48,6 +48,7 @@ class Job:
     ttl_s: float = 60.0
     mark_ttl_s: float = 30.0
     on_mark_failure: str | None = None
+    is_async: bool = False
 
 
 class Worker:

@@ -7,6 +7,7 @@ The description is that of ``torture_crew.Job``. Ends when the supervisor does.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -16,14 +17,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final
 
 HERE: Final = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from sqlalchemy import Engine, create_engine, event  # noqa: E402
+from sqlalchemy import Engine, create_engine, event, make_url  # noqa: E402
 from sqlalchemy.exc import SQLAlchemyError  # noqa: E402
+from sqlalchemy.ext.asyncio import create_async_engine  # noqa: E402
 from sqlalchemy.orm import Session  # noqa: E402
 from torture_control import Control, Field, Point  # noqa: E402
 from torture_log import (  # noqa: E402
@@ -41,11 +44,12 @@ from torture_log import (  # noqa: E402
     Withdrawn,
     now_ns,
 )
-from torture_points import Points  # noqa: E402
+from torture_points import Points, pause  # noqa: E402
 from torture_story import Story, argument_for  # noqa: E402
 from torture_tables import WAYS, Group, Item, ask, lock_group, write_version  # noqa: E402
 
 from querycache import Event, FromCache, NoCache, QueryCache  # noqa: E402
+from querycache._sqlalchemy import run_on_bridge  # noqa: E402
 from querycache.errors import QueryCacheError  # noqa: E402
 from querycache.stores import open_store  # noqa: E402
 
@@ -65,6 +69,9 @@ OTHER_WAYS: Final = 0.005
 ROLLBACKS: Final = 0.05
 TELL_S: Final = 1.0
 
+ASYNC_DRIVERS: Final = {"postgresql": "postgresql+asyncpg", "mysql": "mysql+aiomysql", "sqlite": "sqlite+aiosqlite"}
+_HEARD: Final[ContextVar[Source]] = ContextVar("what the cache last said of this thread's, or task's, read")
+
 
 class Worker:
     """What readers and writers have in common."""
@@ -83,7 +90,7 @@ class Worker:
         self.cache = QueryCache(store, models=[Group, Item], ttl=job["ttl_s"], **options)
         for journal in self.cache._coherence.journals:
             journal._mark_ttl_s = job["mark_ttl_s"]
-        self.engine = engine_for(job["database"])
+        self.engine = engine_for(job["database"], is_async=job["is_async"])
         self.points.around_engine(self.engine)
         self.cache.attach(self.engine)
 
@@ -102,14 +109,17 @@ class Worker:
                 if self.control[Field.PAUSED] == 2:
                     self.control[Field.PAUSED] = 1
                     return
-            time.sleep(0.001)
+            pause(0.001)
 
     def tell(self) -> None:
         """Log what the cache counted."""
         self.log.write(Told(now_ns(), self.cache.events.counts(), self.cache.events.reasons()))
 
     def run(self, threads: int, work: Callable[[random.Random], None]) -> None:
-        """Repeat ``work`` in threads until nobody wants it any more; an error of theirs ends the process."""
+        """Repeat ``work`` in threads until nobody wants it any more; an error of theirs ends the process.
+
+        A job that is asynchronous has tasks of one event loop in their place.
+        """
 
         def repeat(number: int) -> None:
             dice = random.Random(f"{self.job['seed']}/{self.job['name']}/{number}")
@@ -117,12 +127,21 @@ class Worker:
                 while self.is_wanted:
                     self.wait_while_paused()
                     work(dice)
+                    if self.job["is_async"]:
+                        pause(0)  # hits wait for nothing
             except BaseException as error:  # whatever it is, the supervisor must hear of it
                 sys.stderr.write(f"{self.job['name']}: {type(error).__name__}: {error}\n")
                 os._exit(3)
 
-        for number in range(threads):
-            threading.Thread(target=repeat, args=(number,), daemon=True).start()
+        async def repeat_in_tasks() -> None:
+            # A task is run with a copy of its context, so what one notes is not seen by the others.
+            await asyncio.gather(*(asyncio.ensure_future(run_on_bridge(repeat, number)) for number in range(threads)))
+
+        if self.job["is_async"]:
+            threading.Thread(target=lambda: asyncio.run(repeat_in_tasks()), daemon=True).start()
+        else:
+            for number in range(threads):
+                threading.Thread(target=repeat, args=(number,), daemon=True).start()
         while self.is_wanted:
             time.sleep(TELL_S)
             self.tell()
@@ -134,14 +153,13 @@ class Reader(Worker):
 
     def __init__(self, job: dict[str, Any]) -> None:
         super().__init__(job)
-        self._heard = threading.local()
         self._counting = threading.Lock()
         self.cache.subscribe(self._hear)
 
     def _hear(self, heard: Event) -> None:
         # The last word counts: a list by keys may be a miss whose rows are hits.
-        if heard.kind in ("hit", "miss"):
-            self._heard.last = heard.kind
+        if heard.kind == "hit" or heard.kind == "miss":
+            _HEARD.set(heard.kind)
 
     def work(self, dice: random.Random) -> None:
         group = self.group_for(dice)
@@ -166,20 +184,20 @@ class Reader(Worker):
                 self._read(kind, argument, group)
         except (SQLAlchemyError, QueryCacheError) as error:
             self.log.write(Refused(began, now_ns(), f"{type(error).__name__}: {str(error).splitlines()[0]}"))
-            time.sleep(0.01)
+            pause(0.01)
         self.points.enter(None)
         with self._counting:
             self.control.add(Field.READS, 1)
 
     def _read(self, kind: str, argument: int, group: int, *options: Any) -> None:
         asked = (*options, FromCache(shape="keys")) if kind == "keyed" and not options else options
-        self._heard.last = "bypass"
+        _HEARD.set("bypass")
         is_forced = bool(self.control[Field.FOCUS])
         began = now_ns()
         with Session(self.engine) as session:
             answer = ask(session, kind, argument, group, *asked)
         ended = now_ns()
-        source: Source = "past" if options else self._heard.last
+        source: Source = "past" if options else _HEARD.get()
         self.log.write(Read(began, ended, source, kind, argument, group, answer, is_forced))
 
     def _read_in_snapshot(self, kind: str, argument: int, group: int) -> None:
@@ -190,12 +208,12 @@ class Reader(Worker):
             board = {key: version for key, version, _ in ask(session, "board", 0, 0, NoCache())}
             self.points.enter(group)
             self.points.reach(Point.IN_SNAPSHOT)
-            self._heard.last = "bypass"
+            _HEARD.set("bypass")
             began = now_ns()
             asked = [FromCache(shape="keys")] if kind == "keyed" else []
             answer = ask(session, kind, argument, group, *asked)
             ended = now_ns()
-        self.log.write(Read(began, ended, self._heard.last, kind, argument, group, answer, is_forced, board))
+        self.log.write(Read(began, ended, _HEARD.get(), kind, argument, group, answer, is_forced, board))
 
 
 class Writer(Worker):
@@ -249,7 +267,7 @@ class Writer(Worker):
                 is_over = isinstance(error, QueryCacheError)
                 self.log.write(Failed(now_ns(), group, self._version, token, told, is_over))
         self.points.enter(None)
-        time.sleep(dice.expovariate(1 / self.job["pause_s"]) if self.job["pause_s"] else 0)
+        pause(dice.expovariate(1 / self.job["pause_s"]) if self.job["pause_s"] else 0)
 
     _version = 0
 
@@ -275,16 +293,20 @@ class Writer(Worker):
         self.control.add(Field.COMMITS, 1)
 
 
-def engine_for(database: str) -> Engine:
+def engine_for(database: str, *, is_async: bool) -> Engine:
     """Return an engine as an application makes it."""
-    engine = create_engine(database)
+    url = make_url(database)
+    if is_async:
+        url = url.set(drivername=ASYNC_DRIVERS[url.get_backend_name().replace("mariadb", "mysql")])
+    engine = create_async_engine(url).sync_engine if is_async else create_engine(url)
     if engine.dialect.name == "sqlite":
 
         @event.listens_for(engine, "connect")
         def be_shared(raw: Any, record: Any) -> None:
-            raw.execute("PRAGMA journal_mode=WAL")
-            raw.execute("PRAGMA synchronous=OFF")
-            raw.execute("PRAGMA busy_timeout=5000")
+            cursor = raw.cursor()
+            for pragma in ("journal_mode=WAL", "synchronous=OFF", "busy_timeout=5000"):
+                cursor.execute(f"PRAGMA {pragma}")
+            cursor.close()
 
     return engine
 

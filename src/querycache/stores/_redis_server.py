@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 from querycache import _bridge
 from querycache.errors import StoreUnavailable
@@ -177,6 +177,22 @@ class Line:
             raise raised from error
 
 
+class AnyPool(Protocol):
+    """Connections to one server: for threads, or for one event loop."""
+
+    def exchange(self, commands: Sequence[Command]) -> list[Reply]:
+        """Send commands in one go and return what is answered to each, in order."""
+
+    def send(self, commands: Sequence[Command]) -> Any:
+        """Send commands on a connection that nobody else has; ``collect`` takes what is returned, and gives it back."""
+
+    def collect(self, sent: Any, count: int) -> list[Reply]:
+        """Read the answers to what was sent."""
+
+    def abandon(self, sent: Any) -> None:
+        """Give a connection back whose answers nobody will read."""
+
+
 class Pools:
     """The connections to one server with one time limit: those for threads, and some for each event loop."""
 
@@ -185,7 +201,7 @@ class Pools:
         self._pool_for = pool_for
         self._of_loops: dict[asyncio.AbstractEventLoop, LoopPool] = {}
 
-    def here(self) -> Pool | LoopPool:
+    def here(self) -> AnyPool:
         """Return those for whoever calls this: on the bridge to an event loop, those of the loop."""
         loop = _bridge.loop_here()
         if loop is None:
@@ -225,12 +241,12 @@ class Server:
         )
 
     @property
-    def reads(self) -> Pool | LoopPool:
+    def reads(self) -> AnyPool:
         """The connections for reads, for whoever asks."""
         return self._reads.here()
 
     @property
-    def marks(self) -> Pool | LoopPool:
+    def marks(self) -> AnyPool:
         """Those for marks and releases."""
         return self._marks.here()
 
