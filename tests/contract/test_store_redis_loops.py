@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
@@ -205,11 +206,16 @@ def test_an_answer_that_nobody_waited_for_is_never_taken_for_that_to_another_que
         async def main() -> list[object]:
             pool = await run_on_bridge(lambda: store.place.servers()[0].reads)
             assert isinstance(pool, LoopPool)
-            old = asyncio.ensure_future(run_on_bridge(pool.exchange, [("ECHO", "old")]))
-            await asyncio.sleep(0.05)
-            old.cancel()
-            await asyncio.gather(old, return_exceptions=True)
-            return await run_on_bridge(pool.exchange, [("ECHO", "new")])
+            go_on = threading.Event()
+            proxy.requests = 0
+            proxy.before = lambda: proxy.requests > 1 or go_on.wait(60)
+            await run_on_bridge(lambda: pool.abandon(pool.send([("ECHO", "old")])))
+            new = asyncio.ensure_future(run_on_bridge(pool.exchange, [("ECHO", "new")]))
+            await asyncio.sleep(
+                0.2
+            )  # time enough to be answered on a connection of its own; on the old one it has to wait
+            go_on.set()
+            return await new
 
         assert asyncio.run(main()) == [b"new"]
 

@@ -147,11 +147,12 @@ class Coherence:
         """Release after a commit that ended one way or the other."""
         if not marks:
             return
-        self.changed_at = time.monotonic()
-        with ExitStack() as all_of_them:  # also where one is cancelled
-            for mark in reversed(marks):
-                all_of_them.callback(mark.journal.release, mark)
-        self.changed_at = time.monotonic()
+        try:
+            with ExitStack() as all_of_them:  # also where one of them is cancelled
+                for mark in reversed(marks):
+                    all_of_them.callback(mark.journal.release, mark)
+        finally:
+            self.changed_at = time.monotonic()
         self.events.emit("release", tags=marks[0].tags.tags)
 
     def doubt(self, marks: Sequence[Mark], case: Case | None = None) -> None:
@@ -161,11 +162,12 @@ class Coherence:
 
     def touch(self, tags: Sequence[Tag]) -> None:
         """Drop what depends on tags, now, in every store."""
-        self.changed_at = time.monotonic()
-        with ExitStack() as all_of_them:
-            for journal in reversed(self.journals):
-                all_of_them.callback(journal.touch, tuple(tags))
-        self.changed_at = time.monotonic()
+        try:
+            with ExitStack() as all_of_them:
+                for journal in reversed(self.journals):
+                    all_of_them.callback(journal.touch, tuple(tags))
+        finally:
+            self.changed_at = time.monotonic()  # of what was dropped
         self.events.emit("touch", tags=tuple(tags))
 
     def close(self) -> None:
