@@ -14,7 +14,6 @@ import os
 import threading
 import weakref
 from concurrent.futures import Future, wait
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -64,7 +63,7 @@ class Flights:
         if task is None:
             wait([flight.landed], self._max_wait_s)
         else:
-            landed = _waker_of(flight.landed, task.get_loop())
+            landed = asyncio.wrap_future(flight.landed)
             _sqlalchemy.await_on_bridge(asyncio.wait([landed], timeout=self._max_wait_s))
 
     def end(self, key: bytes) -> None:
@@ -73,22 +72,6 @@ class Flights:
             flight = self._under_way.pop(key, None)
         if flight is not None:
             flight.landed.set_result(None)
-
-
-def _waker_of(landed: Future[None], loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
-    """Return what is done, on a loop, once a flight has landed. To cancel it, or to end the loop, is nothing to the flight."""
-    woken: asyncio.Future[None] = loop.create_future()
-
-    def wake() -> None:
-        if not woken.done():
-            woken.set_result(None)
-
-    def tell(_: Future[None]) -> None:
-        with suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(wake)
-
-    landed.add_done_callback(tell)
-    return woken
 
 
 _ALL: weakref.WeakSet[Flights] = weakref.WeakSet()

@@ -194,7 +194,7 @@ def test_a_task_waits_for_a_thread_without_holding_up_its_loop() -> None:
     assert order == ["went on", "waited"]
 
 
-def test_a_cancelled_task_lets_the_filler_land(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_cancelled_task_lets_the_filler_land() -> None:
     flights = Flights(60)
 
     async def begin() -> None:
@@ -211,4 +211,3 @@ def test_a_cancelled_task_lets_the_filler_land(caplog: pytest.LogCaptureFixture)
     asyncio.run(cancel())
     flights.end(b"k")
     assert flights.begin(b"k")
-    assert not caplog.records  # nobody was told in a loop that has ended
