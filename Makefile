@@ -67,12 +67,13 @@ format: $(VENV)/.installed ## let ruff put the code in order
 soak: $(VENV)/.installed servers ## kill gunicorn workers for a minute and check every answer (SECONDS=60)
 	@$(RUN) tests/soak/soak.py --seconds $(or $(SECONDS),60)
 
-torture: $(VENV)/.installed servers ## kill, stop, cut off, flush, fail over, and check every answer: STORE=lmdb|redis|redis-near-push|valkey-cluster|… DB=… MINUTES=10 SEED=N
+torture: $(VENV)/.installed servers ## kill, stop, cut off, flush, fail over, and check every answer: STORE=lmdb|redis|redis-near-push|valkey-cluster|… DB=… MINUTES=10 SEED=N ASYNC=some|all
 	@$(RUN) tests/torture/torture_run.py --store $(or $(STORE),lmdb) --db $(or $(DB),postgresql) --minutes $(or $(MINUTES),10) \
-		$(if $(SEED),--seed $(SEED)) $(if $(JSON),--json $(JSON))
+		$(if $(SEED),--seed $(SEED)) $(if $(JSON),--json $(JSON)) $(if $(ASYNC),--async $(ASYNC))
 
-oracle: $(VENV)/.installed servers ## compare cached with uncached at random: MINUTES=5 DB=sqlite|postgresql|mariadb SEED=N
-	@$(RUN) tests/oracle/run.py --minutes $(or $(MINUTES),5) --db $(or $(DB),sqlite) $(if $(SEED),--seed $(SEED))
+oracle: $(VENV)/.installed servers ## compare cached with uncached at random: MINUTES=5 DB=sqlite|postgresql|mariadb SEED=N ASYNC=1
+	@$(RUN) tests/oracle/run.py --minutes $(or $(MINUTES),5) --db $(or $(DB),sqlite) $(if $(SEED),--seed $(SEED)) \
+		$(if $(ASYNC),--async)
 
 oracle-rules: $(VENV)/.installed servers ## see the oracle find rules that are taken out, from random seeds: NAME=outer
 	@$(RUN) tests/oracle/run_rules.py $(if $(NAME),--name "$(NAME)") $(if $(TUNE),--tune)

@@ -11,7 +11,7 @@ import asyncio
 import inspect
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from sqlalchemy import TextClause, TextualSelect
 from sqlalchemy.engine import Connection, CursorResult, Dialect, Engine, Result
@@ -24,6 +24,10 @@ from sqlalchemy.pool import Pool
 from sqlalchemy.sql.compiler import WARN_LINTING, SQLCompiler
 from sqlalchemy.sql.elements import BindParameter
 from sqlalchemy.util import concurrency, immutabledict
+
+from querycache import _bridge
+
+T = TypeVar("T")
 
 _CONNECT: Final = ("sqlalchemy.engine.create", "connect")
 _LOOKING_ON: Final = frozenset(
@@ -376,9 +380,33 @@ def task_of_bridge() -> asyncio.Task[Any] | None:
         return None
 
 
-def await_on_bridge(awaitable: Awaitable[Any]) -> None:
-    """Wait as the task of ``task_of_bridge`` does, while its loop runs others."""
-    concurrency.await_only(awaitable)
+def await_on_bridge(awaitable: Awaitable[Any]) -> Any:
+    """Wait as the task of ``task_of_bridge`` does, while its loop runs others; return what comes of it."""
+    return concurrency.await_only(awaitable)
+
+
+async def run_on_bridge(act: Callable[..., T], *arguments: Any) -> T:
+    """Run what knows no ``await`` as an ``AsyncSession`` does: what it waits for on the bridge holds up nobody else."""
+    return await concurrency.greenlet_spawn(act, *arguments)
+
+
+class _OverGreenlets:
+    """The bridge as SQLAlchemy builds it."""
+
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        # Without the library there is no bridge, and the question is an error.
+        if "greenlet" not in sys.modules or not concurrency.in_greenlet():
+            return None
+        try:
+            return asyncio.get_running_loop()
+        except RuntimeError:  # somebody else's loop drives it
+            return None
+
+    def wait(self, awaitable: Awaitable[Any]) -> Any:
+        return await_on_bridge(awaitable)
+
+
+_bridge.cross_by(_OverGreenlets())
 
 
 def plain_table(table: Any) -> Any:

@@ -16,11 +16,12 @@ from typing import Any, ClassVar, Final
 from sqlalchemy import Engine, Table, inspect
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import NoInspectionAvailable
-from sqlalchemy.orm import Session, class_mapper, scoped_session, sessionmaker
+from sqlalchemy.orm import Session, class_mapper
 from sqlalchemy.orm.exc import UnmappedClassError
 
 from querycache import _sqlalchemy
 from querycache._types import DEFAULT_TTL_S, Tag
+from querycache.asynchronous import AsyncVerbs
 from querycache.coherence.binds import Bind, Binds, TagColumns
 from querycache.coherence.declared import Functions, Views, declared_of
 from querycache.coherence.promises import promise_of, promise_of_graces, promise_of_names
@@ -67,12 +68,12 @@ def declare_models(models: CacheableModels) -> None:
     _SELF_DECLARED.append(models)
 
 
-def bound_sessions() -> list[Callable[[], Session]]:
-    """Return what gives the current Session, for every cache that was told."""
+def bound_sessions() -> list[Callable[[], Any]]:
+    """Return what gives the current Session, or ``AsyncSession``, for every cache that was told."""
     return [sessions for cache in list(_WITH_SESSIONS) for sessions in cache.sessions]
 
 
-class QueryCache:
+class QueryCache(AsyncVerbs):
     """A query cache over one store, for as many engines as are attached.
 
     ``store``: a URL ("memory://", "lmdb:///path?size=1GB", "lmdb://" for the machine's default directory,
@@ -153,28 +154,31 @@ class QueryCache:
         )
         # In order. An engine is not kept alive by its cache.
         self._attached: weakref.WeakKeyDictionary[Engine, Attachment] = weakref.WeakKeyDictionary()
-        self.sessions: list[Callable[[], Session]] = []
+        self.sessions: list[Callable[[], Any]] = []
         self._lock = threading.Lock()
 
     # -- attaching ---------------------------------------------------------------------------------------------------
 
     def attach(self, target: Any, *, name: str | None = None, core: bool = False) -> None:
-        """Cache the reads and hear the writes of an engine, an async engine, a session factory, or a Flask ``db``.
+        """Cache the reads and hear the writes of an engine, a session factory (async ones, too), or a Flask ``db``.
 
         ``name`` identifies the database where it cannot be asked, or instead of asking: every process that reads or
         writes it must give the same. ``core``: answer ``connection.execute(select(...))``, too, and not only of statements
-        with ``FromCache``. Attaching the same engine again changes nothing but that. A ``scoped_session`` is bound, too: see
-        ``bind_session``.
+        with ``FromCache``. Attaching the same engine again changes nothing but that. A ``scoped_session`` or
+        ``async_scoped_session`` is bound, too: see ``bind_session``.
 
         Raises ``ConfigurationError`` for a target of another kind, or an engine that another ``QueryCache`` has.
         """
         for engine in engines_of(target):
             self._attach_engine(_sqlalchemy.root_engine_of(engine), name, core=core)
-        if isinstance(target, scoped_session):
+        if hasattr(target, "session_factory"):
             self.bind_session(target)
 
-    def bind_session(self, sessions: Callable[[], Session]) -> None:
-        """Tell ``Model.cache`` where to find the current Session: a ``scoped_session``, or any function that returns it."""
+    def bind_session(self, sessions: Callable[[], Any]) -> None:
+        """Tell ``Model.cache`` where to find the current Session: a ``scoped_session``, or any function that returns it.
+
+        For ``aget`` and ``afilter`` the same with an ``async_scoped_session``, or a function that returns an ``AsyncSession``.
+        """
         if sessions not in self.sessions:
             self.sessions.append(sessions)
             _WITH_SESSIONS.add(self)
@@ -349,10 +353,10 @@ def engines_of(target: Any) -> list[Engine]:
         return [target.engine]
     if isinstance(sync_engine := getattr(target, "sync_engine", None), Engine):
         return [sync_engine]
-    if isinstance(target, sessionmaker):
-        return _engines_of_keywords(target.kw)
-    if isinstance(target, scoped_session) and isinstance(target.session_factory, sessionmaker):
-        return _engines_of_keywords(target.session_factory.kw)
+    if isinstance(keywords := getattr(getattr(target, "session_factory", target), "kw", None), Mapping):
+        return _engines_of_keywords(keywords)  # sessionmaker, async_sessionmaker, or what is scoped of them
+    if isinstance(sync_connection := getattr(target, "sync_connection", None), Connection):
+        return [sync_connection.engine]
     if isinstance(engines := getattr(target, "engines", None), Mapping):
         return list(dict.fromkeys(engines.values()))
     raise ConfigurationError(

@@ -18,7 +18,6 @@ from querycache.coherence.journal import Catalog, Mark
 from querycache.coherence.outcomes import Outcome, outcome_of
 from querycache.coherence.protocol import Coherence
 from querycache.coherence.transactions import ConnectionState, Pending, ours
-from querycache.errors import StoreError
 
 StateOf = Callable[[Any], "ConnectionState | None"]
 
@@ -38,7 +37,7 @@ def commit(
     # After a COMMIT that left the transaction open there may be more to mark than was.
     try:
         marks = [*state.marks, *set_marks(state, coherence)]
-    except StoreError:
+    except BaseException:
         # SQLAlchemy takes a COMMIT that raised for the end of a transaction, and would leave this one open in the pool.
         dialect.do_rollback(proxied)
         raise
@@ -56,20 +55,20 @@ def set_marks(state: ConnectionState, coherence: Coherence) -> list[Mark]:
 
     A store that is out says nothing of the catalog, and then what is known to change is marked first. Where that fails, no
     other table is dropped if it aborts what was to be sent; if that goes on, the catalog is asked about at the release.
-    Raises ``StoreError``, and then nothing is marked.
+    Whatever it raises, ``StoreError`` above all, nothing is marked then.
     """
     marks: list[Mark] = []
     guard, known = state.bind.schema_guard, state.survey_stamps or {}
     told = {} if state.pending.whole_bind else coherence.stamps_of(guard)
-    if not state.pending.whole_bind and len(told) < len(coherence.journals):
-        catalogs = {position: Catalog(guard, stamp, state.bind.tag) for position, stamp in known.items()}
-        marks = coherence.mark(state.tags_to_mark(), catalogs)
-        left = {position: known[position] for position, mark in enumerate(marks) if mark.catalog is not None}
-        told = {**coherence.stamps_of(guard), **left}
     try:
+        if not state.pending.whole_bind and len(told) < len(coherence.journals):
+            catalogs = {position: Catalog(guard, stamp, state.bind.tag) for position, stamp in known.items()}
+            marks = coherence.mark(state.tags_to_mark(), catalogs)
+            left = {position: known[position] for position, mark in enumerate(marks) if mark.catalog is not None}
+            told = {**coherence.stamps_of(guard), **left}
         if _widen_unless_known(state, coherence, told) or not marks:
             marks = [*marks, *coherence.mark(state.tags_to_mark())]
-    except StoreError:
+    except BaseException:  # a task that is cancelled, too
         coherence.release(marks)
         raise
     return marks
@@ -120,18 +119,23 @@ def finish(state: ConnectionState, coherence: Coherence, marks: Sequence[Mark]) 
     if state.schema_changed:
         # Before the release: who reads the new rows must not go by the old catalog.
         state.bind.forget_survey()
-    coherence.release(marks)
-    state.end()
+    try:
+        coherence.release(marks)
+    finally:
+        state.end()
 
 
 def abandon(state: ConnectionState, coherence: Coherence) -> None:
     """Touch what a transaction had pending when it was rolled back, or its connection was lost or given back."""
-    coherence.release(state.marks)
-    if state.pending:
-        coherence.touch(state.tags_to_mark().tags)
+    marks, touched = state.marks, state.tags_to_mark().tags if state.pending else ()
     if state.schema_changed:
         state.bind.forget_survey()
     state.end()
+    try:
+        coherence.release(marks)
+    finally:
+        if touched:
+            coherence.touch(touched)
 
 
 def hook_ends(dialect: Dialect, coherence: Coherence, state_of: StateOf, bind_tags: Callable[[], TagSet]) -> None:

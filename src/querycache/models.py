@@ -9,9 +9,9 @@ what depends on them, ``flush`` is for what nobody told the cache.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeAlias, TypeVar
 
 from sqlalchemy import inspect, select
 from sqlalchemy.orm import Mapper, Session, class_mapper, scoped_session
@@ -26,6 +26,11 @@ from querycache.options import CacheRequest, FromCache, RowNames
 from querycache.policy import Policy
 from querycache.session import attachment_of
 from querycache.statements import tags as naming
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
+
+    AnyAsyncSession: TypeAlias = AsyncSession | async_scoped_session[Any]
 
 T = TypeVar("T")
 
@@ -97,6 +102,31 @@ class ModelCache(Generic[T]):
             request = CacheRequest(self.label, self._cache_key(**attributes), shape="keys", names=names)
             whole = whole.options(FromCache.of(request))
         return list(found.scalars(whole).unique())
+
+    async def aget(self, pk: Any, *, session: AnyAsyncSession | None = None) -> T | None:
+        """Await ``get`` in an ``AsyncSession``: the one given, or that bound to a cache."""
+        found = async_session_of(self.model, session)
+        return await found.run_sync(lambda ordinary: self.get(pk, session=ordinary))
+
+    async def afilter(
+        self,
+        order_by: Any = "asc",
+        offset: int | None = None,
+        limit: int | None = None,
+        *,
+        session: AnyAsyncSession | None = None,
+        **attributes: Any,
+    ) -> list[T]:
+        """Await ``filter`` in an ``AsyncSession``, as ``aget`` does ``get``."""
+        found = async_session_of(self.model, session)
+        return await found.run_sync(
+            lambda ordinary: self.filter(order_by, offset, limit, session=ordinary, **attributes)
+        )
+
+    async def aflush(self, key: str, *, session: AnyAsyncSession | None = None) -> None:
+        """Await ``flush`` in an ``AsyncSession``."""
+        found = async_session_of(self.model, session)
+        await found.run_sync(lambda ordinary: self.flush(key, session=ordinary))
 
     def flush(self, key: str, *, session: Session | scoped_session[Any] | None = None) -> None:
         """Drop what was cached under a name: one of ``FromCache(cache_key=...)``, or as ``_cache_key`` makes them.
@@ -198,19 +228,55 @@ def session_of(model: type[Any], given: Session | scoped_session[Any] | None) ->
     Raises ``NotAttachedError`` where there is none, or where it is not clear which.
     """
     if given is not None:
-        return given() if isinstance(given, scoped_session) else given
+        found = given() if isinstance(given, scoped_session) else given
+        if not isinstance(found, Session):
+            raise TypeError(
+                f"{model.__name__}.cache: session= is a Session; with an AsyncSession await aget or afilter"
+            )
+        return found
     session = getattr(getattr(model, "query", None), "session", None)
     if isinstance(session, scoped_session):
         session = session()
     if isinstance(session, Session):
         return session
-    bound = [made for made in dict.fromkeys(sessions() for sessions in bound_sessions()) if _serves(made, model)]
+    bound: list[Session] = [made for made in dict.fromkeys(_made(is_async=False)) if _serves(made, model)]
     if len(bound) == 1:
         return bound[0]
-    why = "no Session is known" if not bound else "several Sessions are known"
-    raise NotAttachedError(
+    raise _not_clear(model, bound, "Session", "scoped_session")
+
+
+def async_session_of(model: type[Any], given: AnyAsyncSession | None) -> AsyncSession:
+    """Return the ``AsyncSession`` to read a model with: the one given, or that bound to a cache.
+
+    Raises ``NotAttachedError`` as ``session_of`` does.
+    """
+    found: Any = given
+    if given is not None:
+        found = found() if hasattr(found, "session_factory") else found
+        if not hasattr(found, "sync_session"):
+            raise TypeError(f"{model.__name__}.cache: session= is an AsyncSession; with a Session call get or filter")
+        return found  # type: ignore[no-any-return]  # nothing is imported of SQLAlchemy's for who has no event loop
+    bound = [made for made in dict.fromkeys(_made(is_async=True)) if _serves(made.sync_session, model)]
+    if len(bound) == 1:
+        return bound[0]  # type: ignore[no-any-return]
+    raise _not_clear(model, bound, "AsyncSession", "async_scoped_session")
+
+
+def _made(*, is_async: bool) -> Iterator[Any]:
+    """Yield the current Sessions that caches were told of, of one kind."""
+    for sessions in bound_sessions():
+        if not is_async and hasattr(sessions, "session_factory") and not isinstance(sessions, scoped_session):
+            continue  # an async_scoped_session: without a task it has none to give
+        made = sessions()
+        if hasattr(made, "sync_session") is is_async:
+            yield made
+
+
+def _not_clear(model: type[Any], bound: Sequence[Any], kind: str, scoped: str) -> NotAttachedError:
+    why = f"no {kind} is known" if not bound else f"several {kind}s are known"
+    return NotAttachedError(
         f"{model.__name__}.cache: {why}. Give one, session=..., or tell the cache once where to find it: "
-        "cache.bind_session(scoped_session)"
+        f"cache.bind_session({scoped})"
     )
 
 

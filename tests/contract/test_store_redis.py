@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from loop_support import in_loop
 from querycache.stores.base import Store
 from querycache.testing import StoreConformance
 from redis_servers import SLOW, RedisServer, cluster_url, own_cluster, own_redis, own_sentinel
@@ -58,5 +59,5 @@ def test_a_server_is_reached_through_its_socket_and_a_database_has_entries_of_it
         opened(server.url(namespace)) as other,
     ):
         fill(store)
-        assert found(store) == b"rows"
+        assert found(store) == in_loop(found, store) == b"rows"
         assert found(other) is None

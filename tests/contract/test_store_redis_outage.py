@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -123,7 +124,7 @@ def test_a_half_answer_is_never_taken_for_part_of_another(proxy: TroubledProxy) 
 
 def test_an_answer_that_nobody_waited_for_is_never_taken_for_that_to_another_question(proxy: TroubledProxy) -> None:
     with opened(through(proxy)) as store:
-        pool = store._place.servers()[0].reads
+        pool: Any = store._place.servers()[0].reads
         go_on = threading.Event()
         proxy.requests = 0
         proxy.before = lambda: proxy.requests > 1 or go_on.wait(60)
@@ -254,7 +255,8 @@ def test_a_server_that_answers_again_is_used_again(
 def test_a_release_after_a_wait_in_vain_waits_no_longer_than_a_read(spared: RedisStore, proxy: TroubledProxy) -> None:
     # The limits of marks are for good here: only those of reads let this test end.
     server = spared._place.servers()[0]
-    server.marks._make = lambda: pytest.fail("a connection with the limits of a mark")
+    marks: Any = server.marks
+    marks._make = lambda: pytest.fail("a connection with the limits of a mark")
     with pytest.raises(StoreUnavailable):
         spared.release(T.tags, W)
     assert proxy.requests == 2
@@ -370,7 +372,7 @@ def test_who_finds_no_free_connection_waits_for_one(proxy: TroubledProxy) -> Non
 
 def test_who_waits_in_vain_for_a_connection_is_told_of_the_pool(proxy: TroubledProxy) -> None:
     with opened(through(proxy, "pool=1&connect_timeout_ms=5000&timeout_ms=200")) as store:
-        pool = store._place.servers()[0].reads
+        pool: Any = store._place.servers()[0].reads
         sent = pool.send([("PING",)])
         with pytest.raises(StoreUnavailable, match=r"all 1 connections .* Raise \?pool="):
             store.lookup(b"k", T)
@@ -400,7 +402,7 @@ def test_a_forked_child_and_its_parent_use_connections_of_their_own(shared: Redi
 def test_a_child_forked_while_all_connections_are_taken_has_all_of_its_own(shared: RedisServer) -> None:
     with opened(shared.url(new_namespace(), options=f"pool=1&{SLOW}")) as store:
         fill(store)
-        pool = store._place.servers()[0].reads
+        pool: Any = store._place.servers()[0].reads
         sent = pool.send([("PING",)])
         assert in_child(lambda: found(store) == b"rows") == 0
         assert pool.collect(sent, 1) == [b"PONG"]

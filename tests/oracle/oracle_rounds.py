@@ -6,6 +6,7 @@ small: steps are left out as long as it goes on failing.
 
 from __future__ import annotations
 
+import asyncio
 import time
 import traceback
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from oracle_draft import NO_WISHES, Wishes
 from oracle_play import Play, Scene, Step, scene_of, steps_of
 from oracle_tally import Tally
 from oracle_world import World
+
+from querycache import _sqlalchemy
 
 EXAMPLES: Final = 3
 """Examples in a round."""
@@ -59,9 +62,25 @@ def play_round(
     steps: int = 14,
     shrink_seconds: float = 0.0,
     store: str | None = None,
+    is_async: bool = False,
 ) -> Failure | None:
-    """Play a round; return its first failure, made small for as many seconds as said."""
-    world = World(url, seed, tally, wishes, store)
+    """Play a round; return its first failure, made small for as many seconds as said.
+
+    ``is_async``: as ``AsyncSession`` does it, in an event loop.
+    """
+
+    def play() -> Failure | None:
+        return _play_round(
+            World(url, seed, tally, wishes, store, is_async=is_async), seed, kinds, examples, steps, shrink_seconds
+        )
+
+    return asyncio.run(_sqlalchemy.run_on_bridge(play)) if is_async else play()
+
+
+def _play_round(
+    world: World, seed: int, kinds: Kinds, examples: int, steps: int, shrink_seconds: float
+) -> Failure | None:
+    tally = world.tally
     try:
         for number in range(examples):
             dice = Dice(seed, number)

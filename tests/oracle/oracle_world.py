@@ -24,8 +24,9 @@ from oracle_questions import Question
 from oracle_schema import Schema, forget, mapper_of, random_row, table_of
 from oracle_tally import Tally
 from oracle_values import POSTGRESQL_COLLATION, kind_of
-from sqlalchemy import Connection, Engine, NullPool, Table, create_engine, event, insert, inspect, text
+from sqlalchemy import Connection, Engine, NullPool, Table, create_engine, event, insert, inspect, make_url, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
 
 from querycache import Policy, QueryCache, _sqlalchemy
@@ -56,9 +57,21 @@ class Side:
 
 
 class World:
-    """One round. ``url``: a database that is emptied first; of SQLite a file that is made anew."""
+    """One round. ``url``: a database that is emptied first; of SQLite a file that is made anew.
 
-    def __init__(self, url: str, seed: int, tally: Tally, wishes: Wishes = NO_WISHES, store: str | None = None) -> None:
+    ``is_async``: the engines with a cache have asynchronous drivers; all is played in an event loop, on SQLAlchemy's bridge.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        seed: int,
+        tally: Tally,
+        wishes: Wishes = NO_WISHES,
+        store: str | None = None,
+        *,
+        is_async: bool = False,
+    ) -> None:
         dice = Dice(seed, "world")
         self.tally = tally
         self.outside = _engine_on(url, waits=True)
@@ -72,7 +85,7 @@ class World:
         self.rows = self._first_rows(Dice(seed, "rows"))
         self._name_classes()
         self.settings = ""
-        self.sides = self._open(dice, url, store)
+        self.sides = self._open(dice, url, store, is_async=is_async)
         self.levels = LEVELS[self.outside.dialect.name]
         self.prepares = self._prepares()
 
@@ -132,7 +145,7 @@ class World:
                 if [row[key] for key in keys[1]] in there:
                     row[column.key] = mapper.polymorphic_identity
 
-    def _open(self, dice: Dice, url: str, store: str | None) -> list[Side]:
+    def _open(self, dice: Dice, url: str, store: str | None, *, is_async: bool) -> list[Side]:
         """Open one cache or two on one store, each with settings of its own."""
         store = store or dice.weighted([("memory://", 3), ("lmdb", 1)])
         where = f"lmdb://{self._folder.name}/store?size=16MB" if store == "lmdb" else store
@@ -156,7 +169,7 @@ class World:
                 vary=(lambda session: "everybody") if varies else None,
                 views=views if declares else None,
             )
-            engine = _engine_on(url)
+            engine = _engine_on(url, is_async=is_async)
             cache.attach(engine)
             self._send_reads_past(cache)
             sides.append(Side(engine, cache))
@@ -395,9 +408,19 @@ def _switch_keys(connection: Connection, *, on: bool) -> None:
         connection.exec_driver_sql(f"SET foreign_key_checks = {int(on)}")
 
 
-def _engine_on(url: str, *, waits: bool = False) -> Engine:
+ASYNC_DRIVERS: Final = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg", "mysql": "mysql+aiomysql"}
+"""Those that give values of the same types as the drivers of the other side."""
+
+
+def _engine_on(url: str, *, waits: bool = False, is_async: bool = False) -> Engine:
     """Return an engine on which nobody waits for a lock: one thread plays all parts. ``waits``: but for the server's own."""
-    engine = create_engine(url, connect_args={"timeout": 0} if url.startswith("sqlite") else {})
+    given = make_url(url)
+    arguments = {"timeout": 0} if url.startswith("sqlite") else {}
+    if is_async:
+        name = given.get_backend_name().replace("mariadb", "mysql")
+        engine = create_async_engine(given.set(drivername=ASYNC_DRIVERS[name]), connect_args=arguments).sync_engine
+    else:
+        engine = create_engine(given, connect_args=arguments)
     settings = () if waits and engine.dialect.name != "sqlite" else _SETTINGS[engine.dialect.name]
 
     @event.listens_for(engine, "connect")

@@ -289,6 +289,9 @@ def _by_text(kind: str, weight: int, send: Callable[[Connection, str], Any]) -> 
 
 
 def _by_cursor(connection: Connection, sql: str) -> None:
+    if connection.dialect.is_async:  # a cursor of an adapter's is not heard: CAVEATS.md
+        connection.exec_driver_sql(sql)
+        return
     cursor = connection.connection.cursor()
     try:
         cursor.execute(sql)

@@ -1,6 +1,6 @@
 """Let the oracle look for disagreements for as long as asked.
 
-    python tests/oracle/run.py --minutes 5 --db sqlite|postgresql|mariadb [--seed N] [--store memory://|lmdb|URL]
+    python tests/oracle/run.py --minutes 5 --db sqlite|postgresql|mariadb [--seed N] [--store memory://|lmdb|URL] [--async]
 
 Prints how far it is; what became of each kind of question and write; the last line gives examples, comparisons, hits and
 disagreements. Ends with 1 where there was a disagreement, where nothing was a hit, or where a kind sat idle for all of
@@ -56,16 +56,19 @@ def be_quiet() -> None:
     logging.getLogger("querycache").setLevel(logging.ERROR)
 
 
-def play(url: str, first_seed: int, minutes: float, tally: Tally, *, db: str, store: str | None) -> None:
+def play(
+    url: str, first_seed: int, minutes: float, tally: Tally, *, db: str, store: str | None, is_async: bool
+) -> None:
     """Play rounds until the time is over."""
     end = time.monotonic() + minutes * 60
     told = 0.0
     seed = first_seed
     while time.monotonic() < end:
         faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
-        failure = play_round(url, seed, tally, store=store, shrink_seconds=SHRINK_SECONDS)
+        failure = play_round(url, seed, tally, store=store, shrink_seconds=SHRINK_SECONDS, is_async=is_async)
         if failure is not None:
-            print(f"\n{failure.told}\nagain: make oracle DB={db} SEED={seed}\n", flush=True)
+            again = f"make oracle DB={db} SEED={seed}{' ASYNC=1' if is_async else ''}"
+            print(f"\n{failure.told}\nagain: {again}\n", flush=True)
         faulthandler.cancel_dump_traceback_later()
         seed += 1
         if time.monotonic() - told > 10:
@@ -81,18 +84,21 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="play this one round, to see again what an earlier run printed")
     parser.add_argument("--from", dest="first", type=int, help="begin with this round")
     parser.add_argument("--store", help="memory://, lmdb or a URL; in all rounds, not at random")
+    parser.add_argument("--async", dest="is_async", action="store_true", help="through asynchronous drivers")
     given = parser.parse_args()
     be_quiet()
     tally = Tally()
     with database_on(given.db) as url:
         if given.seed is not None:
-            failure = play_round(url, given.seed, tally, store=given.store, shrink_seconds=SHRINK_SECONDS)
+            failure = play_round(
+                url, given.seed, tally, store=given.store, shrink_seconds=SHRINK_SECONDS, is_async=given.is_async
+            )
             print("" if failure is None else failure.told)
             print(f"oracle: {tally.told()}")
             return 1 if failure else 0
         first = random.randrange(10**9) if given.first is None else given.first
         print(f"oracle on {given.db}, first seed {first}", flush=True)
-        play(url, first, given.minutes, tally, db=given.db, store=given.store)
+        play(url, first, given.minutes, tally, db=given.db, store=given.store, is_async=given.is_async)
     print(tally.table())
     idle = tally.idle(given.db) if given.minutes >= IDLE_MINUTES else []
     if idle:

@@ -33,6 +33,17 @@ def test_cached_and_uncached_sessions_agree_after_every_random_step(database_url
     assert tally.counts["defect"] == 0
 
 
+def test_asynchronous_sessions_agree_as_well(database_url: str) -> None:
+    tally = Tally()
+
+    for seed in range(100, 102):
+        failure = play_round(database_url, seed, tally, is_async=True)
+        assert failure is None, failure.told
+
+    assert tally.all_hits > 20
+    assert tally.counts["defect"] == 0
+
+
 def test_no_kind_of_question_or_write_sits_idle(sqlite_url: str) -> None:
     """A kind that is never answered from the cache, or never happens, finds nothing."""
     tally = Tally()

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import pytest
-from torture_setting import Setting, torture, why_untested
+from torture_setting import Asynchronous, Setting, torture, why_untested
 from torture_tally import Tally
 
 
 @pytest.mark.parametrize(
-    ("store", "db", "seconds"),
+    ("store", "db", "seconds", "asynchronous"),
     [
-        ("lmdb", "postgresql", 10.0),
-        ("redis", "sqlite", 5.0),
-        ("redis-near-validate", "sqlite", 5.0),
-        ("redis-near-push", "sqlite", 5.0),
+        ("lmdb", "postgresql", 10.0, "none"),
+        ("redis", "sqlite", 5.0, "some"),
+        ("redis-near-validate", "sqlite", 5.0, "none"),
+        ("redis-near-push", "sqlite", 5.0, "some"),
     ],
 )
-def test_no_answer_is_older_than_it_may_be_whatever_happens(store: str, db: str, seconds: float) -> None:
+def test_no_answer_is_older_than_it_may_be_whatever_happens(
+    store: str, db: str, seconds: float, asynchronous: Asynchronous
+) -> None:
     setting = Setting(
         store=store,
         db=db,
@@ -28,6 +30,7 @@ def test_no_answer_is_older_than_it_may_be_whatever_happens(store: str, db: str,
         mark_ttl_s=6.0,
         every_s=0.2,
         once_each=True,
+        asynchronous=asynchronous,
     )
 
     tally = torture(setting, lambda line: None)

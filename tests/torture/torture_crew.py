@@ -49,6 +49,7 @@ class Job:
     mark_ttl_s: float = 30.0
     on_mark_failure: str | None = None
     reads_back: bool = False
+    is_async: bool = False
 
 
 class Worker:

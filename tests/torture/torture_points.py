@@ -6,20 +6,32 @@ lie exactly around what the library itself calls. Never does: change what a verb
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, Final
 
 from sqlalchemy import Engine, event
 from torture_control import Action, Control, Field, Point
 
+from querycache import _bridge
 from querycache.errors import StoreUnavailable
 from querycache.stores.base import Store
 
 PAUSE_S = 0.001
+_GROUP: Final[ContextVar[int | None]] = ContextVar("the group that this thread, or task, works on", default=None)
+
+
+def pause(seconds: float) -> None:
+    """Do nothing for a while; other tasks of the same event loop go on."""
+    if _bridge.loop_here() is None:
+        time.sleep(seconds)
+    else:
+        _bridge.wait_here(asyncio.sleep(seconds))
 
 
 class Points:
@@ -29,20 +41,20 @@ class Points:
         self._control = control
         self._parent = parent
         self._one_at_a_time = threading.Lock()
-        self._here = threading.local()
 
     def enter(self, group: int | None) -> None:
-        """Say which group this thread works on; the points of threads that work on none are passed by."""
-        self._here.group = group
+        """Say which group this thread, or task, works on; the points of those that work on none are passed by."""
+        _GROUP.set(group)
 
     def reach(self, point: Point) -> None:
         """Do what the supervisor wants here, if anything. Raises ``StoreUnavailable`` where a verb has to fail."""
         control = self._control
         armed = control[Field.POINT]
-        if not armed or getattr(self._here, "group", None) is None:
+        group = _GROUP.get()
+        if not armed or group is None:
             return
         focus = control[Field.FOCUS]
-        if focus and self._here.group not in (focus - 1, -1):
+        if focus and group not in (focus - 1, -1):
             return
         action = Action(control[Field.ACTION])
         if armed == point:
@@ -57,13 +69,13 @@ class Points:
             self._wait(armed, 2)
 
     def _wait(self, armed: int, arrived: int) -> None:
-        """Wait until the supervisor wants something else; one thread does, the others pass."""
+        """Wait until the supervisor wants something else; one thread or task does, the others pass."""
         if not self._one_at_a_time.acquire(blocking=False):
             return
         try:
             self._control[Field.ARRIVED] = arrived
             while self._control[Field.POINT] == armed and os.getppid() == self._parent:
-                time.sleep(PAUSE_S)
+                pause(PAUSE_S)
         finally:
             self._one_at_a_time.release()
 

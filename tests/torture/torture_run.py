@@ -40,8 +40,10 @@ def main() -> int:
         only=tuple(given.only or ()),
         on_mark_failure=given.on_mark_failure,
         library=given.library,
+        asynchronous=given.asynchronous,
     )
-    print(f"torture of {given.store} on {given.db}, seed {seed}", flush=True)
+    asynchronous = f", {given.asynchronous} in event loops" if given.asynchronous != "none" else ""
+    print(f"torture of {given.store} on {given.db}, seed {seed}{asynchronous}", flush=True)
     tally = torture(setting, lambda line: print(line, flush=True))
     for violation in tally.violations[:20]:
         print(violation.told)
@@ -70,6 +72,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--every", type=float, default=usual.every_s, help="seconds between two faults")
     parser.add_argument("--only", action="append", help="only this fault, by its name; may be repeated")
     parser.add_argument("--on-mark-failure", choices=["raise", "continue"], default=usual.on_mark_failure)
+    parser.add_argument(
+        "--async",
+        dest="asynchronous",
+        choices=["none", "some", "all"],
+        default=usual.asynchronous,
+        help="who works in an event loop, with an asynchronous driver",
+    )
     parser.add_argument("--library", type=Path, help="a folder with the querycache that the workers use")
     parser.add_argument("--json", help="write the figures to a file")
     return parser.parse_args()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from sqlalchemy import create_engine
 from torture_crew import Job, crew_of
@@ -38,11 +38,14 @@ STORES: Final[dict[str, Callable[[int], AbstractContextManager[StoreUnderTest]]]
 
 DATABASES: Final = ("postgresql", "mariadb", "sqlite")
 
+Asynchronous: TypeAlias = Literal["none", "some", "all"]
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
     """What is tortured, by how many, how long. ``library``: a folder with another ``querycache`` for the workers.
 
+    ``asynchronous``: who works in an event loop: nobody, every second worker, all.
     ``only``: names of faults; all where it is empty. ``scenes_share``: how often the forced interleavings come beside others.
     """
 
@@ -64,6 +67,7 @@ class Setting:
     judged_after_s: float = 1.0
     on_mark_failure: str | None = "raise"
     library: Path | None = None
+    asynchronous: Asynchronous = "none"
 
 
 @contextmanager
@@ -132,6 +136,7 @@ def _jobs(setting: Setting, store: StoreUnderTest, url: str, logs: Path) -> list
             mark_ttl_s=setting.mark_ttl_s,
             on_mark_failure=setting.on_mark_failure,
             reads_back=bool(store.lag_s),
+            is_async=setting.asynchronous == "all" or (setting.asynchronous == "some" and position % 2 == 0),
         )
         for position in range(setting.readers + setting.writers)
     ]

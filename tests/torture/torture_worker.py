@@ -7,6 +7,7 @@ The description is that of ``torture_crew.Job``. Ends when the supervisor does.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -16,14 +17,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final
 
 HERE: Final = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from sqlalchemy import Engine, create_engine, event  # noqa: E402
+from sqlalchemy import Engine, create_engine, event, make_url  # noqa: E402
 from sqlalchemy.exc import SQLAlchemyError  # noqa: E402
+from sqlalchemy.ext.asyncio import create_async_engine  # noqa: E402
 from sqlalchemy.orm import Session  # noqa: E402
 from torture_control import Control, Field, Point  # noqa: E402
 from torture_log import (  # noqa: E402
@@ -41,11 +44,12 @@ from torture_log import (  # noqa: E402
     Withdrawn,
     now_ns,
 )
-from torture_points import Points  # noqa: E402
+from torture_points import Points, pause  # noqa: E402
 from torture_story import Story, argument_for  # noqa: E402
 from torture_tables import WAYS, Group, Item, ask, lock_group, write_version  # noqa: E402
 
 from querycache import Event, FromCache, NoCache, QueryCache  # noqa: E402
+from querycache._sqlalchemy import run_on_bridge  # noqa: E402
 from querycache.errors import QueryCacheError  # noqa: E402
 from querycache.stores import open_store  # noqa: E402
 
@@ -66,6 +70,9 @@ ROLLBACKS: Final = 0.05
 READS_BACK: Final = 0.5
 TELL_S: Final = 1.0
 
+ASYNC_DRIVERS: Final = {"postgresql": "postgresql+asyncpg", "mysql": "mysql+aiomysql", "sqlite": "sqlite+aiosqlite"}
+_HEARD: Final[ContextVar[Source]] = ContextVar("what the cache last said of this thread's, or task's, read")
+
 
 class Worker:
     """What readers and writers have in common."""
@@ -78,14 +85,13 @@ class Worker:
         self.points = Points(self.control, self.parent)
         self.groups: int = job["groups"]
         self._stepping = threading.Lock()
-        self._heard = threading.local()
         store = open_store(job["store"])
         self.points.around_store(store)
         options = {} if job["on_mark_failure"] is None else {"on_mark_failure": job["on_mark_failure"]}
         self.cache = QueryCache(store, models=[Group, Item], ttl=job["ttl_s"], **options)
         for journal in self.cache._coherence.journals:
             journal._mark_ttl_s = job["mark_ttl_s"]
-        self.engine = engine_for(job["database"])
+        self.engine = engine_for(job["database"], is_async=job["is_async"])
         self.points.around_engine(self.engine)
         self.cache.attach(self.engine)
         self.cache.subscribe(self._hear_source)
@@ -105,22 +111,22 @@ class Worker:
                 if self.control[Field.PAUSED] == 2:
                     self.control[Field.PAUSED] = 1
                     return
-            time.sleep(0.001)
+            pause(0.001)
 
     def _hear_source(self, heard: Event) -> None:
         # The last word counts: a list by keys may be a miss whose rows are hits.
         if heard.kind in ("hit", "miss"):
-            self._heard.last = heard.kind
+            _HEARD.set(heard.kind)
 
     def read(self, kind: str, argument: int, group: int, *options: Any, is_forced: bool) -> None:
         """Ask one question in a Session of its own, and log the answer. ``options``: those that lead past the cache."""
         asked = (*options, FromCache(shape="keys")) if kind == "keyed" and not options else options
-        self._heard.last = "bypass"
+        _HEARD.set("bypass")
         began = now_ns()
         with Session(self.engine) as session:
             answer = ask(session, kind, argument, group, *asked)
         ended = now_ns()
-        source: Source = "past" if options else self._heard.last
+        source: Source = "past" if options else _HEARD.get()
         self.log.write(Read(began, ended, source, kind, argument, group, answer, is_forced))
 
     def refuse(self, began: int, error: Exception) -> None:
@@ -132,7 +138,10 @@ class Worker:
         self.log.write(Told(now_ns(), self.cache.events.counts(), self.cache.events.reasons()))
 
     def run(self, threads: int, work: Callable[[random.Random], None]) -> None:
-        """Repeat ``work`` in threads until nobody wants it any more; an error of theirs ends the process."""
+        """Repeat ``work`` in threads until nobody wants it any more; an error of theirs ends the process.
+
+        A job that is asynchronous has tasks of one event loop in their place.
+        """
 
         def repeat(number: int) -> None:
             dice = random.Random(f"{self.job['seed']}/{self.job['name']}/{number}")
@@ -140,12 +149,21 @@ class Worker:
                 while self.is_wanted:
                     self.wait_while_paused()
                     work(dice)
+                    if self.job["is_async"]:
+                        pause(0)  # hits wait for nothing
             except BaseException as error:  # whatever it is, the supervisor must hear of it
                 sys.stderr.write(f"{self.job['name']}: {type(error).__name__}: {error}\n")
                 os._exit(3)
 
-        for number in range(threads):
-            threading.Thread(target=repeat, args=(number,), daemon=True).start()
+        async def repeat_in_tasks() -> None:
+            # A task is run with a copy of its context, so what one notes is not seen by the others.
+            await asyncio.gather(*(asyncio.ensure_future(run_on_bridge(repeat, number)) for number in range(threads)))
+
+        if self.job["is_async"]:
+            threading.Thread(target=lambda: asyncio.run(repeat_in_tasks()), daemon=True).start()
+        else:
+            for number in range(threads):
+                threading.Thread(target=repeat, args=(number,), daemon=True).start()
         while self.is_wanted:
             time.sleep(TELL_S)
             self.tell()
@@ -182,7 +200,7 @@ class Reader(Worker):
                 self.read(kind, argument, group, is_forced=is_focused)
         except (SQLAlchemyError, QueryCacheError) as error:
             self.refuse(began, error)
-            time.sleep(0.01)
+            pause(0.01)
         self.points.enter(None)
         with self._counting:
             self.control.add(Field.READS, 1)
@@ -195,12 +213,12 @@ class Reader(Worker):
             board = {key: version for key, version, _ in ask(session, "board", 0, 0, NoCache())}
             self.points.enter(group)
             self.points.reach(Point.IN_SNAPSHOT)
-            self._heard.last = "bypass"
+            _HEARD.set("bypass")
             began = now_ns()
             asked = [FromCache(shape="keys")] if kind == "keyed" else []
             answer = ask(session, kind, argument, group, *asked)
             ended = now_ns()
-        self.log.write(Read(began, ended, self._heard.last, kind, argument, group, answer, is_forced, board))
+        self.log.write(Read(began, ended, _HEARD.get(), kind, argument, group, answer, is_forced, board))
 
 
 class Writer(Worker):
@@ -256,7 +274,7 @@ class Writer(Worker):
         self.points.enter(None)
         if self.job["reads_back"] and dice.random() < READS_BACK:
             self._read_back(group, dice)
-        time.sleep(dice.expovariate(1 / self.job["pause_s"]) if self.job["pause_s"] else 0)
+        pause(dice.expovariate(1 / self.job["pause_s"]) if self.job["pause_s"] else 0)
 
     def _read_back(self, group: int, dice: random.Random) -> None:
         """Ask for what was just written: whom the store tells of others' commits later knows his own at once."""
@@ -291,16 +309,20 @@ class Writer(Worker):
         self.control.add(Field.COMMITS, 1)
 
 
-def engine_for(database: str) -> Engine:
+def engine_for(database: str, *, is_async: bool) -> Engine:
     """Return an engine as an application makes it."""
-    engine = create_engine(database)
+    url = make_url(database)
+    if is_async:
+        url = url.set(drivername=ASYNC_DRIVERS[url.get_backend_name().replace("mariadb", "mysql")])
+    engine = create_async_engine(url).sync_engine if is_async else create_engine(url)
     if engine.dialect.name == "sqlite":
 
         @event.listens_for(engine, "connect")
         def be_shared(raw: Any, record: Any) -> None:
-            raw.execute("PRAGMA journal_mode=WAL")
-            raw.execute("PRAGMA synchronous=OFF")
-            raw.execute("PRAGMA busy_timeout=5000")
+            cursor = raw.cursor()
+            for pragma in ("journal_mode=WAL", "synchronous=OFF", "busy_timeout=5000"):
+                cursor.execute(f"PRAGMA {pragma}")
+            cursor.close()
 
     return engine
 

@@ -135,9 +135,8 @@ def test_another_server_and_another_user_are_not_believed(other: Profile | None)
         (replace(LOST, session=None), dialect()),
         (replace(LOST, incarnation=""), dialect()),
         (replace(LOST, identity=None), dialect()),
-        (LOST, dialect(is_async=True)),
     ],
-    ids=["no session", "no incarnation", "no identity", "asynchronous"],
+    ids=["no session", "no incarnation", "no identity"],
 )
 def test_no_case_is_opened_that_nobody_could_decide(profile: Profile, of: Any) -> None:
     assert Inquiry(of, connecting(Server())).open(profile, began=True) is None

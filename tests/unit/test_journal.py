@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from querycache._types import MARK_TTL_S, TagSet
 from querycache.coherence import journal as module
 from querycache.coherence.inquiry import Case
 from querycache.coherence.journal import Catalog, Journal
+from querycache.coherence.protocol import Coherence
 from querycache.errors import StoreUnavailable
 from querycache.events import Events
 from querycache.stores.lmdb import LMDBStore
@@ -391,3 +394,77 @@ def test_on_lmdb_a_doubted_mark_is_kept_for_ten_minutes_and_then_released_twice(
     assert store.lookup(None, TAGS).lease != once.lease
     journal.close()
     store.close()
+
+
+# -- who is cancelled --------------------------------------------------------------------------------------------------
+
+
+def cancel(*arguments: object) -> None:
+    raise asyncio.CancelledError
+
+
+def test_who_is_cancelled_while_a_mark_is_set_owes_its_release(
+    journal: Journal, store: StagedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = store.mark
+
+    def mark_and_cancel(*arguments: Any) -> Any:
+        mark(*arguments)
+        raise asyncio.CancelledError
+
+    with monkeypatch.context() as while_it_is_set:
+        while_it_is_set.setattr(store, "mark", mark_and_cancel)
+        with pytest.raises(asyncio.CancelledError):
+            journal.mark(TAGS)
+    assert (journal.held, journal.owed) == (0, 1)
+    assert is_marked(store)
+    assert journal.settle()
+    assert not is_marked(store)
+
+
+def test_who_is_cancelled_while_a_mark_is_released_owes_the_release(
+    journal: Journal, store: StagedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = journal.mark(TAGS)
+    with monkeypatch.context() as while_it_is_released:
+        while_it_is_released.setattr(store, "release", cancel)
+        with pytest.raises(asyncio.CancelledError):
+            journal.release(mark)
+    assert (journal.held, journal.owed) == (0, 1)
+    assert journal.settle()
+    assert not is_marked(store)
+
+
+def test_who_is_cancelled_while_one_store_is_told_tells_the_others_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Journal, "_keep", lambda self: None)
+    first, second = StagedStore(), StagedStore()
+    coherence = Coherence([first, second], Events())
+    marks = coherence.mark(TAGS)
+    with monkeypatch.context() as while_it_is_released:
+        while_it_is_released.setattr(first, "release", cancel)
+        with pytest.raises(asyncio.CancelledError):
+            coherence.release(marks)
+    assert [journal.owed for journal in coherence.journals] == [1, 0]
+    assert not is_marked(second)
+
+    lease = second.lookup(None, TAGS).lease
+    with monkeypatch.context() as while_it_is_touched:
+        while_it_is_touched.setattr(first, "release", cancel)
+        with pytest.raises(asyncio.CancelledError):
+            coherence.touch(TAGS.tags)
+    assert second.lookup(None, TAGS).lease != lease
+    coherence.close()
+
+
+def test_who_is_cancelled_while_the_second_store_is_marked_releases_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Journal, "_keep", lambda self: None)
+    first, second = StagedStore(), StagedStore()
+    coherence = Coherence([first, second], Events())
+    monkeypatch.setattr(second, "mark", cancel)
+    with pytest.raises(asyncio.CancelledError):
+        coherence.mark(TAGS)
+    assert not is_marked(first)
+    assert [journal.held for journal in coherence.journals] == [0, 0]
+    coherence.close()

@@ -4,12 +4,14 @@ A commit is over when the server's session that was told to commit has ended, or
 it changed is visible, or never will be. Asked is over a connection of its own, made for the question, as the application's
 pool may be exhausted by the very thing that happened; in a thread of its own, as it may hang; and one question at a time.
 
-Promises: a case is over only by the word of the server that its session was on, running since the same moment. Whoever
-cannot be asked (an asynchronous driver, a proxy that shares sessions among clients, SQLite) leaves it open.
+An asynchronous driver is asked on an event loop of that thread's. Promises: a case is over only by the word of the server that
+its session was on, running since the same moment. Whoever cannot be asked (a proxy that shares sessions among clients,
+SQLite) leaves it open.
 """
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -18,6 +20,7 @@ from typing import Any, TypeAlias
 
 from sqlalchemy.engine import Dialect
 
+from querycache import _sqlalchemy
 from querycache.databases import Activity, Profile, ServerSession, activities_of
 from querycache.events import logger
 
@@ -69,7 +72,7 @@ class Inquiry:
 
         ``began``: the server is known to have answered within the transaction, so that its end is the COMMIT's.
         """
-        askable = profile.session and profile.identity and profile.incarnation and not self._dialect.is_async
+        askable = profile.session and profile.identity and profile.incarnation
         return Case(self, profile, began=began) if askable else None
 
     def ask_about(self, case: Case) -> None:
@@ -82,12 +85,18 @@ class Inquiry:
     def _ask(self) -> None:
         cases, self._cases = self._cases, set()
         try:
-            with self._connect_aside() as (raw, profile):
-                if profile is not None:
-                    self._ask_on(raw, profile, cases)
+            if self._dialect.is_async:
+                asyncio.run(_sqlalchemy.run_on_bridge(self._ask_aside, cases))
+            else:
+                self._ask_aside(cases)
         except Exception as error:
             # Whatever a driver, or a listener of the user's, raises while there is no database: it cannot be asked now.
             logger.info("the outcome of a commit cannot be asked of the database now: %s", error)
+
+    def _ask_aside(self, cases: Iterable[Case]) -> None:
+        with self._connect_aside() as (raw, profile):
+            if profile is not None:
+                self._ask_on(raw, profile, cases)
 
     def _ask_on(self, raw: Any, profile: Profile, cases: Iterable[Case]) -> None:
         ours = [(case, session) for case in cases if (session := _session_shown_to(profile, case.profile)) is not None]

@@ -33,6 +33,9 @@ from querycache.stores.base import Store
 
 MAX_DOUBT_S: Final = 600.0
 EXIT_TRIES: Final = 3
+LAST_WAIT_S: Final = 5.0
+"""How long ``close`` waits for another one who is at it: a task of the same thread cannot go on meanwhile."""
+
 NUDGE_S: Final = 0.1
 """How often reads have the keeper try what is owed, at most."""
 
@@ -122,7 +125,7 @@ class Journal:
         set_at = time.monotonic()
         try:
             marked = self.store.mark(tags, writer, self._mark_ttl_s)
-        except StoreError:
+        except BaseException:
             # It may have been set all the same, and the guards may be among what was marked.
             self._owe(tuple(tags.tags) + tuple(tag for tag, _ in tags.guards), writer)
             raise
@@ -143,14 +146,14 @@ class Journal:
         return mark
 
     def release(self, mark: Mark) -> None:
-        """Release a mark. Never raises: what the store does not acknowledge is owed."""
+        """Release a mark. What the store does not acknowledge is owed: raises nothing but what ends the caller."""
         self._doubted.pop(mark.writer, None)
         if self._held.pop(mark.writer, None) is None:
             return  # released before, or set by the process that this one was forked from
         self._settle_one(mark.marked, mark.writer, mark.catalog)
 
     def touch(self, tags: tuple[Tag, ...]) -> None:
-        """Change the stamps of tags that nobody marked. Never raises."""
+        """Change the stamps of tags that nobody marked. Raises as ``release`` does."""
         self._settle_one(tags, secrets.token_bytes(16))
 
     def doubt(self, mark: Mark, case: Case | None = None) -> None:
@@ -208,13 +211,17 @@ class Journal:
         )
 
     def _settle_one(self, tags: tuple[Tag, ...], writer: Writer, catalog: Catalog | None = None) -> None:
-        if self._owed:
-            self._settle_due(time.monotonic())
         try:
+            if self._owed:
+                self._settle_due(time.monotonic())
             self._send_release(tags, writer, catalog)
         except StoreError as error:
             self._events.emit("store_error", reason=f"release: {type(error).__name__}")
             self._owe(tags, writer, catalog)
+        except BaseException:
+            # A task that is cancelled, say: whether it was released is not known.
+            self._owe(tags, writer, catalog)
+            raise
 
     def _send_release(self, tags: tuple[Tag, ...], writer: Writer, catalog: Catalog | None) -> None:
         """Release, the whole bind where the catalog may be another one than the changes were named by."""
@@ -237,7 +244,7 @@ class Journal:
 
         One thread at a time, and what it is at stays owed until it is done: for the others nothing is settled yet.
         """
-        if not self._settling.acquire(blocking=wait):
+        if not self._settling.acquire(timeout=LAST_WAIT_S if wait else 0):
             return False
         try:
             with self._lock:

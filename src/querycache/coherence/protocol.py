@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Literal
 
 from querycache._types import Guard, Lease, Lookup, Stamp, Tag, TagSet
@@ -145,16 +146,23 @@ class Coherence:
                     raise
                 marks.append(journal.pretend(tags, (catalogs or {}).get(position)))
                 logger.error("a commit goes on unmarked: %s. Others may read stale rows until its release lands", error)
+            except BaseException:
+                self.release(marks)
+                raise
         self.events.emit("mark", tags=tags.tags)
         return marks
 
     def release(self, marks: Sequence[Mark]) -> None:
         """Release after a commit that ended one way or the other."""
-        for mark in marks:
-            mark.journal.release(mark)
-        if marks:
+        if not marks:
+            return
+        try:
+            with ExitStack() as all_of_them:  # also where one of them is cancelled
+                for mark in reversed(marks):
+                    all_of_them.callback(mark.journal.release, mark)
+        finally:
             self.changed_at = time.monotonic()
-            self.events.emit("release", tags=marks[0].tags.tags)
+        self.events.emit("release", tags=marks[0].tags.tags)
 
     def doubt(self, marks: Sequence[Mark], case: Case | None = None) -> None:
         """Keep the marks of a commit whose outcome is unknown; ``case`` asks the database, where it can be asked."""
@@ -163,9 +171,12 @@ class Coherence:
 
     def touch(self, tags: Sequence[Tag]) -> None:
         """Drop what depends on tags, now, in every store."""
-        for journal in self.journals:
-            journal.touch(tuple(tags))
-        self.changed_at = time.monotonic()
+        try:
+            with ExitStack() as all_of_them:
+                for journal in reversed(self.journals):
+                    all_of_them.callback(journal.touch, tuple(tags))
+        finally:
+            self.changed_at = time.monotonic()  # of what was dropped
         self.events.emit("touch", tags=tuple(tags))
 
     def close(self) -> None:

@@ -87,9 +87,10 @@ def session_number_of(dialect: Dialect, dbapi_connection: DBAPIConnection) -> in
     driver = _driver_connection_of(dialect, dbapi_connection)
     if dialect.name == "postgresql":
         said = getattr(getattr(driver, "info", None), "backend_pid", None)  # psycopg 3 and 2
+        said = said or getattr(driver, "get_server_pid", None)  # asyncpg
     else:
         said = getattr(driver, "thread_id", getattr(driver, "connection_id", None))  # PyMySQL, mysqlclient; others
-        said = said() if callable(said) else said
+    said = said() if callable(said) else said
     return said if isinstance(said, int) else None
 
 

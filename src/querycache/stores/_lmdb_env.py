@@ -16,8 +16,9 @@ from typing import Final, TypeAlias, TypeVar
 
 import lmdb
 
+from querycache import _bridge
 from querycache.errors import StoreUnavailable
-from querycache.stores._lmdb_lock import BRIEF, Patience, WriteLock
+from querycache.stores._lmdb_lock import BRIEF, Patience, Taken, WriteLock
 
 MAX_READERS: Final = 1024
 DATA_FILE: Final = "data.mdb"
@@ -121,12 +122,19 @@ class Env:
 
     def write(self, work: Callable[[Txn], T], *, grow: bool, patience: Patience = BRIEF) -> T:
         """Do ``work`` in a write transaction, perhaps more than once. A full map grows, or is left to the caller."""
+        waits = _bridge.loop_here() is None
 
         def turn() -> T:
-            with self._gate, self._turn(patience), self._alive().begin(write=True) as txn:
+            with self._gate, self._turn(patience if waits else None), self._alive().begin(write=True) as txn:
                 return work(txn)
 
-        return self._run(turn, makes_room=not grow)
+        if waits:
+            return self._run(turn, makes_room=not grow)
+        try:
+            # The wait is outside the gate: who shuts it may be on the same thread.
+            return self._lock.on_loop(lambda: self._run(turn, makes_room=not grow), patience)
+        except Taken as taken:
+            raise self._kept_from_writing() from taken
 
     def reader_check(self) -> int:
         """Free the slots of readers that died."""
@@ -173,13 +181,13 @@ class Env:
         return self._env
 
     @contextmanager
-    def _turn(self, patience: Patience) -> Iterator[None]:
+    def _turn(self, patience: Patience | None) -> Iterator[None]:
+        """Have the turn to write; without patience raise ``Taken`` where it does not come at once."""
         self._alive()
-        if not self._lock.acquire(patience):
-            raise StoreUnavailable(
-                f"{self.url}: another process keeps all others from writing. Is one of those that use the directory "
-                "stopped (SIGSTOP, a debugger, a frozen container)? Continue it, or kill it: then it gives way at once."
-            )
+        if patience is None:
+            self._lock.acquire_at_once()
+        elif not self._lock.acquire(patience):
+            raise self._kept_from_writing()
         try:
             yield
         finally:
@@ -222,6 +230,12 @@ class Env:
             raise self._unavailable(error) from error
         finally:
             self._gate.open()
+
+    def _kept_from_writing(self) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"{self.url}: another process keeps all others from writing. Is one of those that use the directory "
+            "stopped (SIGSTOP, a debugger, a frozen container)? Continue it, or kill it: then it gives way at once."
+        )
 
     def _unavailable(self, error: lmdb.Error) -> StoreUnavailable:
         return StoreUnavailable(

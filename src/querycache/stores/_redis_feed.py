@@ -23,7 +23,8 @@ from querycache.errors import StoreUnavailable
 from querycache.events import logger
 from querycache.stores._redis_calls import Layout, telling_the_time
 from querycache.stores._redis_places import Place, is_unknown_script
-from querycache.stores._redis_server import Line, Refusal, Reply
+from querycache.stores._redis_server import Line
+from querycache.stores._redis_wires import Refusal, Reply
 from querycache.stores._vouched import Vouched
 
 CHANNEL: Final = b"__redis__:invalidate"

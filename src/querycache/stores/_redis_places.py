@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from querycache.errors import StoreUnavailable
 from querycache.stores._redis_calls import SLOTS, Answer, Call, Layout, Witness
 from querycache.stores._redis_scripts import Command
-from querycache.stores._redis_server import Pool, Refusal, Reply, Server, Unreachable
+from querycache.stores._redis_server import AnyPool, Server
 from querycache.stores._redis_url import Address, Target
+from querycache.stores._redis_wires import Refusal, Reply, Unreachable
 
 Lane: TypeAlias = Literal["reads", "marks"]
 
@@ -238,7 +239,7 @@ class Cluster(Place):
         groups: dict[Address, list[int]] = {}
         for at in waiting:
             groups.setdefault(self._address_of(calls[at], targets.get(at)), []).append(at)
-        sent = []
+        sent: list[tuple[AnyPool, Any, list[int | None]]] = []
         try:
             for address, positions in groups.items():
                 pool = _pool_of(self._server(address), lane)
@@ -279,7 +280,7 @@ def is_unknown_script(reply: Reply) -> bool:
     return isinstance(reply, Refusal) and reply.code == "NOSCRIPT"
 
 
-def _pool_of(server: Server, lane: Lane) -> Pool:
+def _pool_of(server: Server, lane: Lane) -> AnyPool:
     return server.reads if lane == "reads" else server.marks
 
 

@@ -1,64 +1,35 @@
 """How are commands sent to one Redis server, and within which time?
 
-The only module that knows redis-py: its connections are used, its retries are not. Promises: a call ends within its limits;
-a connection is never shared, never used after a failure, never taken over by a forked child; a server's refusal comes back
-as a value in its command's place. Never does: try twice.
+From a thread by connections that block, from an event loop by its own (``_redis_loops``); which of the two is decided here,
+once. Promises: a call ends within its limits; a connection is never shared, never used after a failure, never taken over by a
+forked child; a server's refusal comes back as a value in its command's place. Never does: try twice.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
-import re
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Protocol
 
-from querycache.errors import ConfigurationError, StoreUnavailable
+from querycache import _bridge
+from querycache.errors import StoreUnavailable
+from querycache.stores._redis_loops import LoopPool
 from querycache.stores._redis_scripts import Command, packed
 from querycache.stores._redis_url import Address, Target
-
-try:
-    from redis import exceptions as failures
-    from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
-except ImportError as missing:
-    raise ConfigurationError('A Redis or Valkey store needs redis-py: pip install "querycache[redis]"') from missing
-
-Reply: TypeAlias = Any
-"""What a server answers to one command; a ``Refusal`` where it does not do it."""
-
-_RESP2: Final = 2
-
-
-class Wire(Protocol):
-    """What is used of redis-py's connections, which publish no types."""
-
-    def connect(self) -> None: ...
-
-    def disconnect(self) -> None: ...
-
-    def can_read(self, timeout: float) -> bool: ...
-
-    def send_packed_command(self, command: list[bytes], check_health: bool) -> None: ...
-
-    def read_response(self, *, disable_decoding: bool) -> Any: ...
-
-
-class Unreachable(StoreUnavailable):
-    """No answer: whether the command was done is not known. ``is_late``: its time was over, to ask again would double it."""
-
-    def __init__(self, message: str, *, is_late: bool = False) -> None:
-        super().__init__(message)
-        self.is_late = is_late
-
-
-class Refusal(StoreUnavailable):
-    """The server answered, and did not do it. ``code`` is the first word of what it said."""
-
-    def __init__(self, message: str, code: str, said: str = "") -> None:
-        super().__init__(message)
-        self.code = code
-        self.said = said
+from querycache.stores._redis_wires import (
+    FAILURES,
+    Refusal,
+    Reply,
+    Unreachable,
+    Wire,
+    is_refusal,
+    maker_of_loop_wires,
+    maker_of_wires,
+    translated,
+)
 
 
 class _Held:
@@ -99,9 +70,9 @@ class Pool:
             connection = self._idle_in(held) or self._make()
             connection.connect()
             connection.send_packed_command([packed(commands)], check_health=False)
-        except (failures.RedisError, OSError) as error:
+        except FAILURES as error:
             self._give_back(held, connection, is_usable=False)
-            raise _translated(error, self._url) from error
+            raise translated(error, self._url) from error
         except BaseException:
             self._give_back(held, connection, is_usable=False)
             raise
@@ -114,8 +85,8 @@ class Pool:
         try:
             replies = [self._answer(connection) for _ in range(count)]
             is_usable = True
-        except failures.RedisError as error:
-            raise _translated(error, self._url) from error
+        except FAILURES as error:
+            raise translated(error, self._url) from error
         finally:
             self._give_back(held, connection, is_usable=is_usable)
         return replies
@@ -137,7 +108,7 @@ class Pool:
                 connection = held.idle.pop()
             except IndexError:
                 return None
-            with suppress(failures.RedisError, OSError):
+            with suppress(*FAILURES):
                 if not connection.can_read(0):
                     return connection
             connection.disconnect()
@@ -145,8 +116,10 @@ class Pool:
     def _answer(self, connection: Wire) -> Reply:
         try:
             return connection.read_response(disable_decoding=True)
-        except failures.ResponseError as error:
-            return _refusal_of(error, self._url)
+        except FAILURES as error:
+            if is_refusal(error):
+                return translated(error, self._url)
+            raise
 
     def _give_back(self, held: _Held, connection: Wire | None, *, is_usable: bool) -> None:
         if held.pid != os.getpid():
@@ -157,60 +130,6 @@ class Pool:
             else:
                 connection.disconnect()
         held.room.release()
-
-
-def _translated(error: Exception, url: str) -> StoreUnavailable:
-    """Return what a store may raise for what redis-py raised."""
-    if isinstance(error, failures.AuthenticationError):
-        return _refusal_of(error, url, "WRONGPASS")
-    if isinstance(error, failures.ResponseError | failures.BusyLoadingError):
-        return _refusal_of(error, url)
-    is_late = isinstance(error, failures.TimeoutError | TimeoutError)
-    return Unreachable(f"{url} does not answer: {error}", is_late=is_late)
-
-
-_REMEDIES: Final = {
-    "WRONGPASS": "does not accept this user or password, or asks for one: write redis://user:password@host as its "
-    "requirepass or ACL has them",
-    "NOPERM": "does not allow a command or key that is needed. The README lists what an ACL must allow",
-    "READONLY": "is a replica. Give the primary's address, or a Sentinel's: a replica cannot be told of commits",
-    "OOM": "is out of memory. Set maxmemory-policy to volatile-ttl or volatile-lru, or raise maxmemory",
-    "MISCONF": "cannot save its data to disk and refuses writes. Its log says why",
-    "NOREPLICAS": "has fewer replicas than min-replicas-to-write asks for, and refuses writes",
-    "LOADING": "is loading its data and will answer later",
-    "MOVED": "is a node of a Cluster. Write redis+cluster://",
-}
-
-
-def _refusal_of(error: Exception, url: str, code: str | None = None) -> Refusal:
-    """Say what a server refused, and the remedy where there is one. Scripts repeat errors of their commands as they came."""
-    said = str(error)
-    code = code or _CODES.get(type(error).__name__) or _code_in(said)
-    remedy = _REMEDIES.get(code)
-    return Refusal(f"{url} {remedy}." if remedy else f"{url} refused: {said}", code, said)
-
-
-def _code_in(said: str) -> str:
-    """Return the code of an error: its first word, or in the middle where Redis 6.2 tells of a script's command."""
-    if "ACL failure in script" in said or "can't run this command" in said:
-        return "NOPERM"  # Valkey's and Redis 7's words, and those of Redis 6.2
-    found = re.match(r"([A-Z]+) ", said) or re.search(r"@user_script: ?\d+: -([A-Z]+) ", said)
-    return found[1] if found else "ERR"
-
-
-# redis-py cuts the code off where it has a class for it.
-_CODES: Final = {
-    "AskError": "ASK",
-    "BusyLoadingError": "LOADING",
-    "ClusterDownError": "CLUSTERDOWN",
-    "MasterDownError": "MASTERDOWN",
-    "MovedError": "MOVED",
-    "NoPermissionError": "NOPERM",
-    "NoScriptError": "NOSCRIPT",
-    "OutOfMemoryError": "OOM",
-    "ReadOnlyError": "READONLY",
-    "TryAgainError": "TRYAGAIN",
-}
 
 
 class Line:
@@ -252,10 +171,53 @@ class Line:
             raise Unreachable(f"{self.url}: the connection is over")
         try:
             return act()
-        except (failures.RedisError, OSError) as error:
-            translated = _translated(error, self.url)
-            self._is_over = not isinstance(translated, Refusal)
-            raise translated from error
+        except FAILURES as error:
+            raised = translated(error, self.url)
+            self._is_over = not isinstance(raised, Refusal)
+            raise raised from error
+
+
+class AnyPool(Protocol):
+    """Connections to one server: for threads, or for one event loop."""
+
+    def exchange(self, commands: Sequence[Command]) -> list[Reply]:
+        """Send commands in one go and return what is answered to each, in order."""
+
+    def send(self, commands: Sequence[Command]) -> Any:
+        """Send commands on a connection that nobody else has; ``collect`` takes what is returned, and gives it back."""
+
+    def collect(self, sent: Any, count: int) -> list[Reply]:
+        """Read the answers to what was sent."""
+
+    def abandon(self, sent: Any) -> None:
+        """Give a connection back whose answers nobody will read."""
+
+
+class Pools:
+    """The connections to one server with one time limit: those for threads, and some for each event loop."""
+
+    def __init__(self, blocking: Pool, pool_for: Callable[[asyncio.AbstractEventLoop], LoopPool]) -> None:
+        self._blocking = blocking
+        self._pool_for = pool_for
+        self._of_loops: dict[asyncio.AbstractEventLoop, LoopPool] = {}
+
+    def here(self) -> AnyPool:
+        """Return those for whoever calls this: on the bridge to an event loop, those of the loop."""
+        loop = _bridge.loop_here()
+        if loop is None:
+            return self._blocking
+        pool = self._of_loops.get(loop)
+        if pool is None or not pool.is_of_this_process:
+            for other in [other for other in list(self._of_loops) if other.is_closed()]:
+                self._of_loops.pop(other, None)
+            pool = self._of_loops[loop] = self._pool_for(loop)
+        return pool
+
+    def close(self) -> None:
+        """Close what nobody uses; what is in use is closed when it comes back."""
+        self._blocking.close()
+        for pool in list(self._of_loops.values()):
+            pool.close()
 
 
 class Server:
@@ -265,41 +227,34 @@ class Server:
         self.address = address
         host, port = address
         self.url = f"{target.url.partition('://')[0]}://{host}{f':{port}' if port else ''}"
-        limits = target.limits
-        make = _maker_of(address, target, is_sentinel)
-        self.reads = Pool(lambda: make(limits.read_s), target.pool, limits.read_s, self.url)
-        self.marks = Pool(lambda: make(limits.mark_s), target.pool, limits.mark_s, self.url)
-        self._wire: Callable[[], Wire] = lambda: make(limits.read_s)
+        self._make = maker_of_wires(address, target, is_sentinel=is_sentinel)
+        self._make_for_loops = maker_of_loop_wires(address, target, is_sentinel=is_sentinel)
+        self._size = target.pool
+        self._limits = target.limits
+        self._reads = self._pools(target.limits.read_s)
+        self._marks = self._pools(target.limits.mark_s)
+
+    def _pools(self, wait_s: float) -> Pools:
+        return Pools(
+            Pool(lambda: self._make(wait_s), self._size, wait_s, self.url),
+            lambda loop: LoopPool(loop, self._make_for_loops, self._size, wait_s, self.url),
+        )
+
+    @property
+    def reads(self) -> AnyPool:
+        """The connections for reads, for whoever asks."""
+        return self._reads.here()
+
+    @property
+    def marks(self) -> AnyPool:
+        """Those for marks and releases."""
+        return self._marks.here()
 
     def line(self) -> Line:
         """Make a connection that is none of the pools'."""
-        return Line(self._wire(), self.url)
+        return Line(self._make(self._limits.read_s), self.url)
 
     def close(self) -> None:
         """Close the connections."""
-        self.reads.close()
-        self.marks.close()
-
-
-def _maker_of(address: Address, target: Target, is_sentinel: bool) -> Callable[[float], Wire]:
-    """Return what makes a connection, given how long to wait for an answer."""
-    host, port = address
-    common: dict[str, Any] = {
-        "protocol": _RESP2,
-        "socket_connect_timeout": target.limits.connect_s,
-        **(target.sentinel_login if is_sentinel else target.login),
-        **({} if is_sentinel else {"db": target.db}),
-    }
-    kind: Any
-    where: dict[str, Any]
-    if not port:
-        kind, where = UnixDomainSocketConnection, {"path": host}
-    else:
-        kind = Connection if target.tls is None else SSLConnection
-        where = {"host": host, "port": port, "socket_keepalive": True, **(target.tls or {})}
-
-    def make(wait_s: float) -> Wire:
-        wire: Wire = kind(socket_timeout=wait_s, **common, **where)
-        return wire
-
-    return make
+        self._reads.close()
+        self._marks.close()

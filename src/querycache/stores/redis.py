@@ -40,8 +40,8 @@ from querycache.stores._redis_calls import (
     were_marked,
 )
 from querycache.stores._redis_places import MOVED_ON, Lane, Place, place_of
-from querycache.stores._redis_server import Refusal, Unreachable
 from querycache.stores._redis_url import Target, target_of
+from querycache.stores._redis_wires import Refusal, Unreachable
 from querycache.stores.base import Scope, Store, StoreStats
 
 __all__ = ["RedisStore", "open_redis"]
