@@ -45,6 +45,7 @@ Replay: TypeAlias = Callable[[Session, Sequence[Sequence[Any]]], Result[Any]]
 class Recipe:
     """How the rows of one compiled statement become what a Session returns for them.
 
+    ``options``: of which types those of the statement are. SQLAlchemy pairs them by their places with those of another call.
     ``is_tried``: it was compared with the ordinary load already. One with posts is tried when these are answered, too.
     """
 
@@ -55,6 +56,7 @@ class Recipe:
     unique_state: Any
     mappers: tuple[Any, ...]
     heard: tuple[Any, ...]
+    options: tuple[type[Any], ...]
     is_tried: list[bool] = field(default_factory=list)
 
     @property
@@ -138,6 +140,7 @@ def _read_off(
         unique_state=unique_state,
         mappers=mappers,
         heard=tuple(relation.impl for relation in relations if relation.factory is not None),
+        options=tuple(map(type, _options_of(orm))),
     )
 
 
@@ -214,7 +217,7 @@ def forget(session: Session, runids: set[int]) -> None:
 
 def follows(recipe: Recipe, orm: ORMExecuteState, description: Sequence[Sequence[Any]]) -> bool:
     """Tell whether one call may be loaded by the recipe."""
-    return may_apply(recipe, orm.session, description) and _may_follow(orm, all_eagers=recipe.tree.all_eagers)
+    return may_apply(recipe, orm.session, description) and _may_follow(orm, recipe)
 
 
 def may_apply(recipe: Recipe, session: Session, description: Sequence[Sequence[Any]]) -> bool:
@@ -231,9 +234,15 @@ def _is_watched(mapper: Any, session: Session) -> bool:
     return bool(dispatch.load or dispatch.refresh or session.dispatch.loaded_as_persistent)
 
 
-def _may_follow(orm: ORMExecuteState, *, all_eagers: bool | None = None) -> bool:
+def _options_of(orm: ORMExecuteState) -> tuple[Any, ...]:
+    options: tuple[Any, ...] = getattr(orm.statement, "_with_options", ())
+    return options
+
+
+def _may_follow(orm: ORMExecuteState, recipe: Recipe | None = None) -> bool:
     """Tell whether nothing about one call asks for the ordinary loader: how it is to load, or its options."""
     options: Any = orm.load_options
+    given = _options_of(orm)
     return (
         not (
             options._only_return_tuples
@@ -243,8 +252,11 @@ def _may_follow(orm: ORMExecuteState, *, all_eagers: bool | None = None) -> bool
             or options._refresh_state is not None
             or options._yield_per
         )
-        and all_eagers in (None, bool(options._invoke_all_eagers))
-        and all(map(may_be_loaded, getattr(orm.statement, "_with_options", ())))
+        and all(map(may_be_loaded, given))
+        and (
+            recipe is None
+            or (recipe.tree.all_eagers == options._invoke_all_eagers and recipe.options == tuple(map(type, given)))
+        )
     )
 
 

@@ -21,6 +21,7 @@ from querycache._sqlalchemy import Compilation
 from querycache._trees import Node, Post
 from querycache._types import Lease
 from querycache.coherence.snapshots import Freshness
+from querycache.options import CacheRequest, FromCache
 from querycache.questions import Bypass, Question, Questions
 from querycache.readings import Reading, freshness_in
 from querycache.rows.codec import DecodedRows
@@ -28,7 +29,7 @@ from querycache.rows.codec import DecodedRows
 logger = logging.getLogger("querycache")
 
 _KEYS: Final = "primary_keys"
-_HARMLESS_OPTIONS: Final = frozenset({"_sa_orm_load_options", "_result_disable_adapt_to_context", "isolation_level"})
+_HARMLESS_OPTIONS: Final = frozenset({"_sa_orm_load_options", "_result_disable_adapt_to_context", "isolation_level", "prebuffer_rows"})
 
 RecipeAt: TypeAlias = Callable[[tuple[Any, ...]], tuple[Any, _loading.Recipe] | None]
 """Returns the compiled statement that is sent at a place below another, and its recipe."""
@@ -66,7 +67,7 @@ def gather(
     freshness = freshness_in(reading)
     if isinstance(freshness, Bypass):
         return None
-    whole = _Gathering(reading, questions, recipe_at, freshness).part(recipe, rows)
+    whole = _Gathering(reading, questions, recipe_at, freshness, recipe.options).part(recipe, rows)
     if whole is not None:
         for part in whole.parts():
             for question, lease, _ in part.answers:
@@ -118,13 +119,22 @@ def _place_of(compiled: Any) -> tuple[Any, ...]:
 
 class _Gathering:
     def __init__(
-        self, reading: Reading, questions: Questions, recipe_at: RecipeAt, freshness: Freshness
+        self,
+        reading: Reading,
+        questions: Questions,
+        recipe_at: RecipeAt,
+        freshness: Freshness,
+        options: tuple[type[Any], ...],
     ) -> None:
         self._reading = reading
         self._questions = questions
         self._recipe_at = recipe_at
+        self._options = options
         self._freshness = freshness
         self._strict = reading.must_be_strict(freshness)
+        # What is loaded afterwards has the options of the first statement.
+        asked = [option.payload for option in reading.orm.user_defined_options if isinstance(option, FromCache)]
+        self._request: CacheRequest | None = asked[-1] if asked else None
 
     def part(self, recipe: _loading.Recipe, rows: Sequence[Sequence[Any]], compiled: Any = None) -> Part | None:
         part = Part(recipe, rows, compiled)
@@ -144,9 +154,10 @@ class _Gathering:
         if found is None:
             return None
         compiled, recipe = found
-        if not recipe.tree.pairs or not self._is_sent_here(compiled, recipe):
+        is_fit = recipe.tree.pairs and recipe.options == self._options
+        if not is_fit or not self._is_sent_here(compiled, recipe):
             return None
-        plan = self._questions.plan_of(compiled, self._reading.bind)
+        plan = self._questions.plan_of(compiled, self._reading.bind, self._request)
         if isinstance(plan, Bypass) or plan.grace_s or self._reading.why_not_cached(plan.tables) is not None:
             return None
         if recipe.tree.sorts_keys and post.by_child:
@@ -154,8 +165,9 @@ class _Gathering:
         compilation = Compilation(compiled, None, None, None)
         answers: list[Answer] = []
         for start in range(0, len(keys), post.chunk_size):
+            asked = {_KEYS: keys[start : start + post.chunk_size]}
             question = self._questions.question_of(
-                plan, {_KEYS: keys[start : start + post.chunk_size]}, None, compilation, self._reading.variation
+                plan, asked, self._request, compilation, self._reading.variation
             )
             answer = None if isinstance(question, Bypass) else self._answer(question)
             if answer is None or not _loading.may_apply(recipe, self._reading.orm.session, answer[2].description):

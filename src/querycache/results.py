@@ -93,11 +93,14 @@ class Results:
             if made is not None:
                 return _loading.result_of(recipe, orm, made, lambda: cursor_of(rows))
         cursor = cursor_of(rows)
-        if known is not None or not rows or orm._compile_state_cls is None:
-            return _sqlalchemy.load_result(orm, orm.session, cursor, options())
         result = _sqlalchemy.load_result(orm, orm.session, cursor, options())
-        if _sqlalchemy.written_select_of(orm.statement) is None:
-            self._learn(reading, compilation, cursor, description, rows, load_alone, result)
+        is_written = _sqlalchemy.written_select_of(orm.statement) is not None
+        if rows and orm._compile_state_cls is not None and not is_written:
+            if known is None:
+                self._learn(reading, compilation, cursor, description, rows, load_alone, result)
+            leading = _loading.top_level_of(orm)
+            if leading is not None:
+                self._followers.setdefault(leading, {})[place_of(compilation.compiled)] = compilation.compiled
         return result
 
     def _learn(
@@ -117,13 +120,8 @@ class Results:
         if recipe is not None and recipe.is_plain:
             names = _loading.names_of_get(orm.statement, recipe.mapper)
         self._recipes[compiled] = _Tried(recipe, names)
-        if recipe is None:
-            return
-        leading = _loading.top_level_of(orm)
-        if leading is not None:
-            self._followers.setdefault(leading, {})[place_of(compiled)] = compiled
         # A column property may have a value of its own in it, which is made anew for each call.
-        if names is not None and set(compiled.bind_names.values()) == set(names):
+        if recipe is not None and names is not None and set(compiled.bind_names.values()) == set(names):
             _sqlalchemy.keep_with_class(recipe.mapper.class_, GET_STATEMENT, select(recipe.mapper.class_))
             by_dialect = self._gets.setdefault(recipe.mapper.class_, weakref.WeakKeyDictionary())
             by_dialect[reading.attachment.dialect] = weakref.ref(compiled)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,8 @@ from sqlalchemy.orm import (
 )
 from sqlalchemy.schema import ForeignKey
 
-from equality_support import observed
-from querycache import FromCache, QueryCache, _loading
+from loading_support import Library, library_of
+from querycache import FromCache, _loading
 
 
 class Base(DeclarativeBase):
@@ -81,70 +81,20 @@ class Scroll(Base):
     long: Mapped[str] = deferred(mapped_column(String(100)))
 
 
-@dataclass
-class Library:
-    """One database, read with a cache and without; ``made`` counts the instances made by recipes."""
-
-    plain: Any
-    cached: Any
-    cache: QueryCache
-    made: list[int] = field(default_factory=list)
-    sent: list[str] = field(default_factory=list)
-
-    def check(self, take: Callable[[Session], Any], *, before: Callable[[Session], Any] = lambda session: None) -> None:
-        """Compare what ``take`` gives in a session in which ``before`` was done, cached and not; the last time by a hit."""
-        expected = self._seen(self.plain, before, take)
-        for _ in range(4):
-            assert self._seen(self.cached, before, take) == expected
-
-    def _seen(self, engine: Any, before: Callable[[Session], Any], take: Callable[[Session], Any]) -> Any:
-        with Session(engine) as session:
-            kept = before(session)
-            self.sent.clear()
-            seen = observed(session, take)
-            del kept
-            session.rollback()
-        return seen
+def fill(session: Session) -> None:
+    session.add_all([Shelf(id=1, label="one"), Shelf(id=2, label="two")])
+    session.add_all(
+        [Book(id=number, title=f"t{number}", notes={"n": number}, shelf_id=1 + number % 2) for number in range(1, 7)]
+    )
+    session.add(Book(id=7, title=None, notes={}, shelf_id=1))
+    session.add_all([Leaf(book_id=1, number=2, text="x"), Leaf(book_id=2, number=1, text="y")])
+    session.add_all([Scroll(id=1, short="s", long="l"), Pad(id=1, notes={"n": 1})])
 
 
 @pytest.fixture
 def library(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Library]:
-    plain, cached = create_engine(sqlite_url), create_engine(sqlite_url)
-    Base.metadata.create_all(plain)
-    with Session(plain) as session:
-        session.add_all([Shelf(id=1, label="one"), Shelf(id=2, label="two")])
-        session.add_all(
-            [
-                Book(id=number, title=f"t{number}", notes={"n": number}, shelf_id=1 + number % 2)
-                for number in range(1, 7)
-            ]
-        )
-        session.add(Book(id=7, title=None, notes={}, shelf_id=1))
-        session.add_all([Leaf(book_id=1, number=2, text="x"), Leaf(book_id=2, number=1, text="y")])
-        session.add_all([Scroll(id=1, short="s", long="l"), Pad(id=1, notes={"n": 1})])
-        session.commit()
-    cache = QueryCache("memory://", models=[Shelf, Book, Leaf, Pad, Scroll])
-    cache.attach(cached)
-    library = Library(plain, cached, cache)
-    event.listen(cached, "before_cursor_execute", lambda *arguments: library.sent.append(arguments[2]))
-    original = _loading.maker_of
-
-    def counting(tree: Any) -> Any:
-        make = original(tree)
-
-        def counted(session: Session, *rest: Any) -> Any:
-            made = make(session, *rest)
-            if session.bind is not None:  # else it is only tried
-                library.made.append(-1 if made is None else len(made))
-            return made
-
-        return counted
-
-    monkeypatch.setattr(_loading, "maker_of", counting)
-    yield library
-    cache.close()
-    plain.dispose()
-    cached.dispose()
+    with library_of(sqlite_url, Base, [Shelf, Book, Leaf, Pad, Scroll], fill, monkeypatch) as library:
+        yield library
 
 
 def books(session: Session) -> list[Book]:
