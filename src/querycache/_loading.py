@@ -27,7 +27,7 @@ from sqlalchemy.sql.elements import BindParameter
 
 from querycache import _sqlalchemy, _trials
 from querycache._generated import Make, maker_of
-from querycache._trees import Tree, Unusual, is_heard, may_be_loaded, place_of, tree_of
+from querycache._trees import Branch, Post, Tree, Unusual, is_heard, may_be_loaded, tree_of
 
 logger = logging.getLogger("querycache")
 
@@ -129,7 +129,8 @@ def _read_off(
         raise Unusual
     tree = tree_of(orm, cursor, width)
     mappers = tuple(dict.fromkeys(node.mapper for node in tree.nodes))
-    relations = [relation for node in tree.nodes for relation in (*node.branches, *node.posts)]
+    relations: list[Branch | Post] = [*(branch for node in tree.nodes for branch in node.branches)]
+    relations += (post for node in tree.nodes for post in node.posts)
     if any(_is_watched(mapper, orm.session) for mapper in mappers) or tree.needs_unique != (unique_state is not None):
         raise Unusual
     return Recipe(
@@ -144,9 +145,7 @@ def _read_off(
     )
 
 
-def is_faithful(
-    recipe: Recipe, orm: ORMExecuteState, rows: Sequence[Sequence[Any]], ordinary: Replay
-) -> bool:
+def is_faithful(recipe: Recipe, orm: ORMExecuteState, rows: Sequence[Sequence[Any]], ordinary: Replay) -> bool:
     """Tell whether the recipe makes of rows what the ordinary loader does, field by field."""
     with _trials.trial_session() as one, _trials.trial_session() as other:
         expected = shown(recipe, ordinary(one, rows))
@@ -307,9 +306,7 @@ def result_of(
         raw=None if ordinary is None else _Late(ordinary),  # type: ignore[arg-type]
         **told,
     )
-    result._attributes = result._attributes.union(
-        {"filtered": tree.has_entities, "is_single_entity": tree.is_single}
-    )
+    result._attributes = result._attributes.union({"filtered": tree.has_entities, "is_single_entity": tree.is_single})
     if recipe.unique_state is not None:
         seen, demand = recipe.unique_state
         result._unique_filter_state = (None if seen is None else set(), demand)

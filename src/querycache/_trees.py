@@ -120,9 +120,8 @@ def tree_of(orm: ORMExecuteState, cursor: CursorResult[Any], width: int) -> Tree
     ):
         raise Unusual
     with Session() as session:
-        loading = QueryContext(
-            compile_state, orm.statement, orm.statement, {}, session, load_options, {}, {}  # type: ignore[arg-type]
-        )
+        statement: Any = orm.statement
+        loading = QueryContext(compile_state, statement, statement, {}, session, load_options, {}, {})
         loading.runid = _new_runid()
         loading.post_load_paths = {}
         return _Reader(cursor, loading, width).tree()
@@ -199,9 +198,7 @@ class _Reader:
             all_eagers=bool(self._loading.invoke_all_eagers),
             sorts_keys=any(type(entity) is _BundleEntity for entity in given),
             current_path=bool(compile_state.current_path.path),
-            post_order=tuple(
-                self._posts[id(post_load)] for post_load in self._loading.post_load_paths.values()
-            ),
+            post_order=tuple(self._posts[id(post_load)] for post_load in self._loading.post_load_paths.values()),
             nodes=tuple(nodes),
         )
 
@@ -254,7 +251,7 @@ class _Reader:
         self, post_load: Any, mapper: Any, held: Mapping[str, Any], attributes: Mapping[str, int], key: tuple[int, ...]
     ) -> Iterator[Post]:
         for prop, (_, _, limited_to, load, arguments, _) in post_load.loaders.items():
-            strategy = getattr(load, "__self__", None)
+            strategy: Any = getattr(load, "__self__", None)
             entity, load_option, depth, _ = arguments
             if (
                 type(strategy) is not _SELECTIN

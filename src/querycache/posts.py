@@ -18,7 +18,7 @@ from sqlalchemy.orm import ORMExecuteState, Session
 
 from querycache import _cursors, _loading, _sqlalchemy, _trials, entries
 from querycache._sqlalchemy import Compilation
-from querycache._trees import Node, Post
+from querycache._trees import Node, Post, place_of
 from querycache._types import Lease
 from querycache.coherence.snapshots import Freshness
 from querycache.options import CacheRequest, FromCache
@@ -29,7 +29,9 @@ from querycache.rows.codec import DecodedRows
 logger = logging.getLogger("querycache")
 
 _KEYS: Final = "primary_keys"
-_HARMLESS_OPTIONS: Final = frozenset({"_sa_orm_load_options", "_result_disable_adapt_to_context", "isolation_level", "prebuffer_rows"})
+_HARMLESS_OPTIONS: Final = frozenset(
+    {"_sa_orm_load_options", "_result_disable_adapt_to_context", "isolation_level", "prebuffer_rows"}
+)
 
 RecipeAt: TypeAlias = Callable[[tuple[Any, ...]], tuple[Any, _loading.Recipe] | None]
 """Returns the compiled statement that is sent at a place below another, and its recipe."""
@@ -83,12 +85,12 @@ def load(reading: Reading, whole: Part) -> list[Any] | None:
 
 def is_faithful(reading: Reading, whole: Part, ordinary: _loading.Replay) -> bool:
     """Tell whether a tree is made as the ordinary loader makes it, field by field. Never raises."""
-    answers = {_place(part): list(part.answers) for part in whole.parts() if part.compiled is not None}
+    answers = {place_of(part.compiled): list(part.answers) for part in whole.parts() if part.compiled is not None}
 
     def answer(orm: ORMExecuteState) -> Result[Any]:
         options = {**reading.options, **orm.execution_options, "prebuffer_rows": True}
         compilation = _sqlalchemy.compile_statement(orm.statement, reading.engine, reading.engine.dialect, {}, [_KEYS])
-        _, _, entry = answers[_place_of(compilation.compiled)].pop(0)
+        _, _, entry = answers[place_of(compilation.compiled)].pop(0)
         cursor = _cursors.replay_cursor(
             compilation, orm.statement, reading.engine, options, entry.description, entry.rows
         )
@@ -98,23 +100,13 @@ def is_faithful(reading: Reading, whole: Part, ordinary: _loading.Replay) -> boo
         with _trials.trial_session(answer) as one, _trials.trial_session() as other:
             expected = _loading.shown(whole.recipe, ordinary(one, whole.rows))
             made = _load_into(other, whole)
-            if made is not None and _trials.are_same(
-                _loading.shown_of(whole.recipe, reading.orm, made), expected
-            ):
+            if made is not None and _trials.are_same(_loading.shown_of(whole.recipe, reading.orm, made), expected):
                 return True
     except Exception:
         logger.warning("a tree is loaded by SQLAlchemy's own loader: it could not be tried", exc_info=True)
         return False
     logger.debug("a tree is loaded by SQLAlchemy's own loader: its recipe makes something else")
     return False
-
-
-def _place(part: Part) -> tuple[Any, ...]:
-    return _place_of(part.compiled)
-
-
-def _place_of(compiled: Any) -> tuple[Any, ...]:
-    return _loading.place_of(compiled)
 
 
 class _Gathering:
@@ -166,9 +158,7 @@ class _Gathering:
         answers: list[Answer] = []
         for start in range(0, len(keys), post.chunk_size):
             asked = {_KEYS: keys[start : start + post.chunk_size]}
-            question = self._questions.question_of(
-                plan, asked, self._request, compilation, self._reading.variation
-            )
+            question = self._questions.question_of(plan, asked, self._request, compilation, self._reading.variation)
             answer = None if isinstance(question, Bypass) else self._answer(question)
             if answer is None or not _loading.may_apply(recipe, self._reading.orm.session, answer[2].description):
                 return None
@@ -209,15 +199,11 @@ def _keys_of(recipe: _loading.Recipe, node: Node, post: Post, rows: Sequence[Seq
     width = len(post.key)
     if len(columns) == 1:
         return [key for key in dict.fromkeys(columns[0]) if key is not None]
-    keys = dict.fromkeys(
-        key[0] if width == 1 else key[:width] for key in zip(*columns, strict=True) if None not in key
-    )
+    keys = dict.fromkeys(key[0] if width == 1 else key[:width] for key in zip(*columns, strict=True) if None not in key)
     return list(keys)
 
 
-def _column(
-    rows: Sequence[Sequence[Any]], position: int, process: Callable[[Any], Any] | None
-) -> list[Any]:
+def _column(rows: Sequence[Sequence[Any]], position: int, process: Callable[[Any], Any] | None) -> list[Any]:
     values = [row[position] for row in rows]
     return values if process is None else list(map(process, values))
 

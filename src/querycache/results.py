@@ -89,7 +89,7 @@ class Results:
             if recipe.is_alone:
                 made = recipe.load(orm.session, rows)
             else:
-                made = self._with_posts(reading, recipe, compilation, rows, load_alone)
+                made = self.with_posts(reading, recipe, compilation, rows, load_alone)
             if made is not None:
                 return _loading.result_of(recipe, orm, made, lambda: cursor_of(rows))
         cursor = cursor_of(rows)
@@ -126,7 +126,7 @@ class Results:
             by_dialect = self._gets.setdefault(recipe.mapper.class_, weakref.WeakKeyDictionary())
             by_dialect[reading.attachment.dialect] = weakref.ref(compiled)
 
-    def _with_posts(
+    def with_posts(
         self,
         reading: Reading,
         recipe: _loading.Recipe,

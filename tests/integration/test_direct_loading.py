@@ -28,7 +28,7 @@ from sqlalchemy.orm import (
 from sqlalchemy.schema import ForeignKey
 
 from loading_support import Library, library_of
-from querycache import FromCache, _loading
+from querycache import FromCache, _generated, _loading
 
 
 class Base(DeclarativeBase):
@@ -277,7 +277,7 @@ def test_where_a_release_changed_what_a_recipe_leans_on_the_ordinary_loader_goes
 def test_a_recipe_that_makes_other_instances_than_the_ordinary_loader_is_not_followed(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = _loading.maker_of
+    original = _generated.maker_of
 
     def careless(tree: Any) -> Any:
         (node,) = tree.nodes

@@ -168,6 +168,11 @@ def many(statement: Any) -> Callable[[Session], Any]:
 
 # Made once: an instance remembers which option object it was loaded with.
 OTHER_DOG = aliased(Dog)
+DOGS_JOINED = joinedload(Owner.dogs)
+WITH_DOGS = OWNERS.options(DOGS_JOINED)
+DOGS_AFTER = selectinload(Owner.dogs)
+AND_DOGS = OWNERS.options(DOGS_AFTER)
+PAIRS = select(Owner, Dog).join(Owner.dogs).options(selectinload(Owner.cats), selectinload(Dog.tags)).order_by(Dog.id)
 JOINED: dict[str, Callable[[Session], Any]] = {
     "a collection": unique(OWNERS.options(joinedload(Owner.dogs))),
     "a collection, as rows": lambda session: session.execute(WITH_DOGS).unique().all(),
@@ -201,23 +206,18 @@ JOINED: dict[str, Callable[[Session], Any]] = {
     ),
     "an option that changes nothing": many(OWNERS.options(lazyload(Owner.dogs))),
     "what is loaded later": lambda session: [
-        (owner.home, [(dog.mother, dog.tags) for dog in owner.dogs])
-        for owner in session.scalars(WITH_DOGS).unique()
+        (owner.home, [(dog.mother, dog.tags) for dog in owner.dogs]) for owner in session.scalars(WITH_DOGS).unique()
     ],
     "a legacy query": lambda session: session.query(Owner).options(DOGS_JOINED).order_by(Owner.id).all(),
     "a legacy query's first": lambda session: session.query(Owner).options(DOGS_JOINED).order_by(Owner.id).first(),
 }
-DOGS_JOINED = joinedload(Owner.dogs)
-WITH_DOGS = OWNERS.options(DOGS_JOINED)
 
 AFTERWARDS: dict[str, Callable[[Session], Any]] = {
     "a collection": many(OWNERS.options(selectinload(Owner.dogs))),
     "a collection that is a set": many(OWNERS.options(selectinload(Owner.cats))),
     "two collections": many(OWNERS.options(selectinload(Owner.dogs), selectinload(Owner.cats))),
     "two levels": many(OWNERS.options(selectinload(Owner.dogs).selectinload(Dog.tags))),
-    "three levels": many(
-        OWNERS.options(selectinload(Owner.dogs).selectinload(Dog.walks).selectinload(Walk.stops))
-    ),
+    "three levels": many(OWNERS.options(selectinload(Owner.dogs).selectinload(Dog.walks).selectinload(Walk.stops))),
     "shared children": many(DOGS.options(selectinload(Dog.tags))),
     "a parent": many(DOGS.options(selectinload(Dog.owner))),
     "a parent by two columns": many(STOPS.options(selectinload(Stop.walk))),
@@ -241,9 +241,6 @@ AFTERWARDS: dict[str, Callable[[Session], Any]] = {
     ],
     "of a legacy query": lambda session: session.query(Owner).options(DOGS_AFTER).order_by(Owner.id).all(),
 }
-DOGS_AFTER = selectinload(Owner.dogs)
-AND_DOGS = OWNERS.options(DOGS_AFTER)
-PAIRS = select(Owner, Dog).join(Owner.dogs).options(selectinload(Owner.cats), selectinload(Dog.tags)).order_by(Dog.id)
 
 
 def changed(session: Session) -> Any:

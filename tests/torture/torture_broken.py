@@ -162,8 +162,8 @@ VARIANTS: Final = (
             ),
             (
                 "reader.py",
-                "        self.results = Results()\n",
-                "        self.results = Results()\n        self.handed = {}\n",
+                "        self.results = Results(questions)\n",
+                "        self.results = Results(questions)\n        self.handed = {}\n",
             ),
             (
                 "reader.py",
