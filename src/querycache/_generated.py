@@ -210,7 +210,7 @@ class _Source:
         yield f"v = i{number}.__dict__"
         if self.names[f"construct{number}"] is InstanceState:
             yield 'v["_sa_instance_state"] = state = new_state(State)'
-            yield f"state.class_ = i{number}.__class__"
+            yield f"state.class_ = class{number}"
             yield f"state.manager = manager{number}"
             yield f"state.obj = ref(i{number}, state._cleanup)"
             yield "state.committed_state = {}"

@@ -212,6 +212,7 @@ class _Reader:
             or populators["deferred"]
             or any(is_set for _, is_set in populators["expire"])
             or mapper.always_refresh
+            or mapper.polymorphic_map
             or "__setattr__" in {name for cls in mapper.class_.__mro__[:-1] for name in vars(cls)}
         ):
             raise Unusual

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -30,6 +31,7 @@ from sqlalchemy.schema import Column, ForeignKey, Table
 
 from loading_support import Library, library_of, nothing
 from querycache import FromCache, _loading, _trees, posts
+from querycache.session import attachment_of
 
 
 class Base(DeclarativeBase):
@@ -437,6 +439,18 @@ def test_a_statement_knows_what_follows_another_one_that_was_read_before(library
 def test_an_option_of_a_users_does_not_shift_what_others_leave_on_instances(library: Library) -> None:
     for statement in (AND_DOGS, OWNERS.options(FromCache(), DOGS_AFTER), AND_DOGS.options(FromCache()), AND_DOGS):
         library.check(many(statement), times=5)
+
+
+def test_nothing_is_kept_of_statements_that_sqlalchemy_forgot(library: Library) -> None:
+    library.check(AFTERWARDS["two levels"], times=5)
+    found = attachment_of(library.cached)
+    assert found is not None
+    results = found[0].results
+    assert len(results._followers) == 1
+    library.cached._compiled_cache.clear()  # type: ignore[union-attr]
+    gc.collect()
+    assert not results._followers
+    assert not results._recipes
 
 
 def test_a_child_that_another_process_adds_is_seen_at_once(library: Library) -> None:

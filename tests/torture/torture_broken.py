@@ -148,7 +148,7 @@ VARIANTS: Final = (
         (
             (
                 "reader.py",
-                "from querycache.rows.codec import DecodedRows, decode_rows\n",
+                "from querycache.rows.codec import DecodedRows\n",
                 "from querycache.rows.codec import DecodedRows, decode_rows, encode_rows\n",
             ),
             (
