@@ -436,9 +436,13 @@ def test_a_statement_knows_what_follows_another_one_that_was_read_before(library
     assert library.made == [2]
 
 
-def test_an_option_of_a_users_does_not_shift_what_others_leave_on_instances(library: Library) -> None:
-    for statement in (AND_DOGS, OWNERS.options(FromCache(), DOGS_AFTER), AND_DOGS.options(FromCache()), AND_DOGS):
-        library.check(many(statement), times=5)
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_an_option_of_a_users_does_not_shift_what_others_leave_on_instances(library: Library, first: int) -> None:
+    statements = [OWNERS.options(FromCache(), DOGS_AFTER), AND_DOGS.options(FromCache()), AND_DOGS]
+    joined = [OWNERS.options(FromCache(), DOGS_JOINED), WITH_DOGS.options(FromCache()), WITH_DOGS]
+    for at in (first, first + 1, first + 2, first):
+        library.check(many(statements[at % 3]), times=5)
+        library.check(unique(joined[at % 3]), times=3)
 
 
 def test_nothing_is_kept_of_statements_that_sqlalchemy_forgot(library: Library) -> None:
