@@ -278,14 +278,12 @@ def _target_of(
     loaded = [name in values or name in state.committed_state for name in branches]
     if all(loaded):
         return None
-    notes = vars(state)
     if (
         any(loaded)
         or state.runid in runids
         or state.callables
         or state.expired_attributes
-        or notes.get("_pending_mutations")
-        or notes.get("_empty_collections")
+        or vars(state).get("_empty_collections")
     ):
         return _PENDING
     target: dict[str, Any] = {}
