@@ -32,6 +32,8 @@ class Observer:
             return ("row", tuple(thing._fields), [self.describe(value) for value in thing])
         if isinstance(thing, list | tuple | set | dict):
             values = thing.items() if isinstance(thing, dict) else thing
+            if isinstance(thing, set) and all(_state_of(value) is not None for value in thing):
+                values = sorted(thing, key=lambda value: repr(inspect(value).identity_key))
             return (type(thing).__name__, [self.describe(value) for value in values])
         state = _state_of(thing)
         if state is None:

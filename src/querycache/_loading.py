@@ -1,127 +1,183 @@
-"""How are rows turned into instances without the ORM's loader?  And which of its private names does that lean on?
+"""How are rows turned into what a Session returns without the ORM's loader? And which of its private names does that lean on?
 
-A *recipe* is read off what an ordinary load of the same compiled statement left behind, never guessed from options: which
-column of a row goes to which attribute, by which key an instance is found. It is tried once against the ordinary load,
-field by field, on a row of its own; where anything differs, or the statement asks for more than plain columns, there is no
-recipe, and the ORM's own loader goes on loading it. The private names stand here, and tests/integration/test_direct_loading.py
-fails when a release changes what stands behind them.
+A *recipe* is read off what an ordinary load of the same compiled statement was about to do (``_trees``), never guessed from
+options: which column of a row goes to which attribute of which instance, by which key an instance is found, which column is
+shown. It is tried against the ordinary load, field by field, before it is followed (``_trials``); where anything differs, or
+the statement asks for more than is known, there is no recipe, and the ORM's own loader goes on loading it. The private names
+stand here and in those modules, and tests/integration/test_direct_loading.py fails when a release changes what stands behind
+them.
 """
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
-from sqlalchemy.engine import CursorResult, Result
+from sqlalchemy.engine import CursorResult, Result, Row
 from sqlalchemy.engine.result import ChunkedIteratorResult, SimpleResultMetaData
 from sqlalchemy.exc import InvalidRequestError
-from sqlalchemy.orm import ORMExecuteState, Session, UserDefinedOption
-from sqlalchemy.orm.context import _MapperEntity
-from sqlalchemy.orm.loading import _new_runid
-from sqlalchemy.orm.relationships import RelationshipProperty
-from sqlalchemy.orm.state import InstanceState
+from sqlalchemy.orm import ORMExecuteState, Session
+from sqlalchemy.orm.collections import CollectionAdapter
+from sqlalchemy.orm.context import QueryContext
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.elements import BindParameter
+
+from querycache import _sqlalchemy, _trials
+from querycache._generated import Make, maker_of
+from querycache._trees import Branch, Post, Tree, Unusual, is_heard, may_be_loaded, tree_of
 
 logger = logging.getLogger("querycache")
 
 _UNIQUE_PARAMETER: Final = (
     "_create_unique_filters" if "_create_unique_filters" in SimpleResultMetaData.__slots__ else "_unique_filters"
 )
-_LAZY: Final = (("lazy", "select"),)
-
-# What a load decides by itself for each instance, or what is the instance's own.
-_OWN_FIELDS: Final = frozenset({"obj", "session_id", "runid", "_instance_dict", "manager", "class_"})
+_TELLS_CONTEXT: Final = "context" in inspect.signature(ChunkedIteratorResult).parameters
+_TRIED_ROWS: Final = 20
 
 Replay: TypeAlias = Callable[[Session, Sequence[Sequence[Any]]], Result[Any]]
 """Has the ordinary loader load rows into a Session."""
 
-Load: TypeAlias = Callable[[Session, Sequence[Sequence[Any]]], list[Any] | None]
-"""Returns the instances that rows, as the driver gave them, stand for in a Session; None where the ordinary loader must.
-
-That is where an instance that the Session holds is expired or lacks a column, or a row has no primary key.
-"""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recipe:
-    """How the rows of one compiled statement become instances of one mapped class."""
+    """How the rows of one compiled statement become what a Session returns for them.
 
-    mapper: Any
-    load: Load
-    metadata: SimpleResultMetaData
+    ``options``: of which types those of the statement are. SQLAlchemy pairs them by their places with those of another call.
+    ``is_tried``: it was compared with the ordinary load already. One with posts is tried when these are answered, too.
+    """
+
+    tree: Tree
+    make: Make
+    metadata: SimpleResultMetaData | None
     described: tuple[tuple[Any, Any], ...]
+    unique_state: Any
+    mappers: tuple[Any, ...]
+    heard: tuple[Any, ...]
+    options: tuple[type[Any], ...]
+    is_tried: list[bool] = field(default_factory=list)
+
+    @property
+    def mapper(self) -> Any:
+        """The mapper of its only entity."""
+        return self.mappers[0]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it makes instances of one class, one a row, and nothing more."""
+        tree = self.tree
+        return tree.is_single and len(tree.nodes) == 1 and not tree.post_order and not tree.current_path
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no statement is sent after it."""
+        return not self.tree.post_order
+
+    def load(self, session: Session, rows: Sequence[Sequence[Any]]) -> list[Any] | None:
+        """Return what rows, as the driver gave them, stand for in a Session; None where the ordinary loader must.
+
+        That is where an instance that the Session holds is expired or lacks something, or a row has part of a key.
+        """
+        runids: set[int] = set()
+        later: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        made = self.make(session, rows, runids, later, ())
+        if made is None:
+            forget(session, runids)
+            return None
+        for values, target in later:
+            values.update(target)
+        return made
 
 
 def recipe_of(
     orm: ORMExecuteState,
     cursor: CursorResult[Any],
     description: Sequence[Sequence[Any]],
-    row: Sequence[Any],
+    rows: Sequence[Sequence[Any]],
     ordinary: Replay,
+    unique_state: Any,
 ) -> Recipe | None:
-    """Read off how a compiled statement is loaded, after an ordinary load of it; None where that is not plain.
+    """Read off how a compiled statement is loaded, after an ordinary load of it; None where that is not known.
 
-    ``row``: one row as the driver gave it, to try the recipe on, with the ordinary loader beside. Never raises.
+    ``rows``: as the driver gave them, to try the recipe on some, with the ordinary loader beside. ``unique_state``: what the
+    ordinary result demands of who reads it. Never raises.
     """
     try:
-        return _read_off(orm, cursor, description, row, ordinary)
+        recipe = _read_off(orm, cursor, description, len(rows[0]), unique_state)
+        if not recipe.is_alone or is_faithful(recipe, orm, rows[:_TRIED_ROWS], ordinary):
+            return recipe
+        logger.debug("a statement is loaded by SQLAlchemy's own loader: its recipe makes something else")
+    except Unusual:
+        pass
     except Exception:
         logger.warning(
             "a statement is loaded by SQLAlchemy's own loader: no recipe could be read off it", exc_info=True
         )
-        return None
+    return None
 
 
 def _read_off(
     orm: ORMExecuteState,
     cursor: CursorResult[Any],
     description: Sequence[Sequence[Any]],
-    row: Sequence[Any],
-    ordinary: Replay,
-) -> Recipe | None:
-    context: Any = cursor.context
-    compile_state: Any = context.compiled.compile_state
-    entities: Any = getattr(compile_state, "_entities", ())
-    if len(entities) != 1 or type(entities[0]) is not _MapperEntity or not may_follow(orm, entities[0].mapper):
-        return None
-    entity = entities[0]
-    mapper = entity.mapper
-    getters = entity.path.get(compile_state.attributes, ("getters", mapper), None)
-    if (
-        getters is None
-        or entity.is_aliased_class
-        or compile_state.current_path.path
-        or compile_state.compound_eager_adapter is not None
-        or compile_state._polymorphic_adapters
-        or compile_state.compile_options._only_load_props
-        or mapper.polymorphic_map
-        or mapper.always_refresh
-        or "__setattr__" in {name for cls in mapper.class_.__mro__[:-1] for name in vars(cls)}
-        or not all(isinstance(prop, RelationshipProperty) and prop.strategy_key == _LAZY for prop in getters["todo"])
-        or any(getters["cached_populators"][kind] for kind in ("new", "deferred", "expire", "existing", "eager"))
-    ):
-        return None
-    positions = tuple(range(len(row)))
-    metadata: Any = cursor._metadata
-    recipe = Recipe(
-        mapper=mapper,
-        load=loader_of(
-            mapper,
-            entity.path,
-            {name: getter(positions) for name, getter in getters["cached_populators"]["quick"]},
-            getters["primary_key_getter"](positions),
-            {at: process for at, process in enumerate(metadata._processors or ()) if process is not None},
-            len(row),
-        ),
-        metadata=SimpleResultMetaData(
-            [entity._label_name], [entity._extra_entities], **{_UNIQUE_PARAMETER: _unique_filters()}
-        ),
+    width: int,
+    unique_state: Any,
+) -> Recipe:
+    if not _may_follow(orm):
+        raise Unusual
+    tree = tree_of(orm, cursor, width)
+    mappers = tuple(dict.fromkeys(node.mapper for node in tree.nodes))
+    relations: list[Branch | Post] = [*(branch for node in tree.nodes for branch in node.branches)]
+    relations += (post for node in tree.nodes for post in node.posts)
+    if any(_is_watched(mapper, orm.session) for mapper in mappers) or tree.needs_unique != (unique_state is not None):
+        raise Unusual
+    return Recipe(
+        tree=tree,
+        make=maker_of(tree),
+        metadata=_metadata_of(tree, ()) if not tree.translated else None,
         described=_described(description),
+        unique_state=unique_state,
+        mappers=mappers,
+        heard=tuple(relation.impl for relation in relations if relation.factory is not None),
+        options=tuple(map(type, _options_of(orm))),
     )
-    return recipe if _is_faithful(recipe, orm, ordinary, row) else None
+
+
+def is_faithful(recipe: Recipe, orm: ORMExecuteState, rows: Sequence[Sequence[Any]], ordinary: Replay) -> bool:
+    """Tell whether the recipe makes of rows what the ordinary loader does, field by field."""
+    with _trials.trial_session() as one, _trials.trial_session() as other:
+        expected = shown(recipe, ordinary(one, rows))
+        made = recipe.load(other, rows)
+        return made is not None and _trials.are_same(shown_of(recipe, orm, made), expected)
+
+
+def shown(recipe: Recipe, result: Result[Any]) -> list[Any]:
+    """Write down what a result shows, so that it can be compared with ``shown_of``."""
+    keys = list(result.keys())
+    rows = (result.unique() if recipe.unique_state is not None else result).all()
+    if recipe.tree.pairs:
+        return [(_flat(row[:-1]), row[-1]) for row in rows]
+    return [keys, *map(tuple, rows)]
+
+
+def shown_of(recipe: Recipe, orm: ORMExecuteState, made: list[Any]) -> list[Any]:
+    """Write down what the recipe shows."""
+    if recipe.tree.pairs:
+        return [(_flat((key,)), instance) for key, instance in distinct(recipe, made) or ()]
+    return shown(recipe, result_of(recipe, orm, made, None))
+
+
+def distinct(recipe: Recipe, pairs: list[Any]) -> list[Any] | None:
+    """Return pairs of a key and an instance without repetitions, where the ORM drops these; None where it may keep them."""
+    once = {(key, id(instance)): (key, instance) for key, instance in pairs}
+    return list(once.values()) if len(once) == len(pairs) or recipe.unique_state is not None else None
+
+
+def _flat(key: Any) -> tuple[Any, ...]:
+    first = key[0]
+    return tuple(first) if len(key) == 1 and isinstance(first, tuple | Row) else tuple(key)
 
 
 def names_of_get(statement: Any, mapper: Any) -> tuple[str, ...] | None:
@@ -137,13 +193,12 @@ def names_of_get(statement: Any, mapper: Any) -> tuple[str, ...] | None:
 
 def may_get(session: Session, mapper: Any) -> bool:
     """Tell whether nobody but us has a hand in what ``Session.get`` does."""
-    dispatch = mapper.class_manager.dispatch
-    return (
-        type(session).execute is Session.execute
-        and len(session.dispatch.do_orm_execute) == 1
-        and not (dispatch.load or dispatch.refresh or session.dispatch.loaded_as_persistent)
-        and not mapper.always_refresh
-    )
+    return is_ours_alone(session) and not _is_watched(mapper, session) and not mapper.always_refresh
+
+
+def is_ours_alone(session: Session) -> bool:
+    """Tell whether nobody but us is told of a Session's statements."""
+    return type(session).execute is Session.execute and len(session.dispatch.do_orm_execute) == 1
 
 
 def holds(session: Session, mapper: Any, key: tuple[Any, ...]) -> bool:
@@ -151,15 +206,42 @@ def holds(session: Session, mapper: Any, key: tuple[Any, ...]) -> bool:
     return (mapper._identity_class, key, None) in session.identity_map._dict
 
 
+def forget(session: Session, runids: set[int]) -> None:
+    """Have a Session forget the instances that loads have made which were given up."""
+    held = session.identity_map._dict
+    for key, state in list(held.items()):
+        if state.runid in runids and held.get(key) is state:
+            del held[key]
+
+
 def follows(recipe: Recipe, orm: ORMExecuteState, description: Sequence[Sequence[Any]]) -> bool:
     """Tell whether one call may be loaded by the recipe."""
-    return may_follow(orm, recipe.mapper) and _described(description) == recipe.described
+    return may_apply(recipe, orm.session, description) and _may_follow(orm, recipe)
 
 
-def may_follow(orm: ORMExecuteState, mapper: Any) -> bool:
-    """Tell whether nothing about one call asks for the ordinary loader: its options, or who listens to loads."""
-    options: Any = orm.load_options
+def may_apply(recipe: Recipe, session: Session, description: Sequence[Sequence[Any]]) -> bool:
+    """Tell whether nobody listens to what the recipe would do unheard, and rows are described as they were."""
+    return (
+        not any(_is_watched(mapper, session) for mapper in recipe.mappers)
+        and not any(is_heard(impl) for impl in recipe.heard)
+        and _described(description) == recipe.described
+    )
+
+
+def _is_watched(mapper: Any, session: Session) -> bool:
     dispatch = mapper.class_manager.dispatch
+    return bool(dispatch.load or dispatch.refresh or session.dispatch.loaded_as_persistent)
+
+
+def _options_of(orm: ORMExecuteState) -> tuple[Any, ...]:
+    options: tuple[Any, ...] = getattr(orm.statement, "_with_options", ())
+    return options
+
+
+def _may_follow(orm: ORMExecuteState, recipe: Recipe | None = None) -> bool:
+    """Tell whether nothing about one call asks for the ordinary loader: how it is to load, or its options."""
+    options: Any = orm.load_options
+    given = _options_of(orm)
     return (
         not (
             options._only_return_tuples
@@ -167,111 +249,76 @@ def may_follow(orm: ORMExecuteState, mapper: Any) -> bool:
             or options._version_check
             or options._identity_token is not None
             or options._refresh_state is not None
-            or options._sa_top_level_orm_context is not None
-            or options._lazy_loaded_from is not None
             or options._yield_per
         )
-        and not (dispatch.load or dispatch.refresh or orm.session.dispatch.loaded_as_persistent)
-        and all(
-            isinstance(option, UserDefinedOption) and not option.propagate_to_loaders
-            for option in getattr(orm.statement, "_with_options", ())
+        and all(map(may_be_loaded, given))
+        and (
+            recipe is None
+            or (recipe.tree.all_eagers == options._invoke_all_eagers and recipe.options == tuple(map(type, given)))
         )
     )
 
 
-_LOAD: Final = """\
-def load(session, rows):
-    identity_map = session.identity_map
-    held, wr, session_id, runid = identity_map._dict, identity_map._wr, session.hash_key, new_runid()
-    instances = []
-    add = instances.append
-    for {row} in rows:
-        {process}
-        key = (identity_class, ({key},), None)
-        state = held.get(key)
-        if state is not None and (instance := state.obj()) is not None:
-            if not is_whole(state, instance.__dict__, attributes):
-                return None
-            add(instance)
-            continue
-        if {no_key}:
-            return None
-        instance = make(cls)
-        values = instance.__dict__
-        values["_sa_instance_state"] = state = construct(instance, manager)
-        state.key = key
-        state.session_id = session_id
-        state.runid = runid
-        state.load_path = load_path
-        held[key] = state
-        state._instance_dict = wr
-        {populate}
-        add(instance)
-    return instances
-"""
+def fill_collection(
+    impl: Any, state: Any, values: dict[str, Any], name: str, factory: type[Any], instances: list[Any] | None
+) -> None:
+    """Give an instance that was made just now a collection that was loaded afterwards."""
+    collection = values[name] = factory(instances or ())
+    CollectionAdapter(impl, state, collection)
 
 
-def loader_of(
-    mapper: Any,
-    load_path: Any,
-    attributes: Mapping[str, int],
-    key: Sequence[int],
-    processors: Mapping[int, Callable[[Any], Any]],
-    width: int,
-) -> Load:
-    """Generate the function that makes instances of rows: each row's columns are numbered from 0 to ``width``."""
-    manager = mapper.class_manager
-    source = _LOAD.format(
-        row="".join(f"c{position}, " for position in range(width)),
-        process="; ".join(f"c{position} = process{position}(c{position})" for position in processors) or "pass",
-        key="".join(f"c{position}, " for position in key).rstrip(", "),
-        no_key=" or ".join(f"c{position} is None" for position in key),
-        populate="; ".join(f"values[{name!r}] = c{position}" for name, position in attributes.items()),
-    )
-    names: dict[str, Any] = {
-        "identity_class": mapper._identity_class,
-        "cls": manager.class_,
-        "make": manager.class_.__new__,
-        "construct": manager._state_constructor,
-        "manager": manager,
-        "load_path": load_path,
-        "attributes": tuple(attributes),
-        "is_whole": _is_whole,
-        "new_runid": _new_runid,
-        **{f"process{position}": process for position, process in processors.items()},
-    }
-    exec(source, names)
-    load: Load = names["load"]
-    return load
+def top_level_of(orm: ORMExecuteState) -> Any:
+    """Return the compile state of the statement that a load belongs to which is sent after it; None where it is its own."""
+    context: Any = _sqlalchemy.load_options_of(orm)._sa_top_level_orm_context
+    return None if context is None else context.compile_state
 
 
-def _is_whole(state: Any, values: Mapping[str, Any], attributes: Sequence[str]) -> bool:
-    """Tell whether a load would leave an instance that the Session holds as it is."""
-    return not state.expired and all(name in values or name in state.committed_state for name in attributes)
+def without_top_level(options: Any) -> dict[str, Any]:
+    """Return execution options by which a statement is loaded as one of its own."""
+    kept = {name: value for name, value in options.items() if name != "sa_top_level_orm_context"}
+    given = kept.get("_sa_orm_load_options")
+    if given is not None:
+        kept["_sa_orm_load_options"] = given + {"_sa_top_level_orm_context": None}
+    return kept
 
 
-def result_of(recipe: Recipe, instances: list[Any], ordinary: Callable[[], CursorResult[Any]]) -> Result[Any]:
-    """Return what the ORM returns for these instances. ``ordinary`` makes the cursor result that it would have kept."""
+def result_of(
+    recipe: Recipe,
+    orm: ORMExecuteState,
+    made: list[Any],
+    ordinary: Callable[[], CursorResult[Any]] | None,
+) -> Result[Any]:
+    """Return what the ORM returns for what rows stand for. ``ordinary`` makes the cursor result that it would have kept."""
+    tree = recipe.tree
 
     def chunks(size: int | None) -> Iterator[list[Any]]:
-        return iter([instances])
+        return iter([made])
 
+    told: dict[str, Any] = {}
+    if _TELLS_CONTEXT and ordinary is not None:
+        told["context"] = _Late(lambda: _context_of(orm, ordinary()))
+    statement: Any = orm.statement
+    metadata = recipe.metadata or _metadata_of(tree, statement._raw_columns)
     result: Any = ChunkedIteratorResult(
-        recipe.metadata,
+        metadata,
         chunks,
-        source_supports_scalars=True,
-        raw=_LateCursor(ordinary),  # type: ignore[arg-type]
+        source_supports_scalars=tree.is_single,
+        raw=None if ordinary is None else _Late(ordinary),  # type: ignore[arg-type]
+        **told,
     )
-    result._attributes = result._attributes.union({"filtered": True, "is_single_entity": True})
+    result._attributes = result._attributes.union({"filtered": tree.has_entities, "is_single_entity": tree.is_single})
+    if recipe.unique_state is not None:
+        seen, demand = recipe.unique_state
+        result._unique_filter_state = (None if seen is None else set(), demand)
     return result  # type: ignore[no-any-return]
 
 
-class _LateCursor:
-    """Stands for the cursor result below an ORM result until somebody asks it for more than to be closed."""
+class _Late:
+    """Stands for the cursor result below an ORM result, or its context, until somebody asks it for more than to be closed."""
 
     __slots__ = ("_made", "_make")
 
-    def __init__(self, make: Callable[[], CursorResult[Any]]) -> None:
+    def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
         self._made: Any = None
 
@@ -285,46 +332,39 @@ class _LateCursor:
         return getattr(self._made, name)
 
 
-def _unique_filters() -> Any:
-    def create(result: Any) -> list[Callable[[Any], Any]]:
+def _context_of(orm: ORMExecuteState, cursor: CursorResult[Any]) -> QueryContext:
+    """Make what the ORM's loader would have kept of a call."""
+    context: Any = cursor.context
+    return QueryContext(
+        context.compiled.compile_state,
+        orm.statement,  # type: ignore[arg-type]
+        orm.statement,  # type: ignore[arg-type]
+        orm.parameters or {},  # type: ignore[arg-type]
+        orm.session,
+        _sqlalchemy.load_options_of(orm),
+        context.execution_options,
+        orm.bind_arguments,
+    )
+
+
+def _metadata_of(tree: Tree, raw_columns: Sequence[Any]) -> SimpleResultMetaData:
+    """Make what a result knows of its columns; ``raw_columns``: as the statement of this call names them."""
+    extras = list(tree.extras)
+    for position, at in tree.translated:
+        extras[position] = (*extras[position], raw_columns[at])
+    return SimpleResultMetaData(list(tree.labels), extras, **{_UNIQUE_PARAMETER: _unique_filters(tree.by_identity)})
+
+
+def _unique_filters(by_identity: Sequence[bool]) -> Any:
+    filters = [id if is_entity else None for is_entity in by_identity]
+
+    def create(result: Any) -> list[Callable[[Any], Any] | None]:
         if result._yield_per:
             raise InvalidRequestError("Can't use the ORM yield_per feature in conjunction with unique()")
-        return [id]
+        return filters
 
-    return create if _UNIQUE_PARAMETER == "_create_unique_filters" else [id]
+    return create if _UNIQUE_PARAMETER == "_create_unique_filters" else filters
 
 
 def _described(description: Sequence[Sequence[Any]]) -> tuple[tuple[Any, Any], ...]:
     return tuple((column[0], column[1]) for column in description)
-
-
-def _is_faithful(recipe: Recipe, orm: ORMExecuteState, ordinary: Replay, row: Sequence[Any]) -> bool:
-    """Tell whether the recipe makes of a row what the ordinary loader does, field by field."""
-    with Session() as one, Session() as other:
-        expected = ordinary(one, [row]).unique().scalars().one()
-        instances = recipe.load(other, [row])
-        return (
-            instances is not None
-            and type(instances[0]) is type(expected)
-            and _values_of(instances[0]) == _values_of(expected)
-            and _fields_of(instances[0]) == _fields_of(expected)
-        )
-
-
-def _values_of(instance: Any) -> dict[str, tuple[Any, Any]]:
-    """Return the loaded values, each with its type."""
-    values = {name: (type(value), value) for name, value in instance.__dict__.items()}
-    del values["_sa_instance_state"]
-    return values
-
-
-def _fields_of(instance: Any) -> dict[str, Any]:
-    """Return what the instance's state says, in its own right or by its class's default."""
-    state = instance._sa_instance_state
-    defaults = {
-        name: value
-        for name, value in vars(InstanceState).items()
-        if not name.startswith("__") and not hasattr(value, "__get__")
-    }
-    slots = {name: getattr(state, name, None) for name in InstanceState.__slots__ if not name.startswith("__")}
-    return {name: value for name, value in {**defaults, **slots, **vars(state)}.items() if name not in _OWN_FIELDS}

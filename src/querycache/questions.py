@@ -144,12 +144,12 @@ class Questions:
     def _declares(self, function: str) -> bool:
         return self._declared.function(function) is not None
 
-    def plan_of(self, compiled: Any, bind: Bind) -> Plan | Bypass:
-        """Return what holds for every call of a statement that was asked about before, without any option."""
+    def plan_of(self, compiled: Any, bind: Bind, request: CacheRequest | None = None) -> Plan | Bypass:
+        """Return what holds for every call of a statement that was asked about before, without any other option."""
         known = self._known.get(compiled)
         if known is None or known.shape.reads is None:
             return Bypass("nobody asked about it")
-        return self.plans.of(known, bind, None, None)
+        return self.plans.of(known, bind, None, request)
 
     def about(
         self, form: Form, parameters: Mapping[str, Any] | None, request: CacheRequest | None, variation: bytes

@@ -79,7 +79,7 @@ class Reader:
         self.flights = flights
         self.refreshing = refreshing
         self.graces = Graces()
-        self.results = Results()
+        self.results = Results(questions)
 
     def read(self, orm: ORMExecuteState, attachment: Attachment, engine: Engine | Connection) -> Result[Any] | Bypass:
         """Answer from the cache, or run and store; or say why neither."""

@@ -13,7 +13,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Dialect, Engine, Result
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
 
-from querycache import _loading, _sqlalchemy
+from querycache import _lazyloads, _loading, _sqlalchemy
 from querycache.coherence.declared import READS
 from querycache.engine import Attachment
 from querycache.gets import NOT_ANSWERED, get, key_of
@@ -39,6 +39,7 @@ def listen_to_sessions() -> None:
     if not event.contains(Session, "do_orm_execute", _do_orm_execute):
         event.listen(Session, "do_orm_execute", _do_orm_execute)
         Session.get = _get  # type: ignore[method-assign]
+        _lazyloads.listen_to_lazy_loads(_get_lazily)
         event.listen(Session, "after_begin", _after_begin)
         event.listen(Session, "after_transaction_end", _after_transaction_end)
 
@@ -139,6 +140,25 @@ def _get_from_cache(session: Session, entity: Any, ident: Any) -> Any:
         return NOT_ANSWERED
     reader, attachment = found
     return get(reader, session, attachment, target, known, key)
+
+
+def _get_lazily(session: Session, model: type[Any], ident: tuple[Any, ...]) -> Any:
+    """Return what a lazy load by primary key gives, under the key of ``Session.get``, or ``_lazyloads.NOT_ANSWERED``."""
+    if None in ident or not _loading.may_get(session, model.__mapper__):
+        return _lazyloads.NOT_ANSWERED
+    found = _get_from_cache(session, model, ident)
+    if found is not NOT_ANSWERED:
+        return found
+    # What is not known yet is asked for in this way, too, so that it will be.
+    return _ordinary_get(session, model, ident) if _is_read_by_us(session, model) else _lazyloads.NOT_ANSWERED
+
+
+def _is_read_by_us(session: Session, model: type[Any]) -> bool:
+    try:
+        bind = session.get_bind(model.__mapper__)
+    except Exception:  # the ordinary way asks again, and lets it raise
+        return False
+    return _reader_of(bind.engine.dialect) is not None
 
 
 def _after_begin(session: Session, transaction: SessionTransaction, connection: Connection) -> None:

@@ -51,7 +51,7 @@ class VerifyingReader(Reader):
         self, questions: Questions, variations: Variations, flights: Flights, refreshing: EarlyRefresh
     ) -> None:
         super().__init__(questions, variations, flights, refreshing)
-        self.results = _WithoutShortCuts()
+        self.results = _WithoutShortCuts(questions)
         self.verdicts: Counter[str] = Counter()
 
     def serve(self, reading: Reading, question: Question, entry: DecodedRows) -> Result[Any]:
@@ -111,9 +111,12 @@ class VerifyingReader(Reader):
 
 
 class _WithoutShortCuts(Results):
-    """Knows no gets: those would be answered without a statement that could be sent."""
+    """Knows no gets and nothing that follows: those would be answered without a statement that could be sent."""
 
     def known_get(self, model: type[Any], dialect: Dialect) -> KnownGet | None:
+        return None
+
+    def with_posts(self, *arguments: Any) -> list[Any] | None:
         return None
 
 

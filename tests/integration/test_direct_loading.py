@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from sqlalchemy.orm import (
     Mapped,
     Mapper,
     Session,
+    defer,
     deferred,
     mapped_column,
     raiseload,
@@ -26,8 +27,8 @@ from sqlalchemy.orm import (
 )
 from sqlalchemy.schema import ForeignKey
 
-from equality_support import observed
-from querycache import FromCache, QueryCache, _loading
+from loading_support import Library, library_of
+from querycache import FromCache, _generated, _loading
 
 
 class Base(DeclarativeBase):
@@ -80,76 +81,61 @@ class Scroll(Base):
     long: Mapped[str] = deferred(mapped_column(String(100)))
 
 
-@dataclass
-class Library:
-    """One database, read with a cache and without; ``made`` counts the instances made by recipes."""
-
-    plain: Any
-    cached: Any
-    cache: QueryCache
-    made: list[int] = field(default_factory=list)
-    sent: list[str] = field(default_factory=list)
-
-    def check(self, take: Callable[[Session], Any], *, before: Callable[[Session], Any] = lambda session: None) -> None:
-        """Compare what ``take`` gives in a session in which ``before`` was done, cached and not; the last time by a hit."""
-        expected = self._seen(self.plain, before, take)
-        for _ in range(4):
-            assert self._seen(self.cached, before, take) == expected
-
-    def _seen(self, engine: Any, before: Callable[[Session], Any], take: Callable[[Session], Any]) -> Any:
-        with Session(engine) as session:
-            kept = before(session)
-            self.sent.clear()
-            seen = observed(session, take)
-            del kept
-            session.rollback()
-        return seen
+def fill(session: Session) -> None:
+    session.add_all([Shelf(id=1, label="one"), Shelf(id=2, label="two")])
+    session.add_all(
+        [Book(id=number, title=f"t{number}", notes={"n": number}, shelf_id=1 + number % 2) for number in range(1, 7)]
+    )
+    session.add(Book(id=7, title=None, notes={}, shelf_id=1))
+    session.add_all([Leaf(book_id=1, number=2, text="x"), Leaf(book_id=2, number=1, text="y")])
+    session.add_all([Scroll(id=1, short="s", long="l"), Pad(id=1, notes={"n": 1})])
 
 
 @pytest.fixture
 def library(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Library]:
-    plain, cached = create_engine(sqlite_url), create_engine(sqlite_url)
-    Base.metadata.create_all(plain)
-    with Session(plain) as session:
-        session.add_all([Shelf(id=1, label="one"), Shelf(id=2, label="two")])
-        session.add_all(
-            [
-                Book(id=number, title=f"t{number}", notes={"n": number}, shelf_id=1 + number % 2)
-                for number in range(1, 7)
-            ]
-        )
-        session.add(Book(id=7, title=None, notes={}, shelf_id=1))
-        session.add_all([Leaf(book_id=1, number=2, text="x"), Leaf(book_id=2, number=1, text="y")])
-        session.add_all([Scroll(id=1, short="s", long="l"), Pad(id=1, notes={"n": 1})])
-        session.commit()
-    cache = QueryCache("memory://", models=[Shelf, Book, Leaf, Pad, Scroll])
-    cache.attach(cached)
-    library = Library(plain, cached, cache)
-    event.listen(cached, "before_cursor_execute", lambda *arguments: library.sent.append(arguments[2]))
-    original = _loading.loader_of
-
-    def counting(*arguments: Any) -> Any:
-        load = original(*arguments)
-
-        def counted(session: Session, rows: Any) -> Any:
-            instances = load(session, rows)
-            library.made.append(-1 if instances is None else len(instances))
-            return instances
-
-        return counted
-
-    monkeypatch.setattr(_loading, "loader_of", counting)
-    yield library
-    cache.close()
-    plain.dispose()
-    cached.dispose()
+    with library_of(sqlite_url, Base, [Shelf, Book, Leaf, Pad, Scroll], fill, monkeypatch) as library:
+        yield library
 
 
 def books(session: Session) -> list[Book]:
     return list(session.scalars(select(Book).where(Book.shelf_id == 1).order_by(Book.id)))
 
 
+def by_itself(session: Session, counted: Any) -> list[Any]:
+    """Name a column of a row by the very expression that the statement of this call was made with."""
+    return [row._mapping[counted] for row in session.execute(select(Book.shelf_id, counted).group_by(Book.shelf_id))]
+
+
+EAGER = select(Shelf).options(selectinload(Shelf.books)).order_by(Shelf.id)
+COLUMNS = select(Book.id, Book.title).order_by(Book.id)
+COUNTED = select(Book.shelf_id, func.count().label("many")).group_by(Book.shelf_id).order_by(Book.shelf_id)
+BY_SHELF = select(Book, Shelf).join(Shelf).order_by(Book.id)
+
 PLAIN: dict[str, Callable[[Session], Any]] = {
+    "deferred columns": lambda session: session.scalars(select(Scroll)).all(),
+    "a deferred column afterwards": lambda session: [scroll.long for scroll in session.scalars(select(Scroll))],
+    "loader options": lambda session: session.scalars(EAGER).all(),
+    "two entities": lambda session: session.execute(BY_SHELF).all(),
+    "two entities, each once": lambda session: session.execute(BY_SHELF).unique().all(),
+    "an entity that may be missing": lambda session: session.execute(
+        select(Book, Leaf).outerjoin(Leaf, Leaf.book_id == Book.id).order_by(Book.id)
+    ).all(),
+    "an entity and a column": lambda session: session.execute(select(Book, Shelf.label).join(Shelf)).all(),
+    "some columns": lambda session: session.execute(COLUMNS).all(),
+    "some columns as mappings": lambda session: [dict(row) for row in session.execute(COLUMNS).mappings()],
+    "some columns by what they are": lambda session: [
+        (row._mapping[Book.id], row._mapping[Book.title], row.title) for row in session.execute(COLUMNS)
+    ],
+    "some columns, each row once": lambda session: session.execute(select(Book.shelf_id)).unique().all(),
+    "a column's values": lambda session: session.scalars(select(Book.title).order_by(Book.id)).all(),
+    "a column's values, each once": lambda session: session.scalars(select(Book.shelf_id)).unique().all(),
+    "a column with a type of the application's": lambda session: session.execute(select(Shelf.label)).all(),
+    "a count": lambda session: session.scalar(select(func.count()).select_from(Book)),
+    "counts": lambda session: [(row.many, row[0], tuple(row._fields)) for row in session.execute(COUNTED)],
+    "a count by what it is": lambda session: by_itself(session, func.count(Book.id)),
+    "columns of a legacy query": lambda session: session.query(Book.id, Book.title).order_by(Book.id).all(),
+    "one column too many": lambda session: session.execute(COLUMNS).one(),
+    "an unknown column": lambda session: session.execute(COLUMNS).columns("author").all(),
     "scalars": books,
     "tuples": lambda session: session.execute(select(Book).order_by(Book.id)).all(),
     "first": lambda session: session.scalars(select(Book).order_by(Book.id)).first(),
@@ -257,18 +243,16 @@ def library_session(library: Library) -> Session:
     return Session(library.cached)
 
 
-EAGER = select(Shelf).options(selectinload(Shelf.books)).order_by(Shelf.id)
 RAISING = select(Book).options(raiseload("*")).order_by(Book.id)
 WITH_CRITERIA = select(Book).options(with_loader_criteria(Shelf, Shelf.id == 1)).order_by(Book.id)
 
+PUT_OFF = select(Scroll).options(defer(Scroll.short))
+
 DECLINED: dict[str, Callable[[Session], Any]] = {
-    "deferred columns": lambda session: session.scalars(select(Scroll)).all(),
+    "a column put off by the statement": lambda session: session.scalars(PUT_OFF).all(),
     "a mutable value": changed,
-    "loader options": lambda session: session.scalars(EAGER).all(),
     "raising loads": lambda session: session.scalars(RAISING).all(),
-    "two entities": lambda session: session.execute(select(Book, Shelf).join(Shelf).order_by(Book.id)).all(),
-    "columns": lambda session: session.execute(select(Book.id, Book.title).order_by(Book.id)).all(),
-    "a count": lambda session: session.scalar(select(func.count()).select_from(Book)),
+    "columns whose values have no hash": lambda session: session.execute(select(Book.id, Book.notes)).all(),
     "criteria": lambda session: session.scalars(WITH_CRITERIA).all(),
 }
 
@@ -285,7 +269,7 @@ def test_where_a_release_changed_what_a_recipe_leans_on_the_ordinary_loader_goes
     def fail(*arguments: Any) -> Any:
         raise AttributeError("_state_constructor")
 
-    monkeypatch.setattr(_loading, "loader_of", fail)
+    monkeypatch.setattr(_loading, "maker_of", fail)
     library.check(books)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
@@ -293,12 +277,14 @@ def test_where_a_release_changed_what_a_recipe_leans_on_the_ordinary_loader_goes
 def test_a_recipe_that_makes_other_instances_than_the_ordinary_loader_is_not_followed(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = _loading.loader_of
+    original = _generated.maker_of
 
-    def careless(mapper: Any, path: Any, attributes: Any, *rest: Any) -> Any:
-        return original(mapper, path, {name: at for name, at in attributes.items() if name != "title"}, *rest)
+    def careless(tree: Any) -> Any:
+        (node,) = tree.nodes
+        node = replace(node, attributes={name: at for name, at in node.attributes.items() if name != "title"})
+        return original(replace(tree, entities=(node,), nodes=(node,)))
 
-    monkeypatch.setattr(_loading, "loader_of", careless)
+    monkeypatch.setattr(_loading, "maker_of", careless)
     library.check(books)
 
 

@@ -148,7 +148,7 @@ VARIANTS: Final = (
         (
             (
                 "reader.py",
-                "from querycache.rows.codec import DecodedRows, decode_rows\n",
+                "from querycache.rows.codec import DecodedRows\n",
                 "from querycache.rows.codec import DecodedRows, decode_rows, encode_rows\n",
             ),
             (
@@ -162,8 +162,8 @@ VARIANTS: Final = (
             ),
             (
                 "reader.py",
-                "        self.results = Results()\n",
-                "        self.results = Results()\n        self.handed = {}\n",
+                "        self.results = Results(questions)\n",
+                "        self.results = Results(questions)\n        self.handed = {}\n",
             ),
             (
                 "reader.py",
