@@ -1,0 +1,83 @@
+"""``make bench`` runs in its shortest form, writes what it says, and says what is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NUMBERS = ("ratio", "p10", "p90")
+FIELDS = ("group", "case", "store", "against", *NUMBERS, "n")
+
+
+def run_bench(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "bench" / "run.py"), "--quick", "--rounds", "2", "--pictures", "none", *options],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_the_hit_group_writes_a_ratio_for_each_case_and_whatever_it_is_compared_with(tmp_path: Path) -> None:
+    file = tmp_path / "latest.json"
+
+    done = run_bench("--group", "hit", "--stores", "memory", "--databases", "sqlite", "--json", str(file))
+
+    assert done.returncode == 0, done.stderr
+    document = json.loads(file.read_text())
+    assert set(document) == {"machine", "versions", "results"}
+    assert {"python", "sqlalchemy"} <= set(document["versions"])
+    assert {tuple(row) for row in document["results"]} == {FIELDS}
+    assert {row["group"] for row in document["results"]} == {"hit"}
+    assert {row["store"] for row in document["results"]} == {"memory"}
+    assert {row["against"] for row in document["results"]} == {"sqlite", "sqlite-open", "floor"}
+    assert {row["case"] for row in document["results"]} == {
+        *("get", "select-1", "select-10", "select-100", "select-1000", "count", "columns"),
+        *("selectin-10x5", "joined-10x5", "lazy-m2o"),
+    }
+    assert all(0 < row["p10"] <= row["ratio"] <= row["p90"] for row in document["results"])
+    assert all(row["n"] == 2 for row in document["results"])
+    assert "hit: get, lmdb / postgresql-open" in done.stdout  # a target that was not measured is told, too
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "told"),
+    [
+        (
+            ("--stores", "memory"),
+            {"QUERYCACHE_TEST_POSTGRESQL_URL": "postgresql://nobody@127.0.0.1:1/none"},
+            ("cannot use PostgreSQL", "nobody@127.0.0.1:1/none", "QUERYCACHE_TEST_POSTGRESQL_URL="),
+        ),
+        (
+            ("--stores", "redis", "--databases", "sqlite"),
+            {"PATH": "/nowhere"},
+            ("needs Redis", "apt-get install redis-server", "STORES=memory,lmdb"),
+        ),
+    ],
+    ids=["postgresql", "redis"],
+)
+def test_a_server_that_is_missing_is_told_with_the_remedy(
+    options: tuple[str, ...], environment: dict[str, str], told: tuple[str, ...], tmp_path: Path
+) -> None:
+    file = tmp_path / "latest.json"
+
+    done = run_bench("--group", "hit", *options, "--json", str(file), **environment)
+
+    assert done.returncode == 1
+    assert not [part for part in told if part not in done.stderr]
+    assert "Traceback" not in done.stderr
+    assert not file.exists()
+
+
+def test_a_group_that_is_not_known_is_told_with_those_that_are() -> None:
+    done = run_bench("--group", "hits")
+
+    assert done.returncode == 2
+    assert "hits is not known. Known are: hit, miss, write, peers, scale, app" in done.stderr
