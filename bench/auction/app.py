@@ -1,7 +1,7 @@
 """The pages of the auction site: one Flask application for each worker, set by AUCTION_* variables.
 
-Each answer tells the client what it shows the state of (``X-Seen``), and what its worker has asked so far (``X-Asked``: process,
-statements, reads, hits).
+Each answer tells the client what it shows the state of (``X-Seen``), and what its worker has asked so far (``X-Asked``:
+process, statements, reads, hits).
 """
 
 from __future__ import annotations

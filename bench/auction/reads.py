@@ -1,7 +1,7 @@
 """What does a page show? Each function asks through a Session, and returns plain values for a template.
 
-``seen`` holds what a client can judge the page's age by: numbers that only grow, of bids on an item (``i7``), of comments about a
-user (``u3``), of items in a category (``c1``).
+``seen`` holds what a client can judge the page's age by: numbers that only grow, of bids on an item (``i7``), of comments
+about a user (``u3``), of items in a category (``c1``).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How does the auction site get what a page shows: from the database each time, or from a cache of one kind or another?
 
-``no-cache``; ``ttl``: what a page shows is kept for 5 seconds in each worker; ``table-level``: this library, and each write drops
-whatever depends on its tables; ``lmdb``: this library. ``bound`` is no way to run a site: no database at all, pages are made of
-what was kept, for whatever they are asked; it shows what the application's own work allows.
+``no-cache``; ``ttl``: what a page shows is kept for 5 seconds in each worker; ``table-level``: this library, and each write
+drops whatever depends on its tables; ``lmdb``: this library. ``bound`` is no way to run a site: no database at all, pages are
+made of what was kept, for whatever they are asked; it shows what the application's own work allows.
 """
 
 from __future__ import annotations
