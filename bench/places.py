@@ -89,13 +89,13 @@ class Places:
     redis: RedisServer | None
     _count: int = field(default=0)
 
-    def store_url(self, store: str) -> str:
-        """Return the URL of a new, empty store of a kind."""
+    def store_url(self, store: str, room_for: int = 0) -> str:
+        """Return the URL of a new, empty store of a kind, with room for so many entries of some hundred bytes."""
         self._count += 1
         if store == "memory":
-            return "memory://"
+            return f"memory://?size={room_for * 4 + 128_000}KB&entries={room_for + 100_000}"
         if store == "lmdb":
-            return f"lmdb://{self.folder}/store{self._count}"
+            return f"lmdb://{self.folder}/store{self._count}?size={room_for + 256_000}KB"
         if self.redis is None:
             raise BenchError(f"{store}: no Redis was started")
         near = "&near=validate" if store == "redis-near" else ""

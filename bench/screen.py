@@ -12,7 +12,9 @@ from rich.table import Table
 from rounds import Row
 
 T = TypeVar("T")
-_WIDTH: Final = 100
+_WIDTH: Final = 130
+_WIDE: Final = 5
+"""So many stores leave no room for the spread."""
 
 
 class Bar:
@@ -59,11 +61,11 @@ class Screen:
             chosen = [row for row in rows if row.against == against]
             stores = list(dict.fromkeys(row.store for row in chosen))
             table = Table(title=f"against {against}", title_justify="left", box=None, pad_edge=False)
-            table.add_column("case")
+            table.add_column("case", no_wrap=True)
             for store in stores:
                 table.add_column(store, justify="right")
             for case in dict.fromkeys(row.case for row in chosen):
-                cells = {row.store: _cell(row) for row in chosen if row.case == case}
+                cells = {row.store: _cell(row, len(stores) < _WIDE) for row in chosen if row.case == case}
                 table.add_row(case, *(cells.get(store, "") for store in stores))
             self.console.print(table)
             self.console.print()
@@ -79,8 +81,8 @@ class Screen:
         self.console.print(table)
 
 
-def _cell(row: Row) -> str:
-    if row.n == 1:
+def _cell(row: Row, with_spread: bool) -> str:
+    if row.n == 1 or not with_spread:
         return f"[bold]{figure(row.ratio)}[/]"
     return f"[bold]{figure(row.ratio)}[/] [dim]{figure(row.p10)}-{figure(row.p90)}[/]"
 
