@@ -1,8 +1,8 @@
 """The clients of the auction site, in a process of their own: as many requests as answers come, and each page judged.
 
-Reads one order a line from standard input, as JSON: {"site", "port", "mix", "seconds", "clients", "size"}, and answers with one
-line. A page is stale where a number that it shows is below the one that a write's answer gave before the page was asked for.
-Knows nothing of Flask, SQLAlchemy or the cache.
+Reads one order a line from standard input, as JSON: {"site", "port", "mix", "seconds", "clients", "size", "seed"}, and answers
+with one line; the mix "all" asks for every page once. A page is stale where a number that it shows is below the one that a
+write's answer gave before the page was asked for. Knows nothing of Flask, SQLAlchemy or the cache.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -23,6 +23,7 @@ from urllib.parse import urlencode
 HOST: Final = "127.0.0.1"
 PATIENCE_S: Final = 30.0
 PAGES: Final = 5
+WRITES: Final = ("bid", "sell", "comment")
 
 MIXES: Final[dict[str, dict[str, int]]] = {
     "bidding": {"home": 6, "browse": 27, "search": 12, "item": 30, "user": 10, "bid": 10, "comment": 3, "sell": 2},
@@ -76,12 +77,15 @@ def main() -> int:
 
 def _work(order: dict[str, Any], acknowledged: Acknowledged) -> dict[str, Any]:
     tallies = [Tally() for _ in range(order["clients"])]
-    until = time.monotonic() + order["seconds"]
+    all_pages = list(_all_pages(order["size"])) if order["mix"] == "all" else None
     threads = [
-        threading.Thread(
-            target=_ask_until, args=(until, order, random.Random(order["seed"] * 100 + at), tally, acknowledged)
-        )
+        threading.Thread(target=_ask_all, args=(order["port"], requests, tally, acknowledged))
         for at, tally in enumerate(tallies)
+        for requests in [
+            iter(all_pages[at :: len(tallies)])
+            if all_pages is not None
+            else _until(time.monotonic() + order["seconds"], order, random.Random(order["seed"] * 100 + at))
+        ]
     ]
     began = time.monotonic()
     for thread in threads:
@@ -91,17 +95,33 @@ def _work(order: dict[str, Any], acknowledged: Acknowledged) -> dict[str, Any]:
     return _told(tallies, time.monotonic() - began)
 
 
-def _ask_until(
-    until: float, order: dict[str, Any], dice: random.Random, tally: Tally, acknowledged: Acknowledged
-) -> None:
-    mix, size = MIXES[order["mix"]], order["size"]
+def _until(moment: float, order: dict[str, Any], dice: random.Random) -> Iterator[tuple[str, bytes]]:
+    """Yield requests of a mix."""
+    mix = MIXES[order["mix"]]
     kinds, weights = list(mix), list(mix.values())
-    while time.monotonic() < until:
+    while time.monotonic() < moment:
         (kind,) = dice.choices(kinds, weights)
-        sent = _REQUESTS[kind](dice, size)
+        yield kind, _REQUESTS[kind](dice, order["size"])
+
+
+def _all_pages(size: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
+    """Yield a request for every page that a mix may ask for."""
+    yield "home", _get("/")
+    for number in range(1, size["categories"] + 1):
+        for page in range(PAGES):
+            yield "browse", _get(f"/browse/{number}?page={page}")
+    for word in size["words"]:
+        yield "search", _get(f"/search?word={word}")
+    for kind, count in (("item", size["items"]), ("user", size["users"])):
+        for number in range(1, count + 1):
+            yield kind, _get(f"/{kind}/{number}")
+
+
+def _ask_all(port: int, requests: Iterator[tuple[str, bytes]], tally: Tally, acknowledged: Acknowledged) -> None:
+    for kind, sent in requests:
         began = time.monotonic()
         try:
-            status, headers = _exchange(order["port"], sent)
+            status, headers = _exchange(port, sent)
         except OSError:
             tally.failed += 1
             continue
@@ -112,7 +132,7 @@ def _ask_until(
         worker, *counts = headers.get("x-asked", "0 0 0 0").split()
         tally.asked[worker].append(tuple(map(int, counts)))
         seen = [part.split("=") for part in headers.get("x-seen", "").split()]
-        if kind in ("bid", "sell", "comment"):
+        if kind in WRITES:
             tally.writes += 1
             for name, number in seen:
                 acknowledged.note(name, int(number))

@@ -20,7 +20,10 @@ from auction.writes import CHANGES, WRITES
 from querycache import Policy, QueryCache
 
 TTL_S: Final = 5.0
-MODELS: Final = (User, Category, Item, Bid, Comment)
+MODELS: Final = {
+    **dict.fromkeys((User, Category, Bid, Comment), Policy()),
+    Item: Policy(shape="keys"),  # bids change rows of lists, and hardly ever which rows are in them
+}
 
 
 class Site:
@@ -78,7 +81,7 @@ class Cached(Site):
 
     def __init__(self, engine: Engine, store: str) -> None:
         super().__init__(engine)
-        self.cache = QueryCache(store, models=dict.fromkeys(MODELS, Policy()))
+        self.cache = QueryCache(store, models=MODELS)
         self.cache.attach(engine)
 
     def counted(self) -> tuple[int, int, int]:
