@@ -26,6 +26,8 @@ COLOURS: Final = {
     "redis-near": "#b279a2",
     "no-cache": "#9d9d9d",
     "bound": "#d3d3d3",
+    "ttl": "#eeca3b",
+    "table-level": "#54a24b",
 }
 OTHERS: Final = ("#54a24b", "#72b7b2", "#eeca3b", "#9d755d", "#bab0ac", "#ff9da6")
 
@@ -61,44 +63,57 @@ def _chosen(rows: Sequence[Row], group: str, **wanted: str) -> list[Row]:
     ]
 
 
-def _bars(rows: list[Row], cases: Sequence[str], title: str, axis: str, *, at: float = 1.0) -> Any:
-    """Draw groups of bars with their spread on a logarithmic scale; a line where things are equal."""
+def _points(rows: list[Row], cases: Sequence[str], title: str, axis: str) -> Any:
+    """Draw medians with their spread on a logarithmic scale, beside each other for each case; a line where things are equal."""
     stores = list(dict.fromkeys(row.store for row in rows))
     found = {(row.case, row.store): row for row in rows}
     cases = [case for case in cases if any((case, store) in found for store in stores)]
     if not cases:
         return None
-    figure, axes = pyplot.subplots(figsize=(max(5.0, 0.9 * len(cases)), 3.2))
+    figure, axes = pyplot.subplots(figsize=(max(5.0, (0.5 + 0.08 * len(stores)) * len(cases)), 3.2))
     width, others = 0.8 / len(stores), iter(OTHERS)
     for place, store in enumerate(stores):
         shown = [(number, found[case, store]) for number, case in enumerate(cases) if (case, store) in found]
-        places = [number + (place - (len(stores) - 1) / 2) * width for number, _ in shown]
-        heights = [row.ratio for _, row in shown]
         spread = [
             [max(0.0, row.ratio - row.p10) for _, row in shown],
             [max(0.0, row.p90 - row.ratio) for _, row in shown],
         ]
-        colour = COLOURS.get(store) or next(others)
-        axes.bar(
-            places, heights, width * 0.9, label=store, color=colour, yerr=spread, error_kw={"lw": 0.6, "alpha": 0.5}
+        axes.errorbar(
+            [number + (place - (len(stores) - 1) / 2) * width for number, _ in shown],
+            [row.ratio for _, row in shown],
+            yerr=spread,
+            fmt="o",
+            ms=4,
+            elinewidth=0.8,
+            label=store,
+            color=COLOURS.get(store) or next(others),
         )
-    axes.axhline(at, color="black", lw=0.8)
+    axes.axhline(1.0, color="black", lw=0.8)
+    for number in range(1, len(cases)):
+        axes.axvline(number - 0.5, color="black", lw=0.3, alpha=0.3)
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.grid(visible=False, axis="x")
     axes.set_xticks(range(len(cases)), cases, rotation=20, ha="right")
     axes.set_ylabel(axis)
     axes.set_title(title, loc="left")
-    axes.legend(ncols=min(5, len(stores)), frameon=False, loc="upper left", bbox_to_anchor=(0, -0.2))
+    axes.legend(
+        ncols=min(5, len(stores)),
+        frameon=False,
+        loc="upper left",
+        bbox_to_anchor=(0, -0.02 * max(map(len, cases)) - 0.05),
+    )
     return figure
 
 
 def _hit(rows: list[Row]) -> Any:
     chosen = _chosen(rows, "hit", against="postgresql")
-    return _bars(chosen, CASES, "A hit, against the query on PostgreSQL", "time of the query = 1")
+    return _points(chosen, CASES, "A hit, against the query on PostgreSQL", "time of the query = 1")
 
 
 def _floor(rows: list[Row]) -> Any:
     chosen = _chosen(rows, "hit", against="floor")
-    return _bars(chosen, CASES, "A hit, against a GET of the same bytes and their decoding", "GET and decoding = 1")
+    return _points(chosen, CASES, "A hit, against a GET of the same bytes and their decoding", "GET and decoding = 1")
 
 
 def _overhead(rows: list[Row]) -> Any:
@@ -107,7 +122,7 @@ def _overhead(rows: list[Row]) -> Any:
         Row(row.group, f"{'miss' if row.group == 'miss' else 'commit'}: {row.case}", *_rest(row)) for row in chosen
     ]
     cases = list(dict.fromkeys(row.case for row in renamed))
-    return _bars(renamed, cases, "A miss and a commit, against those without a cache", "without a cache = 1")
+    return _points(renamed, cases, "A miss and a commit, against those without a cache", "without a cache = 1")
 
 
 def _rest(row: Row) -> tuple[Any, ...]:
@@ -116,20 +131,14 @@ def _rest(row: Row) -> tuple[Any, ...]:
 
 def _peers(rows: list[Row]) -> Any:
     chosen = _chosen(rows, "peers", against="uncached")
-    return _bars(chosen, CASES, "A hit, against the same read without a cache", "its own uncached read = 1")
+    return _points(chosen, CASES, "A hit, against the same read without a cache", "its own uncached read = 1")
 
 
 def _scale(rows: list[Row]) -> Any:
-    kinds: dict[str, Callable[[str], float]] = {
-        "hit": _number_of,
-        "invalidate": _number_of,
-        "rows": _number_of,
-        "tags": _number_of,
-        "processes": _number_of,
-    }
     titles = {
         "hit": "a hit, by entries",
-        "invalidate": "an invalidation, by entries",
+        "invalidate": "an end, by entries that depend",
+        "touch": "an end, by entries in the store",
         "rows": "a hit, by rows",
         "tags": "a hit, by tags",
         "processes": "hits per second, by processes",
@@ -137,19 +146,20 @@ def _scale(rows: list[Row]) -> Any:
     chosen = _chosen(rows, "scale")
     if not chosen:
         return None
-    figure, every = pyplot.subplots(1, len(kinds), figsize=(13, 2.6))
-    for axes, (kind, number_of) in zip(every, kinds.items(), strict=True):
+    figure, every = pyplot.subplots(2, 3, figsize=(9, 4.6))
+    for axes, (kind, title) in zip(every.flat, titles.items(), strict=True):
         for store in dict.fromkeys(row.store for row in chosen):
             points = [row for row in chosen if row.case.startswith(f"{kind}-") and row.store == store]
             if points:
-                first = number_of(points[0].against)
-                x = [first, *(number_of(row.case) for row in points)]
+                first = _number_of(points[0].against)
+                x = [first, *(_number_of(row.case) for row in points)]
                 axes.plot(x, [1.0, *(row.ratio for row in points)], marker="o", ms=3, label=store, color=COLOURS[store])
         axes.set_xscale("log")
         axes.set_ylim(bottom=0)
-        axes.set_title(titles[kind], loc="left", fontsize=9)
-    every[0].set_ylabel("smallest = 1")
-    every[0].legend(frameon=False)
+        axes.set_title(title, loc="left", fontsize=9)
+    every[0, 0].set_ylabel("smallest = 1")
+    every[1, 0].set_ylabel("smallest = 1")
+    every[0, 0].legend(frameon=False)
     figure.tight_layout()
     return figure
 

@@ -2,9 +2,9 @@
 
 The auction site of ``auction/``: gunicorn workers on PostgreSQL, each variant on a database of its own, and clients in another
 process that ask as soon as they are answered. Every page was asked for once; then the variants take turns of some seconds.
-``bidding``: pages per second against the site without a cache; ``bidding-p50`` and ``-p99``: how long a page takes, against that
-site's; ``bidding-statements``: statements for each page; ``bidding-hits``: hits by reads; ``bidding-stale``: stale pages by pages
-that were judged.
+``bidding``: pages per second against the site without a cache; ``bidding-p50`` and ``-p99``: how long a page takes, against
+that site's; ``bidding-statements``: statements for each page; ``bidding-hits``: hits by reads; ``bidding-stale``: stale pages
+by pages that were judged.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Does a hit, or the end of an entry, cost more as there are more entries, rows, tags or processes?
 
-``hit-1k`` to ``hit-1m``: the same thousand gets, in a store that holds so many entries. ``invalidate-1`` to ``-1m``: one row is
-told to have changed on which so many entries depend, time after time. ``rows-N`` and ``tags-N``: a hit of so many rows, or of
-an entry with so many tags, against one with one. ``processes-N``: hits in a second of N processes together, against one.
+``hit-1k`` to ``hit-1m``: the same thousand gets, in a store that holds so many entries. ``invalidate-N``: a row is told to have
+changed on which so many entries depend, time after time, against a row of the same store with one. ``touch-N``: a row with one,
+in a store of so many. ``rows-N`` and ``tags-N``: a hit of so many rows, or of an entry with so many tags, against one with one.
+``processes-N``: hits in a second of N processes together, against one.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ QUICK_ENTRIES: Final = {"1k": 1_000, "10k": 10_000}
 ROWS: Final = (1, 10, 100, 1000)
 TAGS: Final = (1, 4, 16, 64)
 PROCESSES: Final = (1, 2, 4, 8, 16)
+CROWDED: Final = 1
+"""The row on which all the entries depend; on ``ALONE`` one does."""
+
+ALONE: Final = 2
 GETS: Final = 20
 """Reads in a row, of rows chosen at random: one alone would be told apart by luck."""
 
@@ -56,10 +61,10 @@ class Filled:
                 session.get(Product, number)
         return time.perf_counter() - start
 
-    def invalidate(self) -> float:
-        """Time the telling of a change to the first product's row."""
+    def invalidate(self, number: int) -> float:
+        """Time the telling of a change to a product's row."""
         with Session(self.there.engine) as session:
-            product = session.get_one(Product, 1)
+            product = session.get_one(Product, number)
             start = time.perf_counter()
             self.there.cache.invalidate(product)
             return time.perf_counter() - start
@@ -90,23 +95,28 @@ def measure(setting: Setting) -> Iterator[Row]:
 def _by_entries(setting: Setting, store: str, sizes: dict[str, int], url: str, where: Places) -> Iterator[Row]:
     with ExitStack() as stack:
         filled = {}
-        for name, count in {"1": 1, **sizes}.items():
+        for name, count in sizes.items():
             there = stack.enter_context(attached(url, where.store_url(store, room_for=count)))
             crowd_in(there, count)
             filled[name] = Filled(there, random.Random(7))
             for number in range(1, PRODUCTS + 1):
                 with Session(there.engine) as session:
                     session.get(Product, number)
-        gets: dict[str, Timed] = {name: one.gets for name, one in filled.items() if name != "1"}
+        gets: dict[str, Timed] = {name: one.gets for name, one in filled.items()}
         for name in gets:
             turns = GETS * setting.rounds
             stack.enter_context(filled[name].there.expecting("hit", turns, f"{name} entries in {store}"))
         times = in_turns(gets, setting.rounds)
         for name in itertools.islice(sizes, 1, None):
             yield compared("scale", f"hit-{name}", store, "hit-1k", times[name], times["1k"])
-        times = in_turns({name: one.invalidate for name, one in filled.items()}, setting.rounds)
+        ends: dict[tuple[str, int], Timed] = {
+            (name, row): partial(one.invalidate, row) for name, one in filled.items() for row in (CROWDED, ALONE)
+        }
+        told = in_turns(ends, setting.rounds)
         for name in sizes:
-            yield compared("scale", f"invalidate-{name}", store, "invalidate-1", times[name], times["1"])
+            yield compared("scale", f"invalidate-{name}", store, "invalidate-1", told[name, CROWDED], told[name, ALONE])
+        for name in itertools.islice(sizes, 1, None):
+            yield compared("scale", f"touch-{name}", store, "touch-1k", told[name, ALONE], told["1k", ALONE])
 
 
 def _by_width(setting: Setting, store: str, url: str, where: Places) -> Iterator[Row]:
