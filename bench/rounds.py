@@ -1,7 +1,8 @@
 """How are variants of one thing compared on a machine whose speed drifts?
 
-All are done in turn, round after round, each round in an order of its own; the ratio is taken within a round, and its median
-and spread over the rounds. No absolute time leaves this file: those of two machines, or two moments, are not comparable.
+All are done in turn, round after round, each round in an order of its own; a turn is three times in a row, of which the middle
+one counts, since the first finds the processor's caches full of others. The ratio is taken within a round, and its median and
+spread over the rounds. No absolute time leaves this file: those of two machines, or two moments, are not comparable.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ Timed = Callable[[], float]
 """Does a thing once, and returns how long the part took that counts."""
 
 WARM_UP = 5
+IN_A_ROW = 3
 
 
 class BenchError(Exception):
@@ -45,13 +47,13 @@ class Row:
 def in_turns(
     variants: Mapping[K, Timed], rounds: int, *, warm_up: int = WARM_UP, seed: int = 5
 ) -> dict[K, list[float]]:
-    """Time each variant once a round; return the times of each, by round."""
+    """Time each variant once a round, three times in a row; return the times of each, by round."""
     dice, turns = random.Random(seed), list(variants.items())
     times: dict[K, list[float]] = {name: [] for name in variants}
     for number in range(-warm_up, rounds):
         dice.shuffle(turns)  # who comes after whom may cost more than the difference
         for name, timed in turns:
-            took = timed()
+            took = statistics.median(timed() for _ in range(IN_A_ROW))
             if number >= 0:
                 times[name].append(took)
     return times

@@ -37,8 +37,8 @@ GROUPS: Final = {
     "scale": "groups.scale",
     "app": "groups.app",
 }
-ROUNDS: Final = 200
-QUICK_ROUNDS: Final = 15
+ROUNDS: Final = 100
+QUICK_ROUNDS: Final = 7
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

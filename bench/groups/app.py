@@ -39,7 +39,7 @@ Answers = dict[str, list[dict[str, Any]]]
 def measure(setting: Setting) -> Iterator[Row]:
     """Let the clients at each variant in turn."""
     size = QUICK if setting.quick else Size()
-    turns, seconds, warm_up = (1, 1.0, 1.0) if setting.quick else (6, 6.0, 6.0)
+    turns, seconds, warm_up = (1, 1.0, 1.0) if setting.quick else (5, 6.0, 6.0)
     mixes = [mix for mix in MIXES if setting.wants(mix)]
     with ExitStack() as stack:
         clients = stack.enter_context(talker(HERE / "auction" / "clients.py"))

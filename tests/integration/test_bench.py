@@ -16,8 +16,12 @@ FIELDS = ("group", "case", "store", "against", *NUMBERS, "n")
 
 
 def run_bench(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return run_script("run.py", "--quick", "--rounds", "2", "--pictures", "none", *options, **environment)
+
+
+def run_script(name: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(ROOT / "bench" / "run.py"), "--quick", "--rounds", "2", "--pictures", "none", *options],
+        [sys.executable, str(ROOT / "bench" / name), *options],
         env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **environment},
         capture_output=True,
         text=True,
@@ -81,3 +85,28 @@ def test_a_group_that_is_not_known_is_told_with_those_that_are() -> None:
 
     assert done.returncode == 2
     assert "hits is not known. Known are: hit, miss, write, peers, scale, app" in done.stderr
+
+
+def test_the_profile_tells_parts_that_add_up_to_the_hit() -> None:
+    done = run_script("profile_hit.py", "--store", "memory", "--cases", "get", "--blocks", "3")
+
+    assert done.returncode == 0, done.stderr
+    lines = [line.rsplit("%", 1)[0].rsplit(None, 1) for line in done.stdout.splitlines() if "%" in line]
+    shares = {part.strip(): float(share) for part, share in lines}
+    whole = shares.pop("the hit")
+    assert whole == 100.0
+    assert sum(shares.values()) == pytest.approx(whole, abs=1)
+    assert {"key", "tags", "look-up: store", "instances", "Session: opening, closing"} <= set(shares)
+
+
+def test_a_part_whose_function_is_gone_is_told_by_its_name() -> None:
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import seams; from stopwatch import Stopwatch; "
+        "seams.SEAMS = (('key', 'querycache.session:gone'),); seams.patches_for(Stopwatch())"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(ROOT / "bench")], capture_output=True, text=True, timeout=60
+    )
+
+    assert "the profile finds no querycache.session:gone any more, for the part 'key'" in done.stderr
