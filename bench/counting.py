@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from places import RedisServer
 from rounds import Row, told
 from sqlalchemy import Engine, event
+
+from redis_servers import RedisServer
 
 TIMES: Final = 20
 SCRIPTS: Final = ("cmdstat_evalsha", "cmdstat_eval", "cmdstat_fcall")

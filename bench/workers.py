@@ -42,7 +42,7 @@ class Talker:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise BenchError(f"{self.process.args} ended without an answer, with code {self.process.wait()}")
+            raise BenchError(f"{self.process.args!r} ended without an answer, with code {self.process.wait()}")
         return json.loads(line)
 
     def ask(self, order: Any) -> Any:

@@ -19,7 +19,7 @@ from peers.environments import DJANGO, python_of
 from peers.peer import Peer, changes_through
 from peers.repositories import repositories
 from peers.ttl_dict import ttl_dict
-from places import RedisServer, database_urls, places
+from places import database_urls, places
 from rounds import Row, Timed, compared, in_turns
 from rows import CASES, Product, fill
 from setting import Setting
@@ -28,9 +28,10 @@ from sqlalchemy.orm import Session
 from workers import HERE, Talker, talker
 
 from groups.hit import with_session
+from redis_servers import RedisServer
 
 DATABASE: Final = "postgresql"
-OURS: Final = ("memory", "redis", "redis-near")
+OURS: Final[tuple[str, ...]] = ("memory", "redis", "redis-near")
 UNCACHED: Final = "uncached"
 
 Make = Callable[[Engine, RedisServer, ExitStack], Peer]

@@ -36,7 +36,8 @@ class ORMCache:
                 region = self.cache_regions[option.region]
                 key = option.generate_cache_key(orm_context.statement, orm_context.parameters or {}, self)
                 value = region.get_or_create(key, lambda: orm_context.invoke_statement().freeze())
-                merged: Any = loading.merge_frozen_result(orm_context.session, orm_context.statement, value, load=False)
+                merge: Any = loading.merge_frozen_result  # it says no types
+                merged = merge(orm_context.session, orm_context.statement, value, load=False)
                 return merged()
         return None
 
