@@ -13,6 +13,7 @@ import argparse
 import importlib
 import json
 import logging
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -37,6 +38,7 @@ GROUPS: Final = {
     "scale": "groups.scale",
     "app": "groups.app",
 }
+PICTURES: Final = HERE / "pictures"
 ROUNDS: Final = 100
 QUICK_ROUNDS: Final = 7
 
@@ -70,8 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     screen.verdicts(verdicts(rows, notes))
     _write(options.json, rows, screen)
-    if options.pictures is not None:
-        _draw(options.pictures, rows, screen)
+    folder = _folder_for_pictures(options)
+    if folder is not None:
+        _draw(folder, rows, screen)
     return 0
 
 
@@ -79,14 +82,14 @@ def _write(path: Path, rows: list[Row], screen: Screen) -> None:
     document = {"machine": machine(), "versions": versions(), "results": [row.as_json() for row in rows]}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=2) + "\n")
-    screen.say(f"\nwritten to {path}")
+    screen.say(f"\nwritten to {os.path.relpath(path)}")
 
 
 def _draw(folder: Path, rows: list[Row], screen: Screen) -> None:
     from pictures import draw
 
     for path in draw(folder, rows):
-        screen.say(f"drawn in {path}")
+        screen.say(f"drawn in {os.path.relpath(path)}")
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -100,12 +103,19 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--json", type=Path, default=HERE / "results" / "latest.json", help="where to write the results"
     )
-    parser.add_argument("--pictures", type=_folder, default=HERE / "pictures", help='where to draw; "none": nowhere')
+    parser.add_argument(
+        "--pictures",
+        help=f'where to draw; "none": nowhere (default {PICTURES.relative_to(HERE.parent)}, of whole groups)',
+    )
     return parser.parse_args(arguments)
 
 
-def _folder(text: str) -> Path | None:
-    return None if text == "none" else Path(text)
+def _folder_for_pictures(options: argparse.Namespace) -> Path | None:
+    """Return where to draw. The README's pictures are left alone by a run that leaves something out of a group."""
+    if options.pictures is not None:
+        return None if options.pictures == "none" else Path(options.pictures)
+    is_whole = (options.stores, options.databases, options.cases, options.quick) == (STORES, DATABASES, (), False)
+    return PICTURES if is_whole else None
 
 
 class _SomeOf:

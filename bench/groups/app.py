@@ -114,7 +114,8 @@ def _rows(mix: str, answers: Answers) -> Iterator[Row]:
                 yield _ratio(f"{mix}-{figure}", variant, PLAIN, mine, plain, figure)
         statements = [one["statements"] / one["pages"] for one in mine]
         yield told("app", f"{mix}-statements", variant, "pages", statements)
-        yield told("app", f"{mix}-hits", variant, "reads", [one["hits"] / max(1, one["reads"]) for one in mine])
+        if variant not in (PLAIN, "bound"):
+            yield told("app", f"{mix}-hits", variant, "reads", [one["hits"] / max(1, one["reads"]) for one in mine])
         if variant != "bound":
             stale, checked = sum(one["stale"] for one in mine), sum(one["checked"] for one in mine)
             share = round(stale / checked, 6)
