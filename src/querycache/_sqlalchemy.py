@@ -11,8 +11,7 @@ import asyncio
 import inspect
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import TextClause, TextualSelect
 from sqlalchemy.engine import Connection, CursorResult, Dialect, Engine, Result
@@ -34,8 +33,7 @@ _LOADING: Final = frozenset({"autoflush", "identity_token", "populate_existing",
 _WRAPPING: Final = ("sqlalchemy.event.", "sqlalchemy.util.")
 
 
-@dataclass(frozen=True, slots=True)
-class Compilation:
+class Compilation(NamedTuple):
     """A compiled statement and the parameters of one call of it."""
 
     compiled: SQLCompiler
@@ -219,10 +217,16 @@ def loads_otherwise(state: ORMExecuteState) -> bool:
     return any(effective.get(name) != state.execution_options.get(name) for name in _LOADING)
 
 
-def populates_existing(state: ORMExecuteState) -> bool:
-    """Tell whether the statement refreshes what the session already holds."""
+def why_refreshing(state: ORMExecuteState) -> str | None:
+    """Say what a statement refreshes of that which the session already holds; None where it refreshes nothing."""
+    if state._compile_state_cls is None:
+        return None
+    if getattr(getattr(state.statement, "_compile_options", None), "_for_refresh_state", False):
+        return "it refreshes attributes of an instance"
     options = load_options_of(state)
-    return bool(getattr(options, "_populate_existing", False) or getattr(options, "_refresh_state", None) is not None)
+    if getattr(options, "_populate_existing", False) or getattr(options, "_refresh_state", None) is not None:
+        return "it refreshes what the session holds"
+    return None
 
 
 def connection_info_of(connection: Connection) -> dict[Any, Any]:

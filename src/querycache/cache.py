@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, ClassVar, Final
@@ -34,6 +34,7 @@ from querycache.policy import Policies, Policy
 from querycache.questions import Questions
 from querycache.reader import Reader
 from querycache.refreshing import BETA, EarlyRefresh
+from querycache.rows.envelope import COMPRESS_ABOVE, Envelope, checked_size, signing_keys_of
 from querycache.session import attachment_of, register
 from querycache.statements import tags as naming
 from querycache.stores import Store, open_store
@@ -94,6 +95,9 @@ class QueryCache:
     ``max_wait``: seconds for which a read waits while another one of this process asks the database for the same; then it asks,
     too. ``early_refresh``: the beta of probabilistic early expiration: how early one of many readers refreshes an entry before
     it expires, measured by what its statement takes. 0 turns either off.
+    ``compress_above``: of how many bytes on an entry is compressed in a store that is reached over a network; None: never.
+    ``signing_key``: a secret of 16 bytes or more that all processes know; entries that were not signed with it are not read.
+    Several, to change it: the first signs, each is known.
 
     Raises ``ConfigurationError`` for a store or a setting that cannot be used.
     """
@@ -117,14 +121,22 @@ class QueryCache:
         functions: Functions | None = None,
         max_wait: float = MAX_WAIT_S,
         early_refresh: float = BETA,
+        compress_above: int | None = COMPRESS_ABOVE,
+        signing_key: bytes | str | Sequence[bytes | str] | None = None,
     ) -> None:
+        keys, compress_above = signing_keys_of(signing_key), checked_size(compress_above)
         self.regions: dict[str, Region] = {DEFAULT_REGION: Region(store, ttl), **(regions or {})}
         self.models: dict[type[Any], Policy] = _policies_of(models, ttl)
         self.events = Events()
         self._old_images = old_images
         self._on_snapshot_moved = on_snapshot_moved
         stores, positions = _open_stores(self.regions)
-        self._coherence = Coherence(stores, self.events, on_mark_failure=on_mark_failure)
+        self._coherence = Coherence(
+            stores,
+            self.events,
+            on_mark_failure=on_mark_failure,
+            envelopes=[Envelope(compress_above if store.scope == "fleet" else None, keys) for store in stores],
+        )
         declared = declared_of(views, functions, tells_who_asks=vary is not None)
         self._binds = Binds(_checked(tag_columns or {}), declared)
         self._variations = Variations(vary)
@@ -294,14 +306,14 @@ class QueryCache:
     def guarantee(self) -> str:
         """What holds with these stores and settings, in words, with the bounds in seconds."""
         lives: dict[int, float] = {}
-        for position, ttl_s in self._reader.questions.regions.values():
+        for position, ttl_s in self._reader.questions.plans.regions.values():
             lives[position] = max(ttl_s, lives.get(position, 0.0))
         told = [
             promise_of(journal.store, must_mark=self._coherence.must_mark(journal.store), ttl_s=lives[position])
             for position, journal in enumerate(self._coherence.journals)
         ]
         graces = {model.__name__: policy.grace for model, policy in self.cacheable_models()}
-        told.append(promise_of_graces(graces, self._reader.questions.longest_grace_s))
+        told.append(promise_of_graces(graces, self._reader.questions.plans.longest_grace_s))
         told.append(promise_of_names(one.name for one in self._attachments if one.name is not None))
         return "\n".join(filter(None, told))
 

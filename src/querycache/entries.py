@@ -44,7 +44,7 @@ def peek(reading: Situation, store: int, key: bytes, found: Lookup, freshness: F
     if memo is not None and isinstance(memo.value, DecodedRows):
         return memo.value
     try:
-        decoded = decode_rows(key, found.payload)
+        decoded = rows_in(reading.attachment.coherence, store, key, found.payload)
     except PayloadRejected as error:
         reading.attachment.coherence.events.emit("defect", key=key, reason=f"payload rejected: {error}")
         return None
@@ -53,6 +53,11 @@ def peek(reading: Situation, store: int, key: bytes, found: Lookup, freshness: F
         decoded = decoded._replace(rows=tuple(decoded.rows))
         memo.keep(decoded, _size_of(decoded, found.payload))
     return decoded
+
+
+def rows_in(coherence: Coherence, store: int, key: bytes, payload: bytes) -> DecodedRows:
+    """Return the rows in a payload as a store has it. Raises ``PayloadRejected``."""
+    return decode_rows(key, coherence.envelopes[store].unwrap(key, payload))
 
 
 def _size_of(decoded: DecodedRows, payload: bytes) -> int:
@@ -105,7 +110,9 @@ def payload_of_now(reading: Reading, question: Question, capture: Capture) -> by
         payload = encode_rows(question.key, [column[:2] for column in capture.description], capture.rows)
     except UnsupportedValue:
         return None
-    return payload if len(payload) <= question.plan.max_size_bytes and reading.is_still_the_same() else None
+    if len(payload) > question.plan.max_size_bytes or not reading.is_still_the_same():
+        return None
+    return reading.attachment.coherence.envelopes[question.store].wrap(question.key, payload)
 
 
 def _payload_of(
@@ -127,4 +134,4 @@ def _payload_of(
     if len(payload) > question.plan.max_size_bytes:
         coherence.events.emit("bypass", key=question.key, reason="the result is larger than max_size_bytes")
         return None
-    return payload
+    return coherence.envelopes[question.store].wrap(question.key, payload)

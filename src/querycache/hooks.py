@@ -9,7 +9,6 @@ hook called, or taken for harmless because of what it did before.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -27,8 +26,28 @@ _OBSERVERS: Final = frozenset(
 )
 """Packages whose listeners look on: this one, SQLAlchemy's own, and tracers."""
 
-_KNOWN: Final[weakref.WeakKeyDictionary[Callable[..., Any], bool]] = weakref.WeakKeyDictionary()
-"""Whether a listener is one of those packages'."""
+
+class _Judge:
+    """Finds the first of some listeners that does more than look on. Those that it last found harmless it knows again."""
+
+    __slots__ = ("_harmless", "_looks_on")
+
+    def __init__(self, looks_on: Callable[[Any], bool]) -> None:
+        self._looks_on = looks_on
+        self._harmless: tuple[Any, ...] = ()
+
+    def first_of(self, listeners: Any, event_name: str) -> str | None:
+        # Nearly always there are none, or the same as before.
+        if not listeners:
+            return None
+        given = tuple(listeners)
+        if given == self._harmless:
+            return None
+        for listener in given:
+            if not self._looks_on(listener):
+                return f"{_name_of(listener)} ({event_name})"
+        self._harmless = given
+        return None
 
 
 class Hooks:
@@ -39,27 +58,30 @@ class Hooks:
         self._creator = None if creator is None else f"{_name_of(creator)} (creator)"
         # A pool that keeps connections hands out any of them: what is set when they are made, is set in all alike.
         self._connects_each_time = isinstance(engine.pool, NullPool)
+        self._of_statements, self._of_cursors = _Judge(_sends_as_given), _Judge(_sends_as_given)
+        names = ("after_begin", "begin", "engine_connect", "checkout", "do_connect", "connect")
+        self._judges = tuple(_Judge(_observes) for _ in names)
 
     def rewriter(self, target: Engine | Connection) -> str | None:
         """Name a listener that may send another statement or other values than it is given; None for none."""
         dispatch: Any = target.dispatch
-        for name in ("before_execute", "before_cursor_execute"):
-            for listener in getattr(dispatch, name):
-                if _sqlalchemy.may_rewrite(listener) and not _observes(listener):
-                    return f"{_name_of(listener)} ({name})"
-        return None
+        return self._of_statements.first_of(dispatch.before_execute, "before_execute") or self._of_cursors.first_of(
+            dispatch.before_cursor_execute, "before_cursor_execute"
+        )
 
     def setter(self, session: Session, engine: Engine) -> str | None:
         """Name a hook that may set a connection before a Session has it; None for none."""
         pool: Any = engine.pool
+        of_engine: Any = engine.dispatch
+        after_begin, begin, engine_connect, checkout, do_connect, connect = self._judges
         return (
             self._creator
-            or _foreign(session.dispatch.after_begin, "after_begin")
-            or _foreign(engine.dispatch.begin, "begin")
-            or _foreign(engine.dispatch.engine_connect, "engine_connect")
-            or _foreign(pool.dispatch.checkout, "checkout")
-            or _foreign(engine.dialect.dispatch.do_connect, "do_connect")
-            or (_foreign(pool.dispatch.connect, "connect") if self._connects_each_time else None)
+            or after_begin.first_of(session.dispatch.after_begin, "after_begin")
+            or begin.first_of(of_engine.begin, "begin")
+            or engine_connect.first_of(of_engine.engine_connect, "engine_connect")
+            or checkout.first_of(pool.dispatch.checkout, "checkout")
+            or do_connect.first_of(engine.dialect.dispatch.do_connect, "do_connect")
+            or (connect.first_of(pool.dispatch.connect, "connect") if self._connects_each_time else None)
         )
 
 
@@ -71,26 +93,11 @@ def rewritten_by(listener: str) -> str:
     )
 
 
-def _foreign(listeners: Any, event_name: str) -> str | None:
-    # Nearly always there are none, which an empty collection tells at once.
-    for listener in listeners or ():
-        if not _observes(listener):
-            return f"{_name_of(listener)} ({event_name})"
-    return None
+def _sends_as_given(listener: Callable[..., Any]) -> bool:
+    return not _sqlalchemy.may_rewrite(listener) or _observes(listener)
 
 
 def _observes(listener: Callable[..., Any]) -> bool:
-    # A listener is what it is: where it was defined is asked for once.
-    try:
-        known = _KNOWN.get(listener)
-    except TypeError:  # neither every callable can be referred to weakly, nor has a hash
-        return _is_observer(listener)
-    if known is None:
-        known = _KNOWN[listener] = _is_observer(listener)
-    return known
-
-
-def _is_observer(listener: Callable[..., Any]) -> bool:
     return _module_of(listener).partition(".")[0] in _OBSERVERS
 
 

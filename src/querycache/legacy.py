@@ -261,6 +261,7 @@ class _SetByHand(_ByHand):
             self._coherence.events.emit("bypass", key=self._question.key, reason=str(error))
             return
         ttl_s = self._question.ttl_s if ttl_s is None else min(ttl_s, self._question.ttl_s)
+        payload = self._coherence.envelopes[self._question.store].wrap(self._question.key, payload)
         self._coherence.fill(self._question.store, self._question.key, payload, self._found.lease, ttl_s)
 
 

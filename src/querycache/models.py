@@ -111,7 +111,7 @@ class ModelCache(Generic[T]):
         bind = None if attached is None else attached[1].ask()
         if attached is not None and bind is not None:
             reader, attachment = attached
-            regions = dict.fromkeys((self.label, *reader.questions.regions))
+            regions = dict.fromkeys((self.label, *reader.questions.plans.regions))
             # Lists hold rows, too: what is dropped by a row's name must not come back out of a list.
             names = (key, self.any_name)
             attachment.coherence.touch(

@@ -34,7 +34,7 @@ from querycache.questions import OTHER_CATALOG, Bypass, Question, Questions
 from querycache.readings import Reading, SessionNotes, Situation, freshness_in, notes_of
 from querycache.refreshing import EarlyRefresh
 from querycache.results import Results
-from querycache.rows.codec import DecodedRows, decode_rows
+from querycache.rows.codec import DecodedRows
 from querycache.variation import Variations
 
 _Parts: TypeAlias = tuple[
@@ -84,7 +84,7 @@ class Reader:
     def read(self, orm: ORMExecuteState, attachment: Attachment, engine: Engine | Connection) -> Result[Any] | Bypass:
         """Answer from the cache, or run and store; or say why neither."""
         options = list(orm.user_defined_options)
-        own = None if orm.is_relationship_load else _own_way_in(options)
+        own = _own_way_in(options) if options and not orm.is_relationship_load else None
         outcome = self._outcome_of(orm, options, own, attachment, engine)
         if isinstance(outcome, Bypass) and outcome.reason == OTHER_CATALOG:
             # Asked anew, where that takes no connection out of the Session's hands.
@@ -110,7 +110,7 @@ class Reader:
             return reading
         if own is not None:
             return own.answer(self, reading)
-        request = _request_in(options)
+        request = _request_in(options) if options else None
         question = self.question_in(reading, request)
         return question if isinstance(question, Bypass) else self.answer(reading, question, request)
 
@@ -163,9 +163,9 @@ class Reader:
         bind = state.bind if state is not None else attachment.ask()
         if bind is None:
             return Bypass(f"it is not known which database this is: {attachment.why_no_bind}")
-        owner = engine if connection is None else connection
+        of_owner = (engine if connection is None else connection).get_execution_options()
         # In this order, as the connection does when it executes: its own come before a statement's.
-        options = {**statement_options, **owner.get_execution_options(), **call_options}
+        options = {**statement_options, **of_owner, **call_options} if statement_options or of_owner else call_options
         return attachment, engine.engine, bind, options, notes, connection, state, variation, self.variations
 
     def question_in(self, reading: Reading, request: CacheRequest | None) -> Question | Bypass:
@@ -219,7 +219,7 @@ class Reader:
             is_filler = (found.storable or stale is not None) and self.flights.begin(question.key)
             if not is_filler and stale is not None:
                 coherence.events.emit("stale", key=question.key)
-                return self.serve(reading, question, decode_rows(question.key, stale))
+                return self.serve(reading, question, entries.rows_in(coherence, question.store, question.key, stale))
             if not is_filler and found.storable and not waited:
                 self.flights.wait(question.key)
                 waited = True
@@ -337,10 +337,9 @@ def _declined(orm: ORMExecuteState, options: Sequence[Any]) -> str | None:
         return "the session's transaction must be rolled back first"
     if _is_streamed(orm.execution_options):
         return STREAMED
-    if orm.is_column_load:
-        return "it refreshes attributes of an instance"
-    if orm._compile_state_cls is not None and _sqlalchemy.populates_existing(orm):
-        return "it refreshes what the session holds"
+    why_refreshing = _sqlalchemy.why_refreshing(orm)
+    if why_refreshing is not None:
+        return why_refreshing
     if _sqlalchemy.loads_otherwise(orm):
         return "a listener changed how it is loaded"
     if orm.is_executemany:

@@ -160,7 +160,7 @@ def test_the_same_meaning_given_twice_is_one(engine: Engine) -> None:
 
     found = attachment_of(engine)
     assert found is not None
-    assert set(found[0].questions.regions) == {"default", "slow"}
+    assert set(found[0].questions.plans.regions) == {"default", "slow"}
 
 
 def test_a_session_that_cannot_choose_an_engine_before_its_own_listener_ran_is_left_to_it(engine: Engine) -> None:

@@ -146,7 +146,7 @@ def test_a_subclass_keeps_its_own_policy() -> None:
         id: Mapped[int] = mapped_column(ForeignKey("animal.id"), primary_key=True)
 
     with QueryCache("memory://") as cache:
-        policies = cache._reader.questions.policies
+        policies = cache._reader.questions.plans.policies
         regions = [policy and policy.region for policy in map(policies.of, (Animal.__table__, Dog.__table__))]  # type: ignore[arg-type]  # tables, both
 
     assert regions == ["default", "dogs"]

@@ -250,9 +250,7 @@ def test_a_listener_that_listens_last_is_told_what_the_others_made_of_the_statem
         state.update_execution_options(populate_existing=True, mine=1)
 
     def last(state: ORMExecuteState) -> None:
-        calls.append(
-            (seams.populates_existing(state), state.execution_options["mine"], len(state.user_defined_options))
-        )
+        calls.append((seams.why_refreshing(state), state.execution_options["mine"], len(state.user_defined_options)))
 
     def ours(state: ORMExecuteState) -> Any:
         calls.append("ours")
@@ -262,7 +260,7 @@ def test_a_listener_that_listens_last_is_told_what_the_others_made_of_the_statem
         event.listen(session, "do_orm_execute", ours)
         event.listen(session, "do_orm_execute", theirs)
         assert [pet.name for pet in session.scalars(select(Pet))] == ["tom"]
-    assert calls == ["ours", "theirs", (True, 1, 0)]
+    assert calls == ["ours", "theirs", ("it refreshes what the session holds", 1, 0)]
 
 
 def test_a_result_that_a_later_listener_gives_is_the_result(engine: Engine) -> None:
@@ -327,9 +325,9 @@ def test_a_statement_may_say_that_it_does_not_autoflush(engine: Engine) -> None:
 
 def test_a_statement_may_say_that_it_refreshes(engine: Engine) -> None:
     with Session(engine) as session:
-        assert not orm_state_of(session, select(Pet), seams.populates_existing)
+        assert not orm_state_of(session, select(Pet), seams.why_refreshing)
         options = {"execution_options": {"populate_existing": True}}
-        assert orm_state_of(session, select(Pet), seams.populates_existing, **options)
+        assert orm_state_of(session, select(Pet), seams.why_refreshing, **options)
 
 
 def test_a_refresh_is_told_from_a_query(engine: Engine) -> None:
@@ -339,7 +337,7 @@ def test_a_refresh_is_told_from_a_query(engine: Engine) -> None:
 
         @event.listens_for(session, "do_orm_execute")
         def look(state: ORMExecuteState) -> None:
-            found.append(seams.populates_existing(state) or state.is_column_load)
+            found.append(seams.why_refreshing(state) is not None)
 
         session.refresh(pet)
     assert found == [True]

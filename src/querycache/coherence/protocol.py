@@ -16,6 +16,7 @@ from querycache.coherence.inquiry import Case
 from querycache.coherence.journal import Journal, Mark
 from querycache.errors import StoreError
 from querycache.events import Events, logger
+from querycache.rows.envelope import Envelope
 from querycache.stores.base import Store
 
 OnMarkFailure = Literal["raise", "continue"]
@@ -25,9 +26,17 @@ class Coherence:
     """The protocol over every store that a ``QueryCache`` uses; a store is named by its position."""
 
     def __init__(
-        self, stores: Sequence[Store], events: Events, *, on_mark_failure: OnMarkFailure | None = None
+        self,
+        stores: Sequence[Store],
+        events: Events,
+        *,
+        on_mark_failure: OnMarkFailure | None = None,
+        envelopes: Sequence[Envelope] | None = None,
     ) -> None:
         self.events = events
+        self.envelopes = tuple(envelopes or (Envelope() for _ in stores))
+        """What is put around the payloads of each store."""
+
         self.changed_at = -math.inf
         """When this process last told the stores, or tried to, of a change that is over; by its own monotonic clock."""
 

@@ -9,6 +9,7 @@ snapshot shows.
 from __future__ import annotations
 
 from enum import Enum
+from functools import lru_cache
 
 from querycache._types import Lease, Stamp
 
@@ -23,6 +24,7 @@ class Freshness(Enum):
     UNKNOWN = "not known"
 
 
+@lru_cache(256)
 def freshness_of(isolation: str, dialect_name: str, *, in_transaction: bool) -> Freshness:
     """Tell what an isolation level, as SQLAlchemy names it, means on a database.
 

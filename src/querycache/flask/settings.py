@@ -6,7 +6,7 @@ the value and what to write instead. Never does: take a misspelt key for a wish 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pkgutil import resolve_name
@@ -19,6 +19,7 @@ from querycache.coherence.protocol import OnMarkFailure
 from querycache.engine import OnSnapshotMoved
 from querycache.errors import ConfigurationError
 from querycache.policy import Policy
+from querycache.rows.envelope import MIN_SIGNING_KEY
 from querycache.statements.tags import Named, why_not_named
 from querycache.stores import Store
 from querycache.variation import Vary
@@ -43,6 +44,8 @@ class CacheSettings(TypedDict, total=False):
     vary: Vary | None
     max_wait: float
     early_refresh: float
+    compress_above: int | None
+    signing_key: bytes | str | Sequence[bytes | str] | None
 
 
 def _as_it_is(value: Any) -> Any:
@@ -51,12 +54,16 @@ def _as_it_is(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _Key:
-    """One key: the argument it stands for, the values it takes, how that is said, and what they mean."""
+    """One key: the argument it stands for, the values it takes, how that is said, and what they mean.
+
+    ``is_secret``: no error shows its value.
+    """
 
     argument: str
     is_usable: Callable[[Any], bool]
     expected: str
     meaning: Callable[[Any], Any] = _as_it_is
+    is_secret: bool = False
 
 
 def _is_bool(value: Any) -> bool:
@@ -93,6 +100,11 @@ def _is_functions(value: Any) -> bool:
 
 def _is_names(value: Any) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+
+
+def _is_signing_key(value: Any) -> bool:
+    given = value if isinstance(value, list | tuple) else [value]
+    return value is None or all(isinstance(key, bytes | str) and len(key) >= MIN_SIGNING_KEY for key in given)
 
 
 def _is_vary(value: Any) -> bool:
@@ -133,6 +145,11 @@ KEYS: Final[Mapping[str, _Key]] = {
     "QUERYCACHE_VIEWS": _Key(
         "views", _is_views, 'lists of table names by view name, such as {"active_product": ["product"]}'
     ),
+    "QUERYCACHE_COMPRESS_ABOVE": _Key(
+        "compress_above",
+        lambda value: value is None or (type(value) is int and value >= 0),
+        "a number of bytes, 0 or more, above which an entry is compressed; None for never",
+    ),
     "QUERYCACHE_EARLY_REFRESH": _Key(
         "early_refresh",
         _is_from_zero,
@@ -142,6 +159,12 @@ KEYS: Final[Mapping[str, _Key]] = {
         "max_wait",
         _is_from_zero,
         "a number of seconds, 0 or more: how long a read waits for another that fills its entry",
+    ),
+    "QUERYCACHE_SIGNING_KEY": _Key(
+        "signing_key",
+        _is_signing_key,
+        f"{MIN_SIGNING_KEY} bytes or characters or more (not your SECRET_KEY), or a list of such keys: the first signs",
+        is_secret=True,
     ),
     "QUERYCACHE_TTL": _Key("ttl", _is_ttl, f"a number of seconds, more than 0 and at most {MAX_TTL_S:.0f} (a day)"),
     "QUERYCACHE_URL": _Key("store", _is_url, 'the URL of a store, such as "lmdb:///var/cache/shop" or "memory://"'),
@@ -183,7 +206,8 @@ def _known(name: str, value: Any) -> _Key:
     if key is None:
         raise ConfigurationError(f"{name} is not a key of querycache. {_remedy_for(name)}")
     if not key.is_usable(value):
-        raise ConfigurationError(f"{name}={value!r} cannot be used: give {key.expected}.")
+        shown = "..." if key.is_secret else repr(value)
+        raise ConfigurationError(f"{name}={shown} cannot be used: give {key.expected}.")
     return key
 
 

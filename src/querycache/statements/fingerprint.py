@@ -166,7 +166,7 @@ class KeyMaker:
         self._begun = hashlib.blake2b(shape.digest, digest_size=16)
         names = sorted((schema_map or {}).items(), key=repr)
         self._begun.update(json.dumps([bind_id, settings, default_schema, names, region, sorted(relations)]).encode())
-        self._names = sorted(set(shape.names.values()))
+        self.names: Final = sorted(set(shape.names.values()))
 
     def key_of(self, values: Mapping[str, Any], cache_key: str | None, variation: bytes) -> bytes:
         """Return the key of one call, 16 bytes.
@@ -176,7 +176,7 @@ class KeyMaker:
         """
         digest = self._begun.copy()
         # As many as there are names, which the statement's digest tells.
-        digest.update(encode_values([*map(values.__getitem__, self._names), cache_key, variation]))
+        digest.update(encode_values([*map(values.__getitem__, self.names), cache_key, variation]))
         return digest.digest()
 
 

@@ -60,11 +60,11 @@ def _parameters(url: str, parts: SplitResult, known: tuple[str, ...]) -> dict[st
     return dict(given)
 
 
-def _size_of(url: str, text: str) -> int:
+def _size_of(url: str, text: str, name: str = "size") -> int:
     size = size_of(text)
     if size is None:
         raise ConfigurationError(
-            f"{shown(url)}: size={text} is not a size. Write a number and a unit, for example 64MB or 1GiB."
+            f"{shown(url)}: {name}={text} is not a size. Write a number and a unit, for example 64MB or 1GiB."
         )
     return size
 
@@ -86,21 +86,22 @@ def _open_memory(url: str, parts: SplitResult) -> Store:
 
 
 def _open_lmdb(url: str, parts: SplitResult) -> Store:
-    given = _parameters(url, parts, ("size",))
+    given = _parameters(url, parts, ("size", "near_size"))
     if parts.netloc:
         raise ConfigurationError(
             f"{shown(url)}: {parts.netloc!r} stands where a host would. A path has three slashes: "
             f"lmdb:///{parts.netloc}{parts.path}."
         )
     try:
-        from querycache.stores.lmdb import LMDBStore, default_path
+        from querycache.stores.lmdb import DEFAULT_NEAR_BYTES, LMDBStore, default_path
     except ImportError as missing:
         raise ConfigurationError(f"{shown(url)} needs the lmdb package: pip install lmdb") from missing
     size = _size_of(url, given["size"]) if "size" in given else None
+    near = _size_of(url, given["near_size"], "near_size") if "near_size" in given else DEFAULT_NEAR_BYTES
     path = unquote(parts.path)
     if path.strip("/"):
-        return LMDBStore(path, size)
-    return LMDBStore(default_path(), size, is_default=True)
+        return LMDBStore(path, size, near_size_bytes=near)
+    return LMDBStore(default_path(), size, is_default=True, near_size_bytes=near)
 
 
 def _open_redis(url: str, parts: SplitResult) -> Store:

@@ -11,7 +11,7 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from querycache._types import Lease, Stamp
 
@@ -29,15 +29,19 @@ class Entry(NamedTuple):
 
 
 class Copy:
-    """An entry that is held, and what its first reader made of its payload."""
+    """An entry that is held, and what its first reader made of its payload.
 
-    __slots__ = ("_copies", "cost", "entry", "key", "value")
+    ``seen`` is the store's own: what it saw of the entry's tags when it judged it last.
+    """
+
+    __slots__ = ("_copies", "cost", "entry", "key", "seen", "value")
 
     def __init__(self, copies: Copies, key: bytes, entry: Entry) -> None:
         self._copies = copies
         self.key = key
         self.entry = entry
         self.value: object | None = None
+        self.seen: Any = None
         self.cost = _COPY_COST + len(key) + len(entry.head) + len(entry.payload) + 40 * len(entry.lease)
 
     def keep(self, value: object, size_bytes: int) -> None:
@@ -86,6 +90,11 @@ class Copies:
     def new(self, key: bytes, entry: Entry) -> Copy:
         """Make a copy that is not held."""
         return Copy(self, key, entry)
+
+    def drop(self, key: bytes) -> None:
+        """Hold the entry under a key no more."""
+        with self._lock:
+            self._drop(key)
 
     def charge(self, copy: Copy, value: object, size_bytes: int) -> None:
         """Have a value stand beside a copy that is still held, if the two are not too large."""

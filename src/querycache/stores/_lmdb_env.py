@@ -25,6 +25,7 @@ LOCK_FILE: Final = "writing"
 _TRIES: Final = 20
 
 T = TypeVar("T")
+A = TypeVar("A")
 
 
 Txn: TypeAlias = "lmdb.Transaction[bytes]"
@@ -99,18 +100,24 @@ class Env:
         about = os.stat(directory / DATA_FILE)
         self.identity = (about.st_dev, about.st_ino)
 
-    def read(self, work: Callable[[Txn], T]) -> T:
-        """Do ``work`` in a transaction that writes nothing, perhaps more than once."""
-
-        def turn() -> T:
-            with self._gate, self._alive().begin() as txn:
-                return work(txn)
-
+    def read(self, work: Callable[[Txn, A], T], about: A) -> T:
+        """Do ``work`` about something in a transaction that writes nothing, perhaps more than once."""
         try:
-            return turn()
+            return self._read_once(work, about)
         except lmdb.Error:
             # Once more, with what helps.
-            return self._run(turn, makes_room=False)
+            return self._run(lambda: self._read_once(work, about), makes_room=False)
+
+    def _read_once(self, work: Callable[[Txn, A], T], about: A) -> T:
+        with self._gate:
+            env = self._env
+            if env is None:
+                raise Closed
+            txn: Txn = env.begin()
+            try:
+                return work(txn, about)
+            finally:
+                txn.abort()
 
     def write(self, work: Callable[[Txn], T], *, grow: bool, patience: Patience = BRIEF) -> T:
         """Do ``work`` in a write transaction, perhaps more than once. A full map grows, or is left to the caller."""

@@ -11,7 +11,7 @@ import secrets
 from base64 import urlsafe_b64encode
 from binascii import crc_hqx
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from hashlib import blake2b
 from types import MappingProxyType
@@ -170,10 +170,58 @@ class _Asked:
         self.tags: dict[Tag, None] = {}
         self.guards: dict[Guard, None] = {}
         self.entries: dict[bytes, TagSet] = {}
+        self.names: tuple[Name, ...] = ()
 
-    @property
-    def names(self) -> tuple[Name, ...]:
-        return (*self.tags, *self.guards)
+    def as_call(self, layout: Layout, part: int) -> Call:
+        """Write it as a call. Nothing may be added any more."""
+        self.names = (*self.tags, *self.guards)
+        stamps = [layout.stamp(tag) for tag in (*self.tags, *(tag for tag, _ in self.guards))]
+        position: dict[Name, int] = {name: at for at, name in enumerate(self.names, 1)}
+        positions = [",".join(str(position.get(name, 0)) for name in _names_in(tags)) for tags in self.entries.values()]
+        return Call(
+            part,
+            LOOKUP,
+            (*stamps, *map(layout.entry, self.entries)),
+            (
+                len(self.tags),
+                len(self.guards),
+                _MARK_LIFE_US,
+                *(_name_of(mind) for _, mind in self.guards),
+                *positions,
+            ),
+        )
+
+
+_Plan: TypeAlias = tuple[tuple[_Asked, Call], ...]
+
+
+def _plan_of(layout: Layout, questions: Iterable[Question]) -> _Plan:
+    """Tell which part is asked what, and by which call."""
+    parts: dict[int, _Asked] = {}
+
+    def at(name: bytes) -> _Asked:
+        part = layout.part_of(name)
+        asked = parts.get(part)
+        if asked is None:
+            asked = parts[part] = _Asked()
+        return asked
+
+    for key, tags in questions:
+        for tag in tags.tags:
+            at(tag).tags[tag] = None
+        for guard in tags.guards:
+            at(guard[0]).guards[guard] = None
+        if key is not None:
+            at(key).entries[key] = tags
+    if not parts:
+        parts[0] = _Asked()
+    return tuple((asked, asked.as_call(layout, part)) for part, asked in parts.items())
+
+
+@lru_cache(maxsize=4096)
+def _plan_of_one(layout: Layout, question: Question) -> _Plan:
+    """Do so for one question, which is asked again and again."""
+    return _plan_of(layout, (question,))
 
 
 class Asking:
@@ -184,43 +232,14 @@ class Asking:
 
     def __init__(self, layout: Layout, questions: Iterable[Question], held: Mapping[bytes, Copy] = NOTHING) -> None:
         self.questions = list(questions)
-        self._layout = layout
         self._held = held
-        self._asked: dict[int, _Asked] = {}
-        for key, tags in self.questions:
-            for tag in tags.tags:
-                self._at(tag).tags[tag] = None
-            for guard in tags.guards:
-                self._at(guard[0]).guards[guard] = None
-            if key is not None:
-                self._at(key).entries[key] = tags
-        if not self._asked:
-            self._asked[0] = _Asked()
-        self.calls = [self._call(part, asked) for part, asked in self._asked.items()]
+        one = self.questions[0] if len(self.questions) == 1 else None
+        self._plan = _plan_of(layout, self.questions) if one is None else _plan_of_one(layout, one)
+        self.calls = [self._call(asked, call) for asked, call in self._plan]
 
-    def _at(self, name: bytes) -> _Asked:
-        return self._asked.setdefault(self._layout.part_of(name), _Asked())
-
-    def _call(self, part: int, asked: _Asked) -> Call:
-        layout = self._layout
-        stamps = [layout.stamp(tag) for tag in (*asked.tags, *(tag for tag, _ in asked.guards))]
-        position: dict[Name, int] = {name: at for at, name in enumerate(asked.names, 1)}
-        positions = [
-            ",".join(str(position.get(name, 0)) for name in _names_in(tags)) for tags in asked.entries.values()
-        ]
-        return Call(
-            part,
-            LOOKUP,
-            (*stamps, *map(layout.entry, asked.entries)),
-            (
-                len(asked.tags),
-                len(asked.guards),
-                _MARK_LIFE_US,
-                *(_name_of(mind) for _, mind in asked.guards),
-                *positions,
-                *self._heads(asked.entries),
-            ),
-        )
+    def _call(self, asked: _Asked, call: Call) -> Call:
+        heads = self._heads(asked.entries)
+        return replace(call, arguments=(*call.arguments, *heads)) if heads else call
 
     def _heads(self, keys: Iterable[bytes]) -> list[bytes]:
         if not self._held:
@@ -238,7 +257,7 @@ class Asking:
     def _found(self, answers: Sequence[Answer]) -> list[Found]:
         stamps: dict[Name, tuple[bytes, bool]] = {}
         entries: dict[bytes, tuple[bytes, Copy | None, int]] = {}
-        for asked, answer in zip(self._asked.values(), answers, strict=True):
+        for (asked, _), answer in zip(self._plan, answers, strict=True):
             made, held, kept = answer.rest
             for name, stamp, mark in zip(asked.names, made, held, strict=True):
                 stamps[name] = stamp, mark != _FREE

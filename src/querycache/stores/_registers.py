@@ -19,7 +19,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from querycache._types import MARK_TTL_S, Guard, Lease, Lookup, Stamp, Tag, TagSet, Writer
 from querycache.stores._slot import (
@@ -183,6 +183,52 @@ def peek(
         lease.append(stamp)
         storable = storable and not held
     return tuple(lease), storable, now
+
+
+class Seen(NamedTuple):
+    """The registers of tags when their lease was found to be whole and unmarked: each cell by its key, the oldest stamp."""
+
+    tags: TagSet
+    cells: tuple[tuple[bytes, bytes], ...]
+    oldest: Stamp
+
+
+def seen_of(cells: Cells, tags: TagSet, lease: Lease, bits: int = SLOT_BITS) -> Seen | None:
+    """Note the registers of tags on which no writer has a hold, lapsed or not; None where one has.
+
+    ``lease``: what ``peek`` gave in the same transaction.
+    """
+    noted = []
+    for tag in tags.tags:
+        key = slot_key(tag, bits)
+        cell = cells.get(key)
+        if cell is None or len(cell) > head_of(cell):
+            return None
+        noted.append((key, cell))
+    for tag, _ in tags.guards:
+        key = guard_key(tag)
+        cell = cells.get(key)
+        if cell is None or len(cell) > _GUARD_HEAD:
+            return None
+        noted.append((key, cell))
+    return Seen(tags, tuple(noted), min(lease)) if lease else None
+
+
+def unchanged(cells: Cells, seen: Seen) -> Stamp | None:
+    """Return the last stamp that was made, where nothing was written to registers since: the lease is whole and unmarked still.
+
+    None where something was.
+    """
+    meta = cells.get(META_KEY)
+    if meta is None or len(meta) != _META.size:
+        return None
+    last, floor, _ = _META.unpack(meta)
+    if seen.oldest < floor:
+        return None
+    for key, cell in seen.cells:
+        if cells.get(key) != cell:
+            return None
+    return int(last)
 
 
 def peek_all(

@@ -2,7 +2,7 @@
 
 Two LMDB environments in one directory: ``stamps``, small, where a mark always finds room, and ``entries``, bounded,
 where what expires first is evicted first. An entry is read first and its stamps after it, so a hit was valid when it
-was checked.
+was checked. What a process has read it holds a copy of: then the stamps alone are read, and compared as they lie.
 
 Promises: what the contract says among all processes of a machine, whoever of them is killed. Never does: raise because
 it is full; serve from a file that the path no longer names.
@@ -10,6 +10,7 @@ it is full; serve from a file that the path no longer names.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +22,7 @@ from typing import ClassVar, Final, TypeAlias, TypeVar
 from querycache._types import Lease, Lookup, Stamp, Tag, TagSet, Writer
 from querycache.errors import ConfigurationError, StoreUnavailable
 from querycache.events import logger
+from querycache.stores._copies import Copies, Copy, Entry
 from querycache.stores._lmdb_env import Closed, NoRoom, Txn
 from querycache.stores._lmdb_handle import Handle, acquire, give_back
 from querycache.stores._lmdb_lock import MARK, RELEASE
@@ -30,6 +32,7 @@ from querycache.stores._registers import (
     MAX_GUARDS,
     SLOT_BITS,
     SLOT_PREFIX,
+    Seen,
     Writing,
     answer_of,
     expiry_of,
@@ -38,6 +41,8 @@ from querycache.stores._registers import (
     pack_entry,
     peek,
     peek_all,
+    seen_of,
+    unchanged,
 )
 from querycache.stores.base import Scope, Store, StoreStats
 
@@ -45,6 +50,7 @@ __all__ = ["DEFAULT_SIZE_BYTES", "MIN_SIZE_BYTES", "LMDBStore", "default_path"]
 
 DEFAULT_SIZE_BYTES: Final = 256 * 1024 * 1024
 MIN_SIZE_BYTES: Final = 1024 * 1024
+DEFAULT_NEAR_BYTES: Final = 32 * 1024 * 1024
 READER_CHECK_NS: Final = 30_000_000_000
 
 _FULL: Final = 0.8
@@ -57,7 +63,7 @@ _ORDER: Final = b"o"
 _CLOCK: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 T = TypeVar("T")
-Seen: TypeAlias = tuple[Lease, bool, Stamp]
+Peeked: TypeAlias = tuple[Lease, bool, Stamp]
 
 
 class LMDBStore(Store):
@@ -78,10 +84,12 @@ class LMDBStore(Store):
         max_size_bytes: int | None = None,
         *,
         is_default: bool = False,
+        near_size_bytes: int = DEFAULT_NEAR_BYTES,
         filesystem: Callable[[Path], str] = filesystem_of,
     ) -> None:
         """Open or create the store. Without ``max_size_bytes``: 256 MiB, or half of the free space where that is less.
 
+        ``near_size_bytes``: how much of it each process may hold a copy of, decoded; 0 for none.
         ``is_default`` says that the user did not choose the path: then it must belong to this user alone.
         """
         if max_size_bytes is not None and max_size_bytes < MIN_SIZE_BYTES:
@@ -91,6 +99,7 @@ class LMDBStore(Store):
         self.path = Path(os.path.abspath(os.fspath(path)))
         self._wanted_bytes = max_size_bytes
         self._is_default = is_default
+        self._copies = Copies(near_size_bytes) if near_size_bytes else None
         self._filesystem = filesystem
         self._evictions = 0
         self._checked_ns = 0
@@ -101,9 +110,15 @@ class LMDBStore(Store):
         return f"lmdb://{self.path}"
 
     def clock(self) -> Stamp:
-        return self._with(lambda handle: max(handle.stamps.read(latest_stamp), self._ticks()))
+        return self._with(lambda handle: max(handle.stamps.read(_latest_stamp, None), self._ticks()))
 
     def lookup(self, key: bytes | None, tags: TagSet) -> Lookup:
+        copy = None if key is None or self._copies is None else self._copies.get(key)
+        handle = self._handle
+        if copy is not None and copy.seen is not None and handle is not None and copy.seen.tags == tags:
+            found = self._look_at_copy(handle, copy)
+            if found is not None:
+                return found
         return self._with(lambda handle: self._look_at_one(handle, key, tags))
 
     def lookup_many(self, questions: Iterable[tuple[bytes | None, TagSet]]) -> list[Lookup]:
@@ -115,6 +130,9 @@ class LMDBStore(Store):
 
     def fill_many(self, entries: Iterable[tuple[bytes, bytes, Lease, float]]) -> int:
         given = list(entries)
+        if self._copies is not None:
+            for key, *_ in given:
+                self._copies.drop(key)
 
         def work(handle: Handle) -> int:
             self._look_for_the_dead(handle)
@@ -145,12 +163,16 @@ class LMDBStore(Store):
 
     def clear(self) -> None:
         self._with(self._clear)
+        if self._copies is not None:
+            self._copies.clear()
 
     def stats(self) -> StoreStats:
         return self._with(self._stats)
 
     def close(self) -> None:
         """Leave the files. A verb called later opens them again: a release that is still owed must land."""
+        if self._copies is not None:
+            self._copies.clear()
         handle, self._handle = self._handle, None
         if handle is not None:
             give_back(handle)
@@ -188,28 +210,48 @@ class LMDBStore(Store):
         give_back(new)  # another thread was faster
         return self._handle or new
 
+    def _look_at_copy(self, handle: Handle, copy: Copy) -> Lookup | None:
+        """Look at the stamps of an entry of which this process holds a copy; None where they are not those that it saw."""
+        if not handle.is_open or not handle.is_current():
+            return None
+        ticks = self._ticks()
+        try:
+            last = handle.stamps.read(unchanged, copy.seen)
+        except Closed:
+            return None
+        if last is None:
+            return None
+        entry, now = copy.entry, max(last, ticks)
+        return None if entry.expires <= now else Lookup(entry.payload, entry.lease, True, now, entry.expires, copy)
+
     def _look_at_one(self, handle: Handle, key: bytes | None, tags: TagSet) -> Lookup:
         name = None if key is None else _entry_key(key)
-        record = None if name is None else handle.entries.read(lambda txn: txn.get(name))
+        record = None if name is None else handle.entries.read(_get, name)
         ticks = self._ticks()
-        seen = handle.stamps.read(lambda txn: peek(txn, tags, ticks))
+        seen, noted = handle.stamps.read(_peek_and_note, (tags, ticks))
         if seen is None:
             seen = handle.stamps.write(lambda txn: self._lease(txn, [tags])[0], grow=True)
-        return answer_of(record, seen)
+        found = answer_of(record, seen)
+        if key is None or found.payload is None or self._copies is None:
+            return found
+        copy = self._copies.put(key, Entry(b"", found.payload, found.lease, found.expires, math.inf))
+        if copy is not None:
+            copy.seen = noted
+        return found._replace(memo=copy)
 
     def _lookup(self, handle: Handle, asked: list[tuple[bytes | None, TagSet]]) -> list[Lookup]:
         names = [None if key is None else _entry_key(key) for key, _ in asked]
         records: list[bytes | None] = [None] * len(asked)
         if any(names):
-            records = handle.entries.read(lambda txn: [None if name is None else txn.get(name) for name in names])
+            records = handle.entries.read(_get_each, names)
         ticks = self._ticks()
         wanted = [tags for _, tags in asked]
-        seen = handle.stamps.read(lambda txn: peek_all(txn, wanted, ticks))
+        seen = handle.stamps.read(lambda txn, wanted: peek_all(txn, wanted, ticks), wanted)
         if None in seen:
             seen = list(handle.stamps.write(lambda txn: self._lease(txn, wanted), grow=True))
         return [answer_of(record, told) for record, told in zip(records, seen, strict=True) if told is not None]
 
-    def _lease(self, txn: Txn, wanted: list[TagSet]) -> list[Seen]:
+    def _lease(self, txn: Txn, wanted: list[TagSet]) -> list[Peeked]:
         writing = Writing(txn, self._ticks())
         seen = [writing.lease(tags) for tags in wanted]
         if txn.stat()["entries"] > (1 << SLOT_BITS) + MAX_GUARDS:
@@ -252,12 +294,12 @@ class LMDBStore(Store):
     def _stats(self, handle: Handle) -> StoreStats:
         now = self._ticks()
 
-        def marks(txn: Txn) -> int:
-            kinds = (GUARD_PREFIX, SLOT_PREFIX)
+        def marks(txn: Txn, kinds: tuple[bytes, ...]) -> int:
             return sum(is_marked(key, cell, now) for kind in kinds for key, cell in _items(txn, kind))
 
-        entries, used = handle.entries.read(lambda txn: (txn.stat()["entries"] // 2, _used_bytes(txn)))
-        return StoreStats(entries, used, handle.size_bytes, self._evictions, handle.stamps.read(marks))
+        entries, used = handle.entries.read(lambda txn, _: (txn.stat()["entries"] // 2, _used_bytes(txn)), None)
+        held = handle.stamps.read(marks, (GUARD_PREFIX, SLOT_PREFIX))
+        return StoreStats(entries, used, handle.size_bytes, self._evictions, held)
 
     def _look_for_the_dead(self, handle: Handle) -> None:
         """Free the slots of dead readers now and then: the pages that they pin are lost to everybody."""
@@ -284,6 +326,24 @@ def _size_that_fits(directory: Path, wanted: int | None) -> int:
 def _entry_key(key: bytes) -> bytes:
     """Name an entry. LMDB takes keys of up to 511 bytes."""
     return _ENTRY + key if len(key) <= 255 else _LONG_ENTRY + blake2b(key, digest_size=32).digest()
+
+
+def _get(txn: Txn, name: bytes) -> bytes | None:
+    return txn.get(name)
+
+
+def _get_each(txn: Txn, names: Sequence[bytes | None]) -> list[bytes | None]:
+    return [None if name is None else txn.get(name) for name in names]
+
+
+def _latest_stamp(txn: Txn, about: None) -> Stamp:
+    return latest_stamp(txn)
+
+
+def _peek_and_note(txn: Txn, about: tuple[TagSet, Stamp]) -> tuple[Peeked | None, Seen | None]:
+    tags, ticks = about
+    seen = peek(txn, tags, ticks)
+    return seen, None if seen is None else seen_of(txn, tags, seen[0])
 
 
 def _order_key(name: bytes, expires: Stamp) -> bytes:

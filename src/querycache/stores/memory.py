@@ -12,7 +12,6 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Final, TypeAlias
 
 from querycache._types import Lease, Lookup, Stamp, Tag, TagSet, Writer
@@ -21,11 +20,14 @@ from querycache.stores._registers import (
     GUARD_PREFIX,
     META_KEY,
     SLOT_BITS,
+    Seen,
     Writing,
     is_marked,
     latest_stamp,
     peek,
     peek_all,
+    seen_of,
+    unchanged,
 )
 from querycache.stores.base import Scope, Store, StoreStats
 
@@ -35,15 +37,27 @@ MAX_GUARDS: Final = 16_384
 _CELL_COST: Final = 288
 _ENTRY_COST: Final = 320
 
-Seen: TypeAlias = tuple[Lease, bool, Stamp]
+Peeked: TypeAlias = tuple[Lease, bool, Stamp]
 
 
-@dataclass(frozen=True, slots=True)
 class _Entry:
-    payload: bytes
-    lease: Lease
-    expires: Stamp
-    cost: int
+    """An entry, what its first reader made of its payload, and the registers of its tags as they were judged last."""
+
+    __slots__ = ("_store", "cost", "expires", "key", "lease", "payload", "seen", "value")
+
+    def __init__(self, store: MemoryStore, key: bytes, payload: bytes, lease: Lease, expires: Stamp, cost: int) -> None:
+        self._store = store
+        self.key = key
+        self.payload = payload
+        self.lease = lease
+        self.expires = expires
+        self.cost = cost
+        self.seen: Seen | None = None
+        self.value: object | None = None
+
+    def keep(self, value: object, size_bytes: int) -> None:
+        """Keep what a reader made of the payload, for the next one, as long as there is room for both."""
+        self._store.charge(self, value, size_bytes)
 
 
 class _Cells(dict[bytes, bytes]):
@@ -91,6 +105,12 @@ class MemoryStore(Store):
     def lookup(self, key: bytes | None, tags: TagSet) -> Lookup:
         with self._lock:
             ticks = self._ticks()
+            entry = None if key is None else self._entries.get(key)
+            if entry is not None and entry.seen is not None and entry.seen.tags == tags:
+                last = unchanged(self._cells, entry.seen)
+                if last is not None and entry.expires > (now := max(last, ticks)):
+                    self._entries.move_to_end(entry.key)
+                    return Lookup(entry.payload, entry.lease, True, now, entry.expires, entry)
             return self._answer(key, tags, peek(self._cells, tags, ticks, self._bits), ticks)
 
     def lookup_many(self, questions: Iterable[tuple[bytes | None, TagSet]]) -> list[Lookup]:
@@ -100,7 +120,7 @@ class MemoryStore(Store):
             seen = peek_all(self._cells, [tags for _, tags in asked], ticks, self._bits)
             return [self._answer(*question, found, ticks) for question, found in zip(asked, seen, strict=True)]
 
-    def _answer(self, key: bytes | None, tags: TagSet, seen: Seen | None, ticks: Stamp) -> Lookup:
+    def _answer(self, key: bytes | None, tags: TagSet, seen: Peeked | None, ticks: Stamp) -> Lookup:
         if seen is None:
             seen = self._writing(ticks).lease(tags)
             self._tidy(ticks)
@@ -108,7 +128,8 @@ class MemoryStore(Store):
         entry = None if key is None else self._entry_of(key, lease, storable, now)
         if entry is None:
             return Lookup(None, lease, storable, now)
-        return Lookup(entry.payload, lease, storable, now, entry.expires)
+        entry.seen = seen_of(self._cells, tags, lease, self._bits)
+        return Lookup(entry.payload, lease, storable, now, entry.expires, entry)
 
     def fill(self, key: bytes, payload: bytes, lease: Lease, ttl_s: float) -> bool:
         cost = _ENTRY_COST + len(key) + len(payload) + 40 * len(lease)
@@ -117,10 +138,21 @@ class MemoryStore(Store):
         with self._lock:
             now = max(latest_stamp(self._cells), self._ticks())
             self._drop(key)
-            self._entries[key] = _Entry(bytes(payload), tuple(lease), now + int(ttl_s * 1e9), cost)
+            self._entries[key] = _Entry(self, key, bytes(payload), tuple(lease), now + int(ttl_s * 1e9), cost)
             self._size += cost
             self._evict()
             return True
+
+    def charge(self, entry: _Entry, value: object, size_bytes: int) -> None:
+        """Have a value stand beside an entry that is still held, if the two are not too large."""
+        with self._lock:
+            is_held = self._entries.get(entry.key) is entry
+            if not is_held or entry.value is not None or entry.cost + size_bytes > self.max_size_bytes // 2:
+                return
+            entry.value = value
+            entry.cost += size_bytes
+            self._size += size_bytes
+            self._evict()
 
     def mark(self, tags: TagSet, writer: Writer, ttl_s: float) -> tuple[Tag, ...]:
         with self._lock:

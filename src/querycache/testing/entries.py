@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Final
 
-from querycache._types import TagSet
+from querycache._types import Tag, TagSet
 from querycache.stores.base import Store
 from querycache.testing.sample import KEY, LONG_S, A, B, Promises, filled, new_writer, tags_of
+
+_CHANGES: Final[tuple[Callable[[Store, Tag, Tag], object], ...]] = (
+    lambda store, tag, table: store.mark(tags_of(tag), new_writer(), LONG_S),
+    lambda store, tag, table: store.release((tag,), new_writer()),
+    lambda store, tag, table: store.release((table,), new_writer()),
+    lambda store, tag, table: store.lookup(None, tags_of(guards=((table, b"another mind"),))),
+    lambda store, tag, table: store.clear(),
+)
 
 
 class EntryPromises(Promises):
@@ -74,6 +83,28 @@ class EntryPromises(Promises):
         filled(store, tags_of(A))
         found = store.lookup(KEY, tags_of(A))
         assert 0 < found.expires - found.now <= LONG_S * 1e9
+
+    def test_an_entry_that_was_served_before_is_not_served_after_a_change(self, store: Store) -> None:
+        for number, change in enumerate(_CHANGES):
+            tag, table = b"tag%d" % number, b"table%d" % number
+            tags = tags_of(A, tag, guards=((table, b"mind"),))
+            filled(store, tags)
+            assert [store.lookup(KEY, tags).payload for _ in range(3)] == [b"rows"] * 3
+            change(store, tag, table)
+            assert store.lookup(KEY, tags).payload is None, f"change {number}"
+
+    def test_an_entry_that_was_served_before_expires(self, store: Store) -> None:
+        seen = store.lookup(KEY, tags_of(A))
+        store.fill(KEY, b"rows", seen.lease, 0.05)
+        store.lookup(KEY, tags_of(A))
+        self.let_pass(store, 0.06)
+        assert store.lookup(KEY, tags_of(A)).payload is None
+
+    def test_an_entry_that_was_served_before_is_not_served_for_other_tags(self, store: Store) -> None:
+        filled(store, tags_of(A))
+        store.lookup(KEY, tags_of(A))
+        assert store.lookup(KEY, tags_of(B)).payload is None
+        assert store.lookup(KEY, tags_of(A, B)).payload is None
 
     def test_several_questions_are_answered_in_their_order(self, store: Store) -> None:
         filled(store, tags_of(A), b"one", b"k1")
