@@ -32,8 +32,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 from stopwatch import Stopwatch, cost_of_a_wrapper, patched
 
-BLOCKS: Final = 150
-HITS: Final = 40
+BLOCKS: Final = 300
+HITS: Final = 10
 STATEMENT: Final = "the application's own: its statement"
 OTHER: Final = "SQLAlchemy's own, and the rest"
 
@@ -116,11 +116,11 @@ def _profile(
     parted: list[dict[str, float]] = []
     calls: dict[str, float] = {}
     for _ in range(blocks):
-        _hits(as_it_is, build, run, HITS // 10)
+        _hits(as_it_is, build, run, HITS)
         with as_it_is.expecting("hit", HITS, name):
             wholes.append(_hits(as_it_is, build, run, HITS) / HITS)
         with patched(patches):
-            _hits(timed, timed_build, run, HITS // 10)
+            _hits(timed, timed_build, run, HITS)
             watch.forget()
             read = watch.wrapped(OTHER, _one_hit)
             with timed.expecting("hit", HITS, name):

@@ -96,7 +96,7 @@ def test_the_profile_tells_parts_that_add_up_to_the_hit() -> None:
     whole = shares.pop("the hit")
     assert whole == 100.0
     assert sum(shares.values()) == pytest.approx(whole, abs=1)
-    assert {"key", "tags", "look-up: store", "instances", "Session: opening, closing"} <= set(shares)
+    assert {"key", "look-up: store", "instances", "Session: opening, closing"} <= set(shares)
 
 
 def test_a_part_whose_function_is_gone_is_told_by_its_name() -> None:
