@@ -10,7 +10,7 @@ from typing import Final
 from sqlalchemy.orm import Session
 
 from auction.models import Bid, Comment, Item, User
-from auction.reads import comments_about, open_items_in
+from auction.reads import COUNT_IN, COUNT_OF_COMMENTS
 from auction.seed import START
 
 
@@ -41,7 +41,7 @@ def sell(session: Session, category_id: int, seller_id: int, name: str) -> dict[
             category_id=category_id,
         )
     )
-    count = session.scalar(open_items_in(category_id)) or 0
+    count = session.scalar(COUNT_IN, {"category": category_id}) or 0
     session.commit()
     return {f"c{category_id}": count}
 
@@ -51,7 +51,7 @@ def comment(session: Session, about_id: int, author_id: int, rating: int) -> dic
     user = session.get_one(User, about_id, with_for_update=True, populate_existing=True)
     user.rating += rating
     session.add(Comment(about_id=about_id, author_id=author_id, rating=rating, text="as described " * 5, made=START))
-    count = session.scalar(comments_about(about_id)) or 0
+    count = session.scalar(COUNT_OF_COMMENTS, {"user": about_id}) or 0
     session.commit()
     return {f"u{about_id}": count}
 
