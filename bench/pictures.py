@@ -93,6 +93,7 @@ def _points(rows: list[Row], cases: Sequence[str], title: str, axis: str) -> Any
         axes.axvline(number - 0.5, color="black", lw=0.3, alpha=0.3)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}" if _is_narrow(rows) else "")
     axes.grid(visible=False, axis="x")
     axes.set_xticks(range(len(cases)), cases, rotation=20, ha="right")
     axes.set_ylabel(axis)
@@ -101,9 +102,14 @@ def _points(rows: list[Row], cases: Sequence[str], title: str, axis: str) -> Any
         ncols=min(5, len(stores)),
         frameon=False,
         loc="upper left",
-        bbox_to_anchor=(0, -0.02 * max(map(len, cases)) - 0.05),
+        bbox_to_anchor=(0, -0.013 * max(map(len, cases)) - 0.12),
     )
     return figure
+
+
+def _is_narrow(rows: list[Row]) -> bool:
+    """Tell whether so little lies between the figures that powers of ten would not name enough."""
+    return max(row.p90 for row in rows) < 10 * min(row.p10 for row in rows)
 
 
 def _hit(rows: list[Row]) -> Any:
