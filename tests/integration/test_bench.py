@@ -16,13 +16,24 @@ FIELDS = ("group", "case", "store", "against", *NUMBERS, "n")
 
 
 def run_bench(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return run_script("run.py", "--quick", "--rounds", "2", "--pictures", "none", *options, **environment)
+    return run_script(
+        "run.py", "--group", "hit", "--quick", "--rounds", "2", "--pictures", "none", *options, **environment
+    )
 
 
 def run_script(name: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return run_python(str(ROOT / "bench" / name), *options, **environment)
+
+
+def run_program(text: str, *options: str) -> subprocess.CompletedProcess[str]:
+    return run_python("-c", text, *options)
+
+
+def run_python(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join(str(ROOT / folder) for folder in ("src", "tests", "bench"))
     return subprocess.run(
-        [sys.executable, str(ROOT / "bench" / name), *options],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **environment},
+        [sys.executable, *words],
+        env={**os.environ, "PYTHONPATH": path, **environment},
         capture_output=True,
         text=True,
         timeout=120,
@@ -32,7 +43,7 @@ def run_script(name: str, *options: str, **environment: str) -> subprocess.Compl
 def test_the_hit_group_writes_a_ratio_for_each_case_and_whatever_it_is_compared_with(tmp_path: Path) -> None:
     file = tmp_path / "latest.json"
 
-    done = run_bench("--group", "hit", "--stores", "memory", "--databases", "sqlite", "--json", str(file))
+    done = run_bench("--stores", "memory", "--databases", "sqlite", "--json", str(file))
 
     assert done.returncode == 0, done.stderr
     document = json.loads(file.read_text())
@@ -51,29 +62,37 @@ def test_the_hit_group_writes_a_ratio_for_each_case_and_whatever_it_is_compared_
     assert "hit: get, lmdb / postgresql-open" in done.stdout  # a target that was not measured is told, too
 
 
-@pytest.mark.parametrize(
-    ("options", "environment", "told"),
-    [
-        (
-            ("--stores", "memory"),
-            {"QUERYCACHE_TEST_POSTGRESQL_URL": "postgresql://nobody@127.0.0.1:1/none"},
-            ("cannot use PostgreSQL", "nobody@127.0.0.1:1/none", "QUERYCACHE_TEST_POSTGRESQL_URL="),
-        ),
-        (
-            ("--stores", "redis", "--databases", "sqlite"),
-            {"PATH": "/nowhere"},
-            ("needs Redis", "apt-get install redis-server", "STORES=memory,lmdb"),
-        ),
-    ],
-    ids=["postgresql", "redis"],
-)
-def test_a_server_that_is_missing_is_told_with_the_remedy(
-    options: tuple[str, ...], environment: dict[str, str], told: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_a_postgresql_that_is_missing_is_told_with_the_remedy(tmp_path: Path) -> None:
+    file, url = tmp_path / "latest.json", "postgresql://nobody@127.0.0.1:1/none"
+
+    done = run_bench("--stores", "memory", "--json", str(file), QUERYCACHE_TEST_POSTGRESQL_URL=url)
+
+    told = ("cannot use PostgreSQL", "nobody@127.0.0.1:1/none", "QUERYCACHE_TEST_POSTGRESQL_URL=")
+    assert done.returncode == 1
+    assert not [part for part in told if part not in done.stderr]
+    assert "Traceback" not in done.stderr
+    assert not file.exists()
+
+
+WITHOUT_REDIS = """
+import sys
+import own_servers
+
+def nowhere(name, patterns):
+    raise own_servers.NoServerError(f"no {name} on this machine")
+
+own_servers.find_binary = nowhere
+import run
+sys.exit(run.main(["--group", "hit", "--quick", "--stores", "redis", "--databases", "sqlite", "--json", sys.argv[1]]))
+"""
+
+
+def test_a_redis_that_is_missing_is_told_with_the_remedy(tmp_path: Path) -> None:
     file = tmp_path / "latest.json"
 
-    done = run_bench("--group", "hit", *options, "--json", str(file), **environment)
+    done = run_program(WITHOUT_REDIS, str(file))
 
+    told = ("needs Redis", "no redis-server", "apt-get install redis-server", "STORES=memory,lmdb")
     assert done.returncode == 1
     assert not [part for part in told if part not in done.stderr]
     assert "Traceback" not in done.stderr
@@ -101,12 +120,10 @@ def test_the_profile_tells_parts_that_add_up_to_the_hit() -> None:
 
 def test_a_part_whose_function_is_gone_is_told_by_its_name() -> None:
     program = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import seams; from stopwatch import Stopwatch; "
+        "import seams; from stopwatch import Stopwatch; "
         "seams.SEAMS = (('key', 'querycache.session:gone'),); seams.patches_for(Stopwatch())"
     )
 
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(ROOT / "bench")], capture_output=True, text=True, timeout=60
-    )
+    done = run_program(program)
 
     assert "the profile finds no querycache.session:gone any more, for the part 'key'" in done.stderr
