@@ -1,7 +1,7 @@
 # Everything a contributor types. `make` alone lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-newest check format soak torture oracle oracle-rules rules bench clean servers
+.PHONY: help setup demo serve test test-newest check format soak torture oracle oracle-rules rules bench profile clean servers
 .DELETE_ON_ERROR:
 
 VENV        := .venv
@@ -31,11 +31,11 @@ serve: $(VENV)/.installed ## leave the example application running for a browser
 NEWEST_TESTS := $(addprefix tests/integration/test_coherence_,sqlite.py sqlite_attribute.py commits_sqlite.py)
 
 # Stores know no SQLAlchemy (`make check` sees to that), nor do the models of the protocol, and the torture is of the protocol:
-# one version of it is enough. So it is for two versions of an application, for a soak, and for what MariaDB does, where
-# PostgreSQL and SQLite are tried on both.
+# one version of it is enough. So it is for the benchmark, for two versions of an application, for a soak, and for what MariaDB
+# does, where PostgreSQL and SQLite are tried on both.
 # `make test ONCE=` leaves nothing out.
 ONCE := $(addprefix --ignore=tests/,contract protocol_models rules torture oracle/test_oracle_sensitivity.py \
-    integration/test_coherence_mixed.py integration/test_soak.py) -k "not mariadb"
+    integration/test_bench.py integration/test_coherence_mixed.py integration/test_soak.py) -k "not mariadb"
 
 test: check $(VENV20)/.installed servers ## checks, the whole suite on SQLAlchemy 2.1, most of it on 2.0 (ONCE=), SQLite on the newest Python
 	@$(call announce,$(RUN))
@@ -81,11 +81,15 @@ oracle-rules: $(VENV)/.installed servers ## see the oracle find rules that are t
 rules: $(VENV)/.installed servers ## take each rule out of a copy of the library and see its tests fail: AREA=protocol
 	@$(RUN) tests/rules/take_out.py $(if $(AREA),--area $(AREA))
 
-bench: $(VENV)/.installed ## measure hits against the real query
-	@$(RUN) bench/run.py
+bench: $(VENV)/.installed-bench servers ## measure hits, misses, writes, peers, sizes, an application: GROUP=hit,app QUICK=1
+	@$(RUN) bench/run.py $(if $(GROUP),--group $(GROUP)) $(if $(QUICK),--quick) $(if $(STORES),--stores $(STORES)) \
+		$(if $(DATABASES),--databases $(DATABASES)) $(if $(CASES),--cases $(CASES)) $(BENCH_OPTIONS)
+
+profile: $(VENV)/.installed-bench ## show where a hit's time goes: STORE=lmdb CASES=get,select-1
+	@$(RUN) bench/profile_hit.py $(if $(STORE),--store $(STORE)) $(if $(CASES),--cases $(CASES))
 
 clean: ## remove the environments and what the tools left
-	rm -rf $(VENV) $(VENV20) $(NEWEST) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) $(VENV20) $(NEWEST) bench/.environments .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
 
 servers:
 	@tools/install_servers.sh
@@ -99,6 +103,11 @@ $(VENV20)/.installed: pyproject.toml tools/find_python.sh
 
 $(NEWEST)/.installed: pyproject.toml tools/find_python.sh
 	@$(call make_environment,$(NEWEST),SQLAlchemy>=2.1,--group tests,--newest)
+
+# Not in the environment of the tests: the benchmark's pictures and peers are large.
+$(VENV)/.installed-bench: $(VENV)/.installed
+	$(RUN) -m pip install $(PIP_OPTIONS) --group bench
+	@touch $@
 
 # $(1) folder, $(2) SQLAlchemy's version, $(3) dependency groups, $(4) options for find_python.sh
 define make_environment

@@ -35,7 +35,7 @@ from querycache.statements import tags as naming
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from run import machine, versions
+from environment import machine, versions
 from writes import _databases, _engine_of, _print, _result
 
 STORES = ("memory", "lmdb")

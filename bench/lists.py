@@ -18,7 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from run import Category, Product, _databases, _fill
+from places import DATABASES, database_urls
+from rows import Category, Product, fill
 from sqlalchemy import Engine, create_engine, select, update
 from sqlalchemy.orm import Session
 
@@ -41,8 +42,8 @@ def main() -> None:
     options = parser.parse_args()
     logging.getLogger("querycache").setLevel(logging.ERROR)
     print(f"{'database':<12}{'store':<8}{'rows':>5}  {'':<18}{'by keys':>9}{'whole':>9}   (query = 1)")
-    with tempfile.TemporaryDirectory() as folder:
-        for name, url in _databases(Path(folder)):
+    with tempfile.TemporaryDirectory() as folder, database_urls(DATABASES, Path(folder)) as urls:
+        for name, url in urls.items():
             for store in options.stores:
                 where = "memory://" if store == "memory" else f"lmdb://{folder}/{name}"
                 for rows in options.rows:
@@ -51,7 +52,7 @@ def main() -> None:
 
 def _measure(name: str, url: str, where: str, store: str, rows: int, rounds: int) -> None:
     engine, plain = create_engine(url), create_engine(url)
-    _fill(plain)
+    fill(plain)
     ways = {"keys": _list(rows, FromCache(shape="keys")), "whole": _list(rows, FromCache(shape="whole"))}
     query = _list(rows, NoCache())
     with QueryCache(where, models=[Category, Product]) as cache:

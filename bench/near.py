@@ -32,7 +32,8 @@ from querycache.stores.pushed import PushedStore
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from run import CASES, Case, Category, Product, _fill, machine, versions
+from environment import machine, versions
+from rows import CASES, Case, Category, Product, fill
 
 from redis_servers import RedisServer, own_redis
 
@@ -51,7 +52,7 @@ def main() -> int:
     with own_redis() as server, tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         url = f"sqlite:///{folder}/bench.db"
         plain = create_engine(url)
-        _fill(plain)
+        fill(plain)
         plain.dispose()
         engines = {name: _attached(url, server, name, stack) for name in STORES}
         results = [row for case in READS for row in _compare(engines, server, case, options.rounds)]
@@ -113,7 +114,7 @@ def _time(engine: Engine, case: Case) -> tuple[float, float]:
     """Return the seconds of one read with its session, by the clock and of the processor."""
     wall, processor = time.perf_counter(), time.thread_time()
     with Session(engine) as session:
-        case(session, True)
+        case.read(session)
     return time.perf_counter() - wall, time.thread_time() - processor
 
 

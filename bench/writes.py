@@ -29,7 +29,8 @@ from querycache import QueryCache
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from run import Base, Category, Product, machine, versions
+from environment import machine, versions
+from rows import Base, Category, Product
 
 from servers import MARIADB, POSTGRESQL, database, server
 

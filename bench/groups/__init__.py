@@ -1,0 +1,1 @@
+"""The groups of measurements, by the names that ``make bench GROUP=`` takes."""
