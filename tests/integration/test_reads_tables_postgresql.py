@@ -27,6 +27,7 @@ def engine(postgresql_url: str, engine_of: EngineFactory) -> Engine:
     return engine
 
 
+@pytest.mark.filterwarnings("ignore:SELECT statement has a cartesian product")
 def test_what_postgresql_locks_is_named(engine: Engine) -> None:
     # One test for all shapes: an empty database for each would cost minutes.
     wrong = {}
