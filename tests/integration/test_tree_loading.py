@@ -417,15 +417,13 @@ def test_what_no_recipe_does_is_loaded_ordinarily(library: Library, how: str) ->
 
 
 def test_an_instance_that_later_rows_have_at_two_places_is_left_to_the_ordinary_loader(library: Library) -> None:
-    mothers = joinedload(Dog.mother)
-
-    def between(one: int, other: int) -> Callable[[Session], Any]:
-        return many(select(Dog).where(Dog.id.between(one, other)).order_by(Dog.id.desc()).options(mothers))
-
-    library.check(between(2, 2))
-    assert library.made == [1]
-    library.check(between(1, 3))
-    assert library.made == [-1]
+    mothers = DOGS.order_by(None).order_by(Dog.id.desc()).options(joinedload(Dog.mother))
+    towns = OWNERS.options(joinedload(Owner.home), joinedload(Owner.work))
+    for statement, key in ((mothers, Dog.id), (towns, Owner.id)):
+        library.check(many(statement.where(key.between(2, 2))))
+        assert library.made == [1]
+        library.check(many(statement.where(key.between(1, 4))))
+        assert library.made == [-1]
 
 
 def test_where_an_entry_below_is_gone_that_one_alone_is_read_again(library: Library) -> None:
