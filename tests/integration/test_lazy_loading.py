@@ -41,21 +41,41 @@ class House(Base):
     only: Mapped[Street] = relationship(viewonly=True, lazy="raise_on_sql")
 
 
+class Room(Base):
+    __tablename__ = "room"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    house_id: Mapped[int] = mapped_column(ForeignKey("house.id"))
+    house: Mapped[House] = relationship(lazy="joined")
+    desks: Mapped[list[Desk]] = relationship(lazy="selectin", order_by="Desk.id", back_populates="room")
+
+
+class Desk(Base):
+    __tablename__ = "desk"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    room_id: Mapped[int] = mapped_column(ForeignKey("room.id"))
+    room: Mapped[Room] = relationship(back_populates="desks")
+
+
 def fill(session: Session) -> None:
     session.add_all([City(id=1, name="here"), City(id=2, name="there")])
     session.flush()
     session.add_all([Street(id=1, city_id=1, next_id=2), Street(id=2, city_id=1), Street(id=3)])
     session.flush()
     session.add_all([House(id=number, street_id=number) for number in (1, 2, 3)])
+    session.flush()
+    session.add_all([Room(id=1, house_id=1), Room(id=2, house_id=1)])
+    session.flush()
+    session.add_all([Desk(id=1, room_id=1), Desk(id=2, room_id=1), Desk(id=3, room_id=2)])
 
 
 @pytest.fixture
 def library(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Library]:
-    with library_of(sqlite_url, Base, [City, Street, House], fill, monkeypatch) as library:
+    with library_of(sqlite_url, Base, [City, Street, House, Room, Desk], fill, monkeypatch) as library:
         yield library
 
 
 STREETS = select(Street).order_by(Street.id)
+DESKS = select(Desk).order_by(Desk.id)
 HOUSES = select(House).order_by(House.id)
 WITH_STREET = HOUSES.options(joinedload(House.street))
 RAISING = STREETS.options(raiseload(Street.next))
@@ -67,6 +87,7 @@ WAYS: dict[str, Callable[[Session], Any]] = {
     "further": lambda session: [house.street.city for house in session.scalars(HOUSES)],
     "below what is joined": lambda session: [house.street.city for house in session.scalars(WITH_STREET)],
     "beside what raises": lambda session: [street.city for street in session.scalars(RAISING)],
+    "of what loads along": lambda session: [desk.room for desk in session.scalars(DESKS)],
     "after get": lambda session: [session.get(City, 1), session.get_one(Street, 1).city],
     "before get": lambda session: [session.get_one(Street, 1).city, session.get(City, 1)],
     "what raises": lambda session: session.get_one(House, 1).only,
@@ -94,7 +115,8 @@ def moved(session: Session, to: int = 2) -> Street:
 def put(session: Session) -> Street:
     street = session.get_one(Street, 3)
     street.city_id = 7
-    session.add(City(id=7, name="new"))
+    session.info["kept"] = City(id=7, name="new")
+    session.add(session.info["kept"])
     return street
 
 

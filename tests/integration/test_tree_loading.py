@@ -392,6 +392,7 @@ def test_recipes_fill_up_what_a_session_holds_themselves(
 
 ORDINARY: dict[str, Callable[[Session], Any]] = {
     "an instance that is met below itself": many(OWNERS.options(selectinload(Owner.dogs).joinedload(Dog.mother))),
+    "an instance that is met above itself": many(select(Dog).order_by(Dog.id.desc()).options(joinedload(Dog.mother))),
     "nobody": many(OWNERS.where(Owner.id == 3).options(selectinload(Owner.dogs))),
     "a class that is met at two places": many(OWNERS.options(joinedload(Owner.home), joinedload(Owner.work))),
     "immediate loads": many(OWNERS.options(immediateload(Owner.dogs))),
@@ -413,6 +414,16 @@ ORDINARY: dict[str, Callable[[Session], Any]] = {
 @pytest.mark.parametrize("how", ORDINARY)
 def test_what_no_recipe_does_is_loaded_ordinarily(library: Library, how: str) -> None:
     library.check(ORDINARY[how], times=5)
+
+
+def test_an_instance_that_later_rows_have_at_two_places_is_left_to_the_ordinary_loader(library: Library) -> None:
+    mothers = DOGS.order_by(None).order_by(Dog.id.desc()).options(joinedload(Dog.mother))
+    towns = OWNERS.options(joinedload(Owner.home), joinedload(Owner.work))
+    for statement, key in ((mothers, Dog.id), (towns, Owner.id)):
+        library.check(many(statement.where(key.between(2, 2))))
+        assert library.made == [1]
+        library.check(many(statement.where(key.between(1, 4))))
+        assert library.made == [-1]
 
 
 def test_where_an_entry_below_is_gone_that_one_alone_is_read_again(library: Library) -> None:
