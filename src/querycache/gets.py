@@ -60,6 +60,10 @@ def get(
     found = attachment.coherence.lookup(question.store, question.key, question.tags, strict=strict)
     if found is None or not question.is_answered_by(found):
         return NOT_ANSWERED
+    if reader.refreshing.may_be_due(question, found):
+        # Whether it is, is drawn in the ordinary way.
+        situation.notes.found = (question.key, found)
+        return NOT_ANSWERED
     entry = entries.take(situation, question, found, freshness)
     if entry is None:
         if found.payload is None:

@@ -23,6 +23,8 @@ from querycache.questions import Plan, Question
 
 BETA: Final = 1.0
 _HALF_NS: Final = 0.5e9
+_SURELY_NOT: Final = 20.0
+"""Times what a statement takes: one in 500 million reads is early by more."""
 
 
 class EarlyRefresh:
@@ -40,10 +42,17 @@ class EarlyRefresh:
         """Remember how long a statement took, its rows included."""
         self._took_ns[plan] = took_s * 1e9
 
-    def is_due(self, question: Question, found: Lookup) -> bool:
-        """Tell whether one who found this should read it anew."""
+    def may_be_due(self, question: Question, found: Lookup) -> bool:
+        """Tell whether one who found this may draw the lot, by the time that is left."""
         left_ns = found.expires - found.now
         if left_ns > question.ttl_s * _HALF_NS or left_ns <= 0:
             return False
         took_ns = self._took_ns.get(question.plan)
-        return took_ns is not None and left_ns <= -math.log(1 - self._draw()) * self._beta * took_ns
+        return took_ns is not None and left_ns <= _SURELY_NOT * self._beta * took_ns
+
+    def is_due(self, question: Question, found: Lookup) -> bool:
+        """Tell whether one who found this should read it anew."""
+        if not self.may_be_due(question, found):
+            return False
+        left_ns = found.expires - found.now
+        return left_ns <= -math.log(1 - self._draw()) * self._beta * self._took_ns[question.plan]

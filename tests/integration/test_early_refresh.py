@@ -68,6 +68,21 @@ def test_a_read_that_is_not_chosen_is_served(sqlite: World, process: Process, lo
     assert is_hit(process)
 
 
+@pytest.mark.parametrize("drawn", [True, False])
+def test_a_row_that_is_got_by_its_key_is_refreshed_like_others(
+    sqlite: World, process: Process, lots: Lots, drawn: bool
+) -> None:
+    def got(session: Session) -> str:
+        return session.get_one(Product, 1).name
+
+    read_in(process, got)
+    assert is_hit(process, got)
+    sqlite.store.advance(NEARLY_OVER_S)
+    lots.drawn = drawn
+    assert is_hit(process, got) is not drawn
+    assert misses(process) == drawn
+
+
 def test_no_read_is_chosen_in_the_first_half_of_a_life(sqlite: World, process: Process, lots: Lots) -> None:
     sqlite.store.advance(0.45 * TTL_S)
     with lots.drawing():
