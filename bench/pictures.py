@@ -161,6 +161,7 @@ def _scale(rows: list[Row]) -> Any:
                 x = [first, *(_number_of(row.case) for row in points)]
                 axes.plot(x, [1.0, *(row.ratio for row in points)], marker="o", ms=3, label=store, color=COLOURS[store])
         axes.set_xscale("log")
+        axes.minorticks_off()
         axes.set_ylim(bottom=0)
         axes.set_title(title, loc="left", fontsize=9)
     every[0, 0].set_ylabel("smallest = 1")
