@@ -7,7 +7,6 @@ left that is there, the profile says so, and this table is what to put right.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from types import FunctionType
 from typing import Any, Final
 
@@ -41,12 +40,9 @@ SEAMS: Final[tuple[tuple[str, str], ...]] = (
     ("decoding", "querycache.entries:decode_rows"),
     ("may it be served", "querycache.entries:take"),
     ("counting", "querycache.events:Events.emit"),
-    ("instances", "querycache._loading:Recipe.load | querycache._loading:loader_of"),
+    ("instances", "querycache._loading:Recipe.load"),
     ("result", "querycache.results:Results.of"),
 )
-
-MAKERS: Final = frozenset({"querycache._loading:loader_of"})
-"""Functions that make the function that counts."""
 
 
 def patches_for(watch: Stopwatch) -> list[tuple[Any, str, Any]]:
@@ -59,12 +55,8 @@ def _patch(watch: Stopwatch, part: str, seams: str) -> tuple[Any, str, Any]:
         owner, name = _place_of(seam)
         function = None if owner is None else vars(owner).get(name)
         if isinstance(function, FunctionType):
-            return owner, name, _makes_timed(watch, part, function) if seam in MAKERS else watch.wrapped(part, function)
+            return owner, name, watch.wrapped(part, function)
     raise BenchError(f"the profile finds no {seams} any more, for the part {part!r}: put bench/seams.py right")
-
-
-def _makes_timed(watch: Stopwatch, part: str, make: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *args, **options: watch.wrapped(part, make(*args, **options))
 
 
 def _place_of(seam: str) -> tuple[Any, str]:
