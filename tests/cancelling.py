@@ -38,30 +38,37 @@ class CancelledAt(Generic[Did]):
                 thrown = error
 
 
+async def cancelled_at(
+    act: Callable[[], Coroutine[Any, Any, Any]], check: Callable[[], Awaitable[None]], at: int
+) -> bool:
+    """Do something, cancelled at its ``at``-th wait, and check; tell whether it waited so often."""
+    one = CancelledAt(act(), at)
+
+    async def run() -> Any:
+        return await one
+
+    outcome: Any
+    (outcome,) = await asyncio.gather(asyncio.ensure_future(run()), return_exceptions=True)
+    if isinstance(outcome, Exception) or (isinstance(outcome, BaseException) and not one.was_cancelled):
+        outcome.add_note(f"cancelled at wait {at}: {one.was_cancelled}")
+        raise outcome
+    outcome = repr(outcome)  # its frames hold what the task had
+    try:
+        await check()
+    except BaseException as error:
+        error.add_note(f"cancelled at wait {at}, which ended with {outcome}")
+        raise
+    return one.was_cancelled
+
+
 async def cancelled_everywhere(
-    act: Callable[[], Coroutine[Any, Any, Any]], check: Callable[[], Awaitable[None]], begin: int = 0, most: int = 300
+    act: Callable[[], Coroutine[Any, Any, Any]], check: Callable[[], Awaitable[None]], most: int = 300
 ) -> int:
     """Do something again and again, cancelled at its first wait, its second, and so on, and check after each.
 
     Ends with the first time that it is not cancelled; returns how often it was.
     """
-    for at in range(begin, most):
-        one = CancelledAt(act(), at)
-
-        async def run(one: CancelledAt[Any] = one) -> Any:
-            return await one
-
-        outcome: Any
-        (outcome,) = await asyncio.gather(asyncio.ensure_future(run()), return_exceptions=True)
-        if isinstance(outcome, Exception) or (isinstance(outcome, BaseException) and not one.was_cancelled):
-            outcome.add_note(f"cancelled at wait {at}: {one.was_cancelled}")
-            raise outcome
-        outcome = repr(outcome)  # its frames hold what the task had
-        try:
-            await check()
-        except BaseException as error:
-            error.add_note(f"cancelled at wait {at}, which ended with {outcome}")
-            raise
-        if not one.was_cancelled:
+    for at in range(most):
+        if not await cancelled_at(act, check, at):
             return at
     raise AssertionError(f"still cancelled after {most} waits")
