@@ -4,7 +4,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, HTTPException
-from shop import Product, close_shop, open_shop, sessions, shown
+from shop import Article, close_shop, open_shop, sessions, shown
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -25,25 +25,25 @@ app = FastAPI(lifespan=lifespan)
 Session = Annotated[AsyncSession, Depends(session_of_request)]
 
 
-@app.get("/products")
-async def products(session: Session):
-    return [shown(product) for product in await session.scalars(select(Product).order_by(Product.name))]
+@app.get("/articles")
+async def articles(session: Session):
+    return [shown(article) for article in await session.scalars(select(Article).order_by(Article.name))]
 
 
-@app.get("/products/{number}")
-async def product(number: int, session: Session):
-    found = await session.get(Product, number)
+@app.get("/articles/{number}")
+async def article(number: int, session: Session):
+    found = await session.get(Article, number)
     if found is None:
         raise HTTPException(404)
     return shown(found)
 
 
-@app.put("/products/{number}")
+@app.put("/articles/{number}")
 async def put(number: int, name: str, price: int, session: Session):
     return shown(await save(session, number, name, price))
 
 
 async def save(session, number, name, price):
-    product = await session.merge(Product(id=number, name=name, price=price))
+    article = await session.merge(Article(id=number, name=name, price=price))
     await session.commit()  # and the next request, in any worker, shows it
-    return product
+    return article

@@ -3,7 +3,7 @@
 from advanced_alchemy.extensions.litestar import AsyncSessionConfig, SQLAlchemyAsyncConfig, SQLAlchemyPlugin
 from litestar import Litestar, get, put
 from litestar.exceptions import NotFoundException
-from shop import Base, Product, close_shop, engine, shown
+from shop import Article, Base, close_shop, engine, shown
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -16,22 +16,22 @@ alchemy = SQLAlchemyAsyncConfig(
 )
 
 
-@get("/products")
-async def products(db_session: AsyncSession) -> list[dict[str, int | str]]:
-    return [shown(product) for product in await db_session.scalars(select(Product).order_by(Product.name))]
+@get("/articles")
+async def articles(db_session: AsyncSession) -> list[dict[str, int | str]]:
+    return [shown(article) for article in await db_session.scalars(select(Article).order_by(Article.name))]
 
 
-@get("/products/{number:int}")
-async def product(number: int, db_session: AsyncSession) -> dict[str, int | str]:
-    found = await db_session.get(Product, number)
+@get("/articles/{number:int}")
+async def article(number: int, db_session: AsyncSession) -> dict[str, int | str]:
+    found = await db_session.get(Article, number)
     if found is None:
         raise NotFoundException
     return shown(found)
 
 
-@put("/products/{number:int}")
+@put("/articles/{number:int}")
 async def save(number: int, name: str, price: int, db_session: AsyncSession) -> dict[str, int | str]:
-    return shown(await db_session.merge(Product(id=number, name=name, price=price)))
+    return shown(await db_session.merge(Article(id=number, name=name, price=price)))
 
 
-app = Litestar([products, product, save], plugins=[SQLAlchemyPlugin(alchemy)], on_shutdown=[close_shop])
+app = Litestar([articles, article, save], plugins=[SQLAlchemyPlugin(alchemy)], on_shutdown=[close_shop])

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from shop import Product, cache, close_shop, open_shop, sessions
+from shop import Article, cache, close_shop, open_shop, sessions
 from sqlalchemy import select, update
 
 PRICES = range(1, 11)
@@ -10,18 +10,18 @@ PRICES = range(1, 11)
 
 async def price():
     async with sessions() as session:
-        return await session.scalar(select(Product.price).where(Product.id == 1))
+        return await session.scalar(select(Article.price).where(Article.id == 1))
 
 
 async def set_price(to):
     async with sessions() as session, session.begin():
-        await session.execute(update(Product).where(Product.id == 1).values(price=to))
+        await session.execute(update(Article).where(Article.id == 1).values(price=to))
 
 
 async def main():
     await open_shop()
     async with sessions() as session, session.begin():
-        session.add(Product(id=1, name="apple", price=0))
+        session.add(Article(id=1, name="apple", price=0))
     for to in PRICES:
         await set_price(to)
         seen = await asyncio.gather(*(price() for _ in range(20)))

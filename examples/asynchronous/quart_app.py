@@ -3,7 +3,7 @@
 from asyncio import current_task
 
 from quart import Quart, abort, request
-from shop import Product, cache, close_shop, open_shop, sessions, shown
+from shop import Article, cache, close_shop, open_shop, sessions, shown
 from sqlalchemy.ext.asyncio import async_scoped_session
 
 app = Quart(__name__)
@@ -23,20 +23,20 @@ async def remove(response):
     return response
 
 
-@app.get("/products")
-async def products():
-    return [shown(product) for product in await Product.cache.afilter(order_by="name")]
+@app.get("/articles")
+async def articles():
+    return [shown(article) for article in await Article.cache.afilter(order_by="name")]
 
 
-@app.get("/products/<int:number>")
-async def product(number):
-    found = await Product.cache.aget(number)
+@app.get("/articles/<int:number>")
+async def article(number):
+    found = await Article.cache.aget(number)
     return abort(404) if found is None else shown(found)
 
 
-@app.put("/products/<int:number>")
+@app.put("/articles/<int:number>")
 async def put(number):
     name, price = request.args["name"], int(request.args["price"])
-    product = await session.merge(Product(id=number, name=name, price=price))
+    article = await session.merge(Article(id=number, name=name, price=price))
     await session.commit()
-    return shown(product)
+    return shown(article)

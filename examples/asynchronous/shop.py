@@ -13,8 +13,8 @@ class Base(DeclarativeBase):
     pass
 
 
-class Product(CacheableMixin, Base):
-    __tablename__ = "product"
+class Article(CacheableMixin, Base):
+    __tablename__ = "article"
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(100))
     price: Mapped[int]
@@ -36,5 +36,5 @@ async def close_shop():
     await cache.aclose()
 
 
-def shown(product):
-    return {"id": product.id, "name": product.name, "price": product.price}
+def shown(article):
+    return {"id": article.id, "name": article.name, "price": article.price}

@@ -198,7 +198,12 @@ def may_get(session: Session, mapper: Any) -> bool:
 
 def is_ours_alone(session: Session) -> bool:
     """Tell whether nobody but us is told of a Session's statements."""
-    return type(session).execute is Session.execute and len(session.dispatch.do_orm_execute) == 1
+    listeners = session.dispatch.do_orm_execute
+    return type(session).execute is Session.execute and (len(listeners) == 1 or all(map(_is_ours, listeners)))
+
+
+def _is_ours(listener: Any) -> bool:
+    return str(getattr(listener, "__module__", "")).startswith("querycache.")
 
 
 def holds(session: Session, mapper: Any, key: tuple[Any, ...]) -> bool:

@@ -35,13 +35,15 @@ _MESSAGE: Final = (
     "cached rows go on being served. Call cache.attach(engine) with it"
 )
 
-_ATTACHED: weakref.WeakKeyDictionary[Any, tuple[Address | None, str]] = weakref.WeakKeyDictionary()
+_ATTACHED: weakref.WeakKeyDictionary[Any, tuple[Address | None, weakref.ref[Engine]]] = weakref.WeakKeyDictionary()
+"""By dialect, which SQLAlchemy may keep for longer than its engine."""
+
 _TOLD: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def note_attached(engine: Engine) -> None:
     """Warn, from now on, of engines that lead where this one does and are not attached."""
-    _ATTACHED[engine.dialect] = _address_of(engine.dialect, engine.pool), engine.url.render_as_string()
+    _ATTACHED[engine.dialect] = _address_of(engine.dialect, engine.pool), weakref.ref(engine)
     if not event.contains(Pool, "connect", _connected):
         event.listen(Pool, "connect", _connected)
 
@@ -54,10 +56,11 @@ def _connected(dbapi_connection: Any, record: Any) -> None:
     address = _address_of(dialect, pool)
     if address is None:
         return
-    attached = next((url for known, url in list(_ATTACHED.values()) if known == address), None)
-    if attached is not None and not _is_alembic(sys._getframe()):
+    engines = (attached() for known, attached in list(_ATTACHED.values()) if known == address)
+    engine = next(filter(None, engines), None)
+    if engine is not None and not _is_alembic(sys._getframe()):
         _TOLD.add(dialect)
-        logger.warning(_MESSAGE, _text_of(address), attached)
+        logger.warning(_MESSAGE, _text_of(address), engine.url.render_as_string())
 
 
 def _address_of(dialect: Any, pool: Pool) -> Address | None:

@@ -471,7 +471,7 @@ def test_marks_that_nobody_ends_and_guards_of_databases_that_are_gone_are_bounde
     fill(store, tags=OTHER_MIND)
     store.mark(type(T)((b"live",)), W, 600)
     for number in range(60):
-        store.mark(type(T)((b"row|%d" % number,), ((b"table%d!" % number, b"f"),)), bytes([number]) * 16, 0.001)
+        store.mark(type(T)((b"row|%d" % number,), ((b"table%d!" % number, b"f"),)), bytes([number]) * 16, 0.000_001)
     assert server.do("HLEN", "querycache:default:state") <= 70
     assert not store.lookup(None, type(T)((b"live",))).storable
     assert found(store, tags=OTHER_MIND) is None

@@ -102,18 +102,18 @@ def client(request: pytest.FixtureRequest, place: None, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("client", APPS, indirect=True)
 def test_an_application_is_served_from_the_cache_and_shows_what_was_put_just_now(client: Client) -> None:
-    client.put("/products/1", name="apple", price=3)
-    client.put("/products/2", name="pear", price=4)
-    for path in ("/products", "/products/1"):
+    client.put("/articles/1", name="apple", price=3)
+    client.put("/articles/2", name="pear", price=4)
+    for path in ("/articles", "/articles/1"):
         first = client.get(path)
         assert client.cost_of(path) == (first, 0)
-    assert client.get("/products/1") == {"id": 1, "name": "apple", "price": 3}
-    client.put("/products/1", name="quince", price=5)
-    assert client.get("/products/1")["price"] == 5
-    assert [product["name"] for product in client.get("/products")] == ["pear", "quince"]
-    assert client.cost_of("/products/2")[0]["name"] == "pear"
+    assert client.get("/articles/1") == {"id": 1, "name": "apple", "price": 3}
+    client.put("/articles/1", name="quince", price=5)
+    assert client.get("/articles/1")["price"] == 5
+    assert [article["name"] for article in client.get("/articles")] == ["pear", "quince"]
+    assert client.cost_of("/articles/2")[0]["name"] == "pear"
     with pytest.raises(urllib.error.HTTPError, match="404"):
-        client.get("/products/3")
+        client.get("/articles/3")
 
 
 def test_plain_asyncio_runs(tmp_path: Path) -> None:

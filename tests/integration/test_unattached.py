@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ EngineOf = Callable[..., Engine]
 
 @pytest.fixture
 def cache() -> Iterator[QueryCache]:
+    gc.collect()  # engines of other tests lead to the same databases
     with QueryCache("memory://") as cache:
         yield cache
 

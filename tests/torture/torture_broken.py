@@ -69,8 +69,8 @@ VARIANTS: Final = (
             ),
             (
                 "commits.py",
-                "    coherence.release(marks)\n    state.end()",
-                "    coherence.touch(state.tags_to_mark().tags)\n    state.end()",
+                "        coherence.release(marks)\n    finally:\n        state.end()",
+                "        coherence.touch(state.tags_to_mark().tags)\n    finally:\n        state.end()",
             ),
         ),
     ),
