@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -21,7 +20,6 @@ EngineOf = Callable[..., Engine]
 
 @pytest.fixture
 def cache() -> Iterator[QueryCache]:
-    gc.collect()  # engines of other tests lead to the same databases
     with QueryCache("memory://") as cache:
         yield cache
 
@@ -44,7 +42,7 @@ def test_an_engine_that_is_not_attached_is_told_of_once(
     cache.attach(attached)
     other = engine_of(database_url, poolclass=NullPool)
     (told,) = warnings_of(other)
-    assert attached.url.render_as_string() in told
+    assert f"/{attached.url.database}" in told
     assert "cache.attach(engine)" in told
     assert warnings_of(other) == []
     assert warnings_of(attached) == []
