@@ -7,7 +7,7 @@ what is stored was read after its lease. Never: a lookup, or a statement.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from querycache._types import Lease, Lookup, TagSet
 from querycache.coherence.protocol import Coherence
@@ -17,9 +17,17 @@ from querycache.engine import Capture
 from querycache.questions import Question
 from querycache.readings import Reading, Situation
 from querycache.rows.codec import DecodedRows, PayloadRejected, UnsupportedValue, decode_rows, encode_rows
+from querycache.rows.envelope import Envelope
 
 Answer: TypeAlias = tuple[Question, Lookup, Sequence[Sequence[object]]]
 """What was asked, what the store said before the database was, and the rows that the database gave."""
+
+
+class _Opened(NamedTuple):
+    """Decoded rows that stay beside a payload, and by which envelope's rules it was opened: another cache may have others."""
+
+    envelope: Envelope
+    rows: DecodedRows
 
 
 def take(reading: Situation, question: Question, found: Lookup, freshness: Freshness) -> DecodedRows | None:
@@ -40,9 +48,9 @@ def peek(reading: Situation, store: int, key: bytes, found: Lookup, freshness: F
     since = None if state is None or state.since is None else state.since.get(store)
     if not may_serve(freshness, found.lease, started=started, since=since):
         return None
-    memo = found.memo
-    if memo is not None and isinstance(memo.value, DecodedRows):
-        return memo.value
+    memo, envelope = found.memo, reading.attachment.coherence.envelopes[store]
+    if memo is not None and isinstance(memo.value, _Opened) and memo.value.envelope is envelope:
+        return memo.value.rows
     try:
         decoded = rows_in(reading.attachment.coherence, store, key, found.payload)
     except PayloadRejected as error:
@@ -51,7 +59,7 @@ def peek(reading: Situation, store: int, key: bytes, found: Lookup, freshness: F
     if memo is not None and decoded.is_immutable:
         # Nobody can change what all share now: a tuple of tuples.
         decoded = decoded._replace(rows=tuple(decoded.rows))
-        memo.keep(decoded, _size_of(decoded, found.payload))
+        memo.keep(_Opened(envelope, decoded), _size_of(decoded, found.payload))
     return decoded
 
 

@@ -61,9 +61,9 @@ def get(
     if found is None or not question.is_answered_by(found):
         return NOT_ANSWERED
     if reader.refreshing.may_be_due(question, found):
-        # Whether it is, is drawn in the ordinary way.
-        situation.notes.found = (question.key, found)
-        return NOT_ANSWERED
+        return (
+            NOT_ANSWERED  # whether it is, is drawn in the ordinary way, which looks for itself: a hit is of its moment
+        )
     entry = entries.take(situation, question, found, freshness)
     if entry is None:
         if found.payload is None:

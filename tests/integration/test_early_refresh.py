@@ -7,10 +7,11 @@ from contextlib import contextmanager
 
 import pytest
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, lazyload
 
 from coherence_world import Process, Product, World, category_of, is_hit, name_of, pin, read_in, rename
 from querycache import FromCache
+from querycache import session as reading_sessions
 from querycache.refreshing import EarlyRefresh
 
 TTL_S = 100.0
@@ -81,6 +82,27 @@ def test_a_row_that_is_got_by_its_key_is_refreshed_like_others(
     lots.drawn = drawn
     assert is_hit(process, got) is not drawn
     assert misses(process) == drawn
+
+
+def test_what_a_get_that_came_to_nothing_had_looked_up_answers_no_later_read(
+    sqlite: World, process: Process, lots: Lots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*arguments: object, **options: object) -> None:
+        raise RuntimeError("the ordinary way is cut off")
+
+    for _ in range(3):  # the way past the statement is learnt from a hit
+        read_in(process, lambda session: session.get_one(Product, 1))
+    sqlite.store.advance(NEARLY_OVER_S)
+    writer = sqlite.process()
+    with process.session() as session:
+        with monkeypatch.context() as patch:
+            patch.setattr(reading_sessions, "_ordinary_get", never)
+            with pytest.raises(RuntimeError):
+                session.get(Product, 1)
+        rename(writer, "b")
+        found = session.get(Product, 1, options=[lazyload("*")])
+        assert found is not None
+        assert found.name == "b"
 
 
 def test_no_read_is_chosen_in_the_first_half_of_a_life(sqlite: World, process: Process, lots: Lots) -> None:

@@ -42,6 +42,7 @@ def test_an_entry_that_was_not_signed_with_a_known_key_is_a_miss_and_is_counted(
 ) -> None:
     stranger, process = world.process(**options), world.process(signing_key=KEY)
     read_in(stranger, name_of)
+    assert is_hit(stranger)  # and its rows stay decoded in the store that both have
     assert not is_hit(process)
     assert process.counts()["defect"] == 1
 
