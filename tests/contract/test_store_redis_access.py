@@ -14,6 +14,7 @@ from loop_support import in_loop
 from querycache._types import TagSet
 from querycache.errors import ConfigurationError, StoreUnavailable
 from querycache.stores import _redis_calls
+from querycache.stores._redis_scripts import packed
 from querycache.stores.redis import RedisStore, open_redis
 from redis_servers import SLOW, RedisServer, cluster_url, own_cluster, own_redis
 from redis_support import OTHER_MIND, T, W, fill, found, new_namespace, opened
@@ -53,7 +54,7 @@ def use(store: RedisStore) -> None:
     store.release(marked, W)
     store.clear()
     store.clock()
-    assert store._place.ask_each(("INFO", "memory"))
+    assert store._place.ask_each(packed("INFO", "memory"))
 
 
 def test_who_is_allowed_what_the_readme_lists_can_do_everything(

@@ -16,6 +16,7 @@ from querycache._sqlalchemy import run_on_bridge
 from querycache._types import TagSet
 from querycache.errors import StoreUnavailable
 from querycache.stores._redis_loops import LoopPool
+from querycache.stores._redis_scripts import packed
 from querycache.stores.redis import RedisStore, open_redis
 from redis_servers import SLOW, RedisServer, own_redis
 from redis_support import T, W, fill, found, new_namespace, opened
@@ -209,8 +210,8 @@ def test_an_answer_that_nobody_waited_for_is_never_taken_for_that_to_another_que
             go_on = threading.Event()
             proxy.requests = 0
             proxy.before = lambda: proxy.requests > 1 or go_on.wait(60)
-            await run_on_bridge(lambda: pool.abandon(pool.send([("ECHO", "old")])))
-            new = asyncio.ensure_future(run_on_bridge(pool.exchange, [("ECHO", "new")]))
+            await run_on_bridge(lambda: pool.abandon(pool.send([packed("ECHO", "old")])))
+            new = asyncio.ensure_future(run_on_bridge(pool.exchange, [packed("ECHO", "new")]))
             await asyncio.sleep(
                 0.2
             )  # time enough to be answered on a connection of its own; on the old one it has to wait
@@ -242,7 +243,7 @@ def test_who_waits_in_vain_for_a_connection_is_told_of_the_pool(proxy: TroubledP
 
         def act() -> None:
             pool = store.place.servers()[0].reads
-            sent = pool.send([("PING",)])
+            sent = pool.send([packed("PING")])
             with pytest.raises(StoreUnavailable, match=r"all 1 connections of this event loop .* Raise \?pool="):
                 store.lookup(b"k", T)
             assert not store.is_resting

@@ -16,6 +16,7 @@ from querycache._types import TagSet
 from querycache.errors import ConfigurationError, StoreUnavailable
 from querycache.stores import open_store
 from querycache.stores._breaker import FAILURES, LONGEST_PAUSE_S, Breaker
+from querycache.stores._redis_scripts import packed
 from querycache.stores.redis import RedisStore, open_redis
 from querycache.testing.hammer import Hammer
 from redis_servers import SLOW, RedisServer, cluster_url, own_cluster, own_redis, own_replica, own_sentinel
@@ -128,9 +129,9 @@ def test_an_answer_that_nobody_waited_for_is_never_taken_for_that_to_another_que
         go_on = threading.Event()
         proxy.requests = 0
         proxy.before = lambda: proxy.requests > 1 or go_on.wait(60)
-        pool.abandon(pool.send([("ECHO", "old")]))
+        pool.abandon(pool.send([packed("ECHO", "old")]))
         answers: list[object] = []
-        asking = threading.Thread(target=lambda: answers.extend(pool.exchange([("ECHO", "new")])))
+        asking = threading.Thread(target=lambda: answers.extend(pool.exchange([packed("ECHO", "new")])))
         asking.start()
         asking.join(0.2)  # time enough to be answered on a connection of its own; on the old one it has to wait
         go_on.set()
@@ -373,7 +374,7 @@ def test_who_finds_no_free_connection_waits_for_one(proxy: TroubledProxy) -> Non
 def test_who_waits_in_vain_for_a_connection_is_told_of_the_pool(proxy: TroubledProxy) -> None:
     with opened(through(proxy, "pool=1&connect_timeout_ms=5000&timeout_ms=200")) as store:
         pool: Any = store._place.servers()[0].reads
-        sent = pool.send([("PING",)])
+        sent = pool.send([packed("PING")])
         with pytest.raises(StoreUnavailable, match=r"all 1 connections .* Raise \?pool="):
             store.lookup(b"k", T)
         assert not store.is_resting
@@ -403,7 +404,7 @@ def test_a_child_forked_while_all_connections_are_taken_has_all_of_its_own(share
     with opened(shared.url(new_namespace(), options=f"pool=1&{SLOW}")) as store:
         fill(store)
         pool: Any = store._place.servers()[0].reads
-        sent = pool.send([("PING",)])
+        sent = pool.send([packed("PING")])
         assert in_child(lambda: found(store) == b"rows") == 0
         assert pool.collect(sent, 1) == [b"PONG"]
         assert found(store) == b"rows"

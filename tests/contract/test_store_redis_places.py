@@ -99,7 +99,7 @@ def counted(pool: Any, sent: Counter[str], name: str) -> None:
 def between(store: RedisStore, happens: Callable[[], object]) -> None:
     """Have the next look-up ask for its stamps first and for its entry last, and something happen in between, once."""
     place = store._place
-    original = place._replies
+    original = place._outcomes
     waiting = [happens]
 
     def in_parts(calls: Sequence[Call], lane: Any) -> list[Any]:
@@ -107,7 +107,7 @@ def between(store: RedisStore, happens: Callable[[], object]) -> None:
             return original(calls, lane)
         happen = waiting.pop()
         entry_key = store._layout.entry(b"k")
-        last = [call for call in calls if entry_key in call.keys]
+        last = [call for call in calls if entry_key in call.entries]
         first = [call for call in calls if call not in last]
         assert first
         assert last
@@ -116,7 +116,7 @@ def between(store: RedisStore, happens: Callable[[], object]) -> None:
         answers |= dict(zip(map(id, last), original(last, lane), strict=True))
         return [answers[id(call)] for call in calls]
 
-    place._replies = in_parts  # type: ignore[method-assign]
+    place._outcomes = in_parts  # type: ignore[method-assign]
 
 
 def apart_from(layout: Layout, key: bytes) -> TagSet:

@@ -29,8 +29,8 @@ TAGS = TagSet((b"a", b"b"), ((b"table!", b"mind"),))
 STAMPS = (b"1000000000000001000", b"1000000000000002000", b"1000000000000003000")
 
 
-def reply(rest: Any, now: int = 1_000_000_000_000_009, last: int = 1_000_000_000_000_003) -> list[Any]:
-    return [b"%016d" % now, b"%016d" % last, b"%016d" % 1_000_000_000_000_000, rest]
+def reply(rest: bytes = b"", now: int = 1_000_000_000_000_009, last: int = 1_000_000_000_000_003) -> bytes:
+    return b"%016d%016d%016d%b" % (now, last, 1_000_000_000_000_000, rest)
 
 
 def entry(stamps: tuple[bytes, ...], payload: bytes) -> bytes:
@@ -38,15 +38,15 @@ def entry(stamps: tuple[bytes, ...], payload: bytes) -> bytes:
 
 
 def test_commands_are_written_as_servers_read_them() -> None:
-    assert packed([("ECHO", b"\x00\r\n", 17)]) == b"*3\r\n$4\r\nECHO\r\n$3\r\n\x00\r\n\r\n$2\r\n17\r\n"
+    assert packed("ECHO", b"\x00\r\n", 17) == b"*3\r\n$4\r\nECHO\r\n$3\r\n\x00\r\n\r\n$2\r\n17\r\n"
 
 
 def test_on_one_server_any_number_of_questions_is_one_call_that_asks_for_each_tag_once() -> None:
     asking = Asking(ONE, [(b"k", TAGS), (None, TAGS), (b"l", TagSet((b"b", b"c")))])
     (call,) = asking.calls
     assert call.script is LOOKUP
-    assert len(call.keys) == 4 + 2
-    assert call.arguments[-2:] == ("1,2,4", "2,3")
+    assert call.keys == tuple(map(ONE.stamp, (b"a", b"b", b"c", b"table!")))
+    assert call.entries == (ONE.entry(b"k"), ONE.entry(b"l"))
 
 
 def test_on_a_cluster_a_part_is_asked_for_what_it_has() -> None:

@@ -11,8 +11,8 @@ import secrets
 from base64 import urlsafe_b64encode
 from binascii import crc_hqx
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from querycache._types import MARK_TTL_S, Guard, Lease, Lookup, Stamp, Tag, TagSet, Writer
 from querycache.errors import StoreUnavailable
 from querycache.stores._copies import Copy
-from querycache.stores._redis_scripts import CLEAR, FILL, LOOKUP, MARK, MARKS, RELEASE, Argument, Command, Script
+from querycache.stores._redis_scripts import CLEAR, FILL, LOOKUP, MARK, MARKS, RELEASE, Argument, Command, Script, packed, words
 
 PARTS: Final = 256
 SLOTS: Final = 16_384
@@ -39,6 +39,7 @@ NOTHING: Final[Mapping[bytes, Copy]] = MappingProxyType({})
 _MARK_LIFE_US: Final = int(MARK_TTL_S * 1e6)
 _NOT_OURS: Final = "the server answered what querycache's scripts never return"
 _HEAD: Final = 32
+_STAMP: Final = 19
 _FREE: Final = ord("0")
 
 
@@ -77,6 +78,7 @@ class Layout:
         head = b"querycache:%b:" % namespace.encode()
         self._prefixes = tuple(head + (b"{%b}:" % tag if tag else b"") for tag in parts)
         self._states = tuple(prefix + b"state" for prefix in self._prefixes)
+        self._state_words = tuple(words([state]) for state in self._states)
 
     @classmethod
     def over_a_cluster(cls, namespace: str) -> Layout:
@@ -95,6 +97,10 @@ class Layout:
         """Name what a part knows of its life, its marks and guards."""
         return self._states[part]
 
+    def state_word(self, part: int) -> bytes:
+        """Return the state's name as it goes over the wire."""
+        return self._state_words[part]
+
     def stamps(self, part: int) -> bytes:
         """Return what the names of all stamps of a part begin with."""
         return self._prefixes[part] + b"t:"
@@ -109,14 +115,39 @@ class Layout:
         return self._prefixes[self.part_of(key)] + b"e:" + digest
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Call:
-    """One run of a script in one part. ``keys`` come after the part's state, ``arguments`` after what all scripts take."""
+    """One run of a script in one part. ``keys`` come after the part's state, ``arguments`` after what all scripts take.
+
+    ``entries`` are read by a plain command just before it.
+    """
 
     part: int
     script: Script
     keys: tuple[bytes, ...] = ()
     arguments: tuple[Argument, ...] = ()
+    entries: tuple[bytes, ...] = ()
+
+    def reading(self) -> list[Command]:
+        """Write the command that reads the entries, if there are any."""
+        return [self._reading] if self.entries else []
+
+    def running(self, state_word: bytes, moment: bytes, *, whole: bool = False) -> Command:
+        """Write the command that runs the script. What does not change from run to run is written once."""
+        count, name, keys, arguments = self._running
+        if whole:
+            name = self.script.name(whole=True)
+        return b"".join((count, name, keys[0], state_word, keys[1], moment, arguments))
+
+    @cached_property
+    def _reading(self) -> Command:
+        return packed("MGET", *self.entries)
+
+    @cached_property
+    def _running(self) -> tuple[bytes, bytes, tuple[bytes, bytes], bytes]:
+        keys = words([1 + len(self.keys)]), words(self.keys)
+        count = b"*%d\r\n" % (6 + len(self.keys) + len(self.arguments))
+        return count, self.script.name(), keys, words(self.arguments)
 
 
 @dataclass(slots=True)
@@ -126,29 +157,34 @@ class Witness:
     last: dict[int, int] = field(default_factory=dict)
 
     def command(self, layout: Layout, call: Call, *, whole: bool = False) -> Command:
-        """Write a call as a command."""
-        keys = (layout.state(call.part), *call.keys)
-        salt = b"%03d" % secrets.randbelow(1000)
-        return call.script.call(keys, (self.last.get(call.part, 0), salt, *call.arguments), whole=whole)
+        """Write a call's script as a command."""
+        moment = b"$16\r\n%016d\r\n$3\r\n%03d\r\n" % (self.last.get(call.part, 0), secrets.randbelow(1000))
+        return call.running(layout.state_word(call.part), moment, whole=whole)
 
-    def answer(self, call: Call, reply: Reply) -> Answer:
-        """Read what a script returned, and remember how far the part is."""
+    def answer(self, call: Call, replies: Sequence[Reply]) -> Answer:
+        """Read what was answered to a call's commands, and remember how far the part is."""
         try:
-            now, last, floor, rest = reply
-            answer = Answer(int(now), int(floor), rest)
-            self.last[call.part] = max(self.last.get(call.part, 0), int(last))
-        except (TypeError, ValueError) as error:
+            reply = replies[-1]
+            text, kept = (reply, ()) if isinstance(reply, bytes) else (reply[0], reply[1:])
+            now, last, floor = int(text[:16]), int(text[16:32]), int(text[32:48])
+        except (IndexError, TypeError, ValueError) as error:
             raise StoreUnavailable(_NOT_OURS) from error
-        return answer
+        if last > self.last.get(call.part, 0):
+            self.last[call.part] = last
+        return Answer(now, floor, text[48:], kept, replies[0] if call.entries else ())
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a script returned: the part's clock and floor in microseconds, and the script's own."""
+class Answer(NamedTuple):
+    """What was answered to a call: the part's clock and floor in microseconds, then the script's own.
+
+    ``kept``: what it says of entries that the caller holds. ``entries``: what was read just before it.
+    """
 
     now_us: int
     floor_us: int
-    rest: Any
+    rest: bytes
+    kept: Sequence[object] = ()
+    entries: Sequence[object] = ()
 
 
 def stamp_at(now_us: int) -> Stamp:
@@ -164,39 +200,48 @@ def _names_in(tags: TagSet) -> tuple[Name, ...]:
 
 
 class _Asked:
-    """What one part is asked: tags, guards and entries, each once, in order."""
+    """What one part is asked: tags, guards and entries, each once, in order. ``held``: heads of entries by their keys."""
 
     def __init__(self) -> None:
         self.tags: dict[Tag, None] = {}
         self.guards: dict[Guard, None] = {}
-        self.entries: dict[bytes, TagSet] = {}
+        self.entries: dict[bytes, None] = {}
+        self.held: dict[bytes, bytes] = {}
         self.names: tuple[Name, ...] = ()
 
     def as_call(self, layout: Layout, part: int) -> Call:
         """Write it as a call. Nothing may be added any more."""
         self.names = (*self.tags, *self.guards)
-        stamps = [layout.stamp(tag) for tag in (*self.tags, *(tag for tag, _ in self.guards))]
-        position: dict[Name, int] = {name: at for at, name in enumerate(self.names, 1)}
-        positions = [",".join(str(position.get(name, 0)) for name in _names_in(tags)) for tags in self.entries.values()]
+        stamps = map(layout.stamp, (*self.tags, *(tag for tag, _ in self.guards)))
+        minds = (_name_of(mind) for _, mind in self.guards)
         return Call(
             part,
             LOOKUP,
-            (*stamps, *map(layout.entry, self.entries)),
-            (
-                len(self.tags),
-                len(self.guards),
-                _MARK_LIFE_US,
-                *(_name_of(mind) for _, mind in self.guards),
-                *positions,
-            ),
+            (*stamps, *map(layout.entry, self.held)),
+            (len(self.tags), len(self.guards), _MARK_LIFE_US, *minds, *self.held.values()),
+            tuple(map(layout.entry, self.entries)),
         )
+
+    def stamps_in(self, answer: Answer) -> tuple[bytes, bytes]:
+        """Return the stamps of its tags and guards, written one after the other, and a digit for each; none: no marks."""
+        count, rest = len(self.names), answer.rest
+        size = _STAMP * count
+        if len(rest) not in (size, size + count):
+            raise ValueError(rest)
+        return rest[:size], rest[size:]
+
+    def entries_in(self, answer: Answer) -> list[tuple[bytes, object]]:
+        """Return the entries that were asked for: bytes, or 1 for one that is what the caller holds, or None."""
+        if not self.held:
+            return list(zip(self.entries, answer.entries, strict=True))
+        return [*zip(self.entries, answer.entries, strict=True), *zip(self.held, answer.kept, strict=True)]
 
 
 _Plan: TypeAlias = tuple[tuple[_Asked, Call], ...]
 
 
-def _plan_of(layout: Layout, questions: Iterable[Question]) -> _Plan:
-    """Tell which part is asked what, and by which call."""
+def _plan_of(layout: Layout, questions: Iterable[Question], heads: Mapping[bytes, bytes]) -> _Plan:
+    """Tell which part is asked what, and by which call. ``heads``: those of entries that the caller holds."""
     parts: dict[int, _Asked] = {}
 
     def at(name: bytes) -> _Asked:
@@ -211,17 +256,19 @@ def _plan_of(layout: Layout, questions: Iterable[Question]) -> _Plan:
             at(tag).tags[tag] = None
         for guard in tags.guards:
             at(guard[0]).guards[guard] = None
-        if key is not None:
-            at(key).entries[key] = tags
+        if key is not None and key in heads:
+            at(key).held[key] = heads[key]
+        elif key is not None:
+            at(key).entries[key] = None
     if not parts:
         parts[0] = _Asked()
     return tuple((asked, asked.as_call(layout, part)) for part, asked in parts.items())
 
 
 @lru_cache(maxsize=4096)
-def _plan_of_one(layout: Layout, question: Question) -> _Plan:
+def _plan_of_one(layout: Layout, question: Question, head: bytes | None) -> _Plan:
     """Do so for one question, which is asked again and again."""
-    return _plan_of(layout, (question,))
+    return _plan_of(layout, (question,), {} if question[0] is None or head is None else {question[0]: head})
 
 
 class Asking:
@@ -230,71 +277,95 @@ class Asking:
     ``held``: entries by key that the caller has and that need not be sent again if they are still what the server has.
     """
 
-    def __init__(self, layout: Layout, questions: Iterable[Question], held: Mapping[bytes, Copy] = NOTHING) -> None:
-        self.questions = list(questions)
+    def __init__(self, layout: Layout, questions: Sequence[Question], held: Mapping[bytes, Copy] = NOTHING) -> None:
+        self.questions = questions
         self._held = held
-        one = self.questions[0] if len(self.questions) == 1 else None
-        self._plan = _plan_of(layout, self.questions) if one is None else _plan_of_one(layout, one)
-        self.calls = [self._call(asked, call) for asked, call in self._plan]
-
-    def _call(self, asked: _Asked, call: Call) -> Call:
-        heads = self._heads(asked.entries)
-        return replace(call, arguments=(*call.arguments, *heads)) if heads else call
-
-    def _heads(self, keys: Iterable[bytes]) -> list[bytes]:
-        if not self._held:
-            return []
-        heads = [copy.entry.head if (copy := self._held.get(key)) is not None else b"" for key in keys]
-        return heads if any(heads) else []
+        if len(questions) == 1:
+            (question,) = questions
+            copy = held.get(question[0]) if held and question[0] is not None else None
+            self._plan = _plan_of_one(layout, question, None if copy is None else copy.entry.head)
+        else:
+            self._plan = _plan_of(layout, questions, {key: copy.entry.head for key, copy in held.items()})
+        self.calls = [call for _, call in self._plan]
 
     def found(self, answers: Sequence[Answer]) -> list[Found]:
         """Put together what the parts answered, in the order of the questions."""
         try:
+            if len(self.questions) == 1 and len(self._plan) == 1:
+                return [self._alone(answers[0])]
             return self._found(answers)
         except (TypeError, ValueError) as error:
             raise StoreUnavailable(_NOT_OURS) from error
 
+    def _alone(self, answer: Answer) -> Found:
+        """Read what one part answered to one question: just what was asked for, in the question's order."""
+        asked, _ = self._plan[0]
+        stamps, marks = asked.stamps_in(answer)
+        kept = None
+        for key, entry in asked.entries_in(answer):
+            kept = self._kept(key, entry, answer)
+        return _one(stamps, marks, kept, answer.now_us, answer.floor_us)
+
     def _found(self, answers: Sequence[Answer]) -> list[Found]:
-        stamps: dict[Name, tuple[bytes, bool]] = {}
-        entries: dict[bytes, tuple[bytes, Copy | None, int]] = {}
+        seen: dict[Name, tuple[bytes, bytes]] = {}
+        entries: dict[bytes, _Kept | None] = {}
         for (asked, _), answer in zip(self._plan, answers, strict=True):
-            made, held, kept = answer.rest
-            for name, stamp, mark in zip(asked.names, made, held, strict=True):
-                stamps[name] = stamp, mark != _FREE
-            for key, entry in zip(asked.entries, kept, strict=True):
-                if isinstance(entry, bytes):
-                    entries[key] = entry, None, answer.now_us
-                elif entry == 1 and (copy := self._held.get(key)) is not None:
-                    entries[key] = copy.entry.head, copy, answer.now_us
-                elif entry is not None:
-                    raise TypeError(entry)
+            stamps, marks = asked.stamps_in(answer)
+            for at, name in enumerate(asked.names):
+                seen[name] = stamps[at * _STAMP : (at + 1) * _STAMP], marks[at : at + 1] or b"0"
+            for key, entry in asked.entries_in(answer):
+                entries[key] = self._kept(key, entry, answer)
         now_us = max(answer.now_us for answer in answers)
         floor_us = max(answer.floor_us for answer in answers)
-        return [self._one(question, stamps, entries, now_us, floor_us) for question in self.questions]
+        found = []
+        for key, tags in self.questions:
+            mine = [seen[name] for name in _names_in(tags)]
+            stamps, marks = b"".join([stamp for stamp, _ in mine]), b"".join([mark for _, mark in mine])
+            kept = entries[key] if key is not None else None
+            found.append(_one(stamps, marks, kept, now_us, floor_us))
+        return found
 
-    def _one(
-        self,
-        question: Question,
-        stamps: Mapping[Name, tuple[bytes, bool]],
-        entries: Mapping[bytes, tuple[bytes, Copy | None, int]],
-        now_us: int,
-        floor_us: int,
-    ) -> Found:
-        key, tags = question
-        seen = [stamps[name] for name in _names_in(tags)]
-        written = b"%06d" % len(seen) + b"".join([stamp for stamp, _ in seen])
-        lease = tuple([int(stamp) for stamp, _ in seen])
-        is_storable = not any(is_held for _, is_held in seen)
-        kept = entries.get(key) if key is not None and is_storable else None
-        if kept is not None:
-            entry, copy, its_now_us = kept
-            start = _HEAD + len(written)
-            if entry[_HEAD:start] == written:
+    def _kept(self, key: bytes, entry: object, answer: Answer) -> _Kept | None:
+        if isinstance(entry, bytes):
+            return _Kept(entry, None, answer)
+        if entry is None:
+            return None
+        copy = self._held.get(key) if entry == 1 else None
+        if copy is None:
+            raise TypeError(entry)
+        return _Kept(copy.entry.head, copy, answer)
+
+
+class _Kept(NamedTuple):
+    """An entry, or the head of one that the caller holds, and what its part answered."""
+
+    entry: bytes
+    copy: Copy | None
+    answer: Answer
+
+
+def _one(stamps: bytes, marks: bytes, kept: _Kept | None, now_us: int, floor_us: int) -> Found:
+    """Tell what a question is answered, given the stamps of its tags and what is kept under its key."""
+    lease = _lease_in(stamps)
+    is_storable = b"1" not in marks
+    if kept is not None and is_storable:
+        written = b"%06d%b" % (len(lease), stamps)
+        entry, copy, part = kept
+        if entry.startswith(written, _HEAD):
+            filled_us, ends_us = int(entry[:16]), int(entry[16:32])
+            if part.floor_us <= filled_us and part.now_us < ends_us:
+                start = _HEAD + len(written)
                 payload = entry[start:] if copy is None else copy.entry.payload
-                age_us, rest_us = its_now_us - int(entry[:16]), int(entry[16:32]) - its_now_us
-                lookup = Lookup(payload, lease, True, stamp_at(now_us), stamp_at(now_us + rest_us), copy)
-                return Found(lookup, age_us, floor_us, entry[:start])
-        return Found(Lookup(None, lease, is_storable, stamp_at(now_us)), 0, floor_us)
+                ends = stamp_at(now_us + ends_us - part.now_us)
+                lookup = Lookup(payload, lease, True, stamp_at(now_us), ends, copy)
+                return Found(lookup, part.now_us - filled_us, floor_us, entry[:start])
+    return Found(Lookup(None, lease, is_storable, stamp_at(now_us)), 0, floor_us)
+
+
+@lru_cache(maxsize=4096)
+def _lease_in(stamps: bytes) -> Lease:
+    """Read stamps that are written one after the other."""
+    return tuple([int(stamps[at : at + _STAMP]) for at in range(0, len(stamps), _STAMP)])
 
 
 class Found(NamedTuple):
@@ -350,7 +421,7 @@ def marking(layout: Layout, tags: TagSet, writer: Writer, ttl_s: float) -> list[
 
 def were_marked(guards: Sequence[Guard], answer: Answer) -> list[bool]:
     """Read which guards a call to mark has marked."""
-    if not isinstance(answer.rest, bytes) or len(answer.rest) != len(guards):
+    if len(answer.rest) != len(guards):
         raise StoreUnavailable(_NOT_OURS)
     return [digit != _FREE for digit in answer.rest]
 

@@ -23,6 +23,7 @@ from querycache.errors import StoreUnavailable
 from querycache.events import logger
 from querycache.stores._redis_calls import Layout, telling_the_time
 from querycache.stores._redis_places import Place, is_unknown_script
+from querycache.stores._redis_scripts import packed
 from querycache.stores._redis_server import Line
 from querycache.stores._redis_wires import Refusal, Reply
 from querycache.stores._vouched import Vouched
@@ -36,6 +37,8 @@ POLL_S: Final = 0.05
 
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 2.0
+
+_PING: Final = packed("PING")
 
 
 class _OutlivedError(StoreUnavailable):
@@ -118,10 +121,10 @@ class Feed:
         server = self._place.servers()[0]
         with ExitStack() as stack:
             lines = _Lines(stack.enter_context(closing(server.line())), stack.enter_context(closing(server.line())))
-            (number,) = lines.listener.ask(("CLIENT", "ID"))
-            lines.listener.ask(("SUBSCRIBE", CHANNEL))
+            (number,) = lines.listener.ask(packed("CLIENT", "ID"))
+            lines.listener.ask(packed("SUBSCRIBE", CHANNEL))
             prefix = self._layout.stamps(0)
-            lines.asker.ask(("CLIENT", "TRACKING", "ON", "REDIRECT", number, "BCAST", "PREFIX", prefix))
+            lines.asker.ask(packed("CLIENT", "TRACKING", "ON", "REDIRECT", number, "BCAST", "PREFIX", prefix))
             lines.session = self._vouched.begin(self._floor_at(lines.asker))
             self._beat(lines)
             stack.pop_all()
@@ -152,7 +155,7 @@ class Feed:
         wishes = self._wishes
         asked, began = wishes.asked, self._vouched.clock()
         floor_us = self._floor_at(lines.asker)
-        lines.listener.send(("PING",))
+        lines.listener.send(_PING)
         while not _is_pong(message := lines.listener.read()):
             self._hear(message)
         if not self._vouched.beat(lines.session, began, floor_us):
@@ -168,12 +171,12 @@ class Feed:
         call = telling_the_time(self._layout)
         witness = self._place.witness
         try:
-            (reply,) = asker.ask(witness.command(self._layout, call))
+            replies = asker.ask(witness.command(self._layout, call))
         except Refusal as refusal:
             if not is_unknown_script(refusal):
                 raise
-            (reply,) = asker.ask(witness.command(self._layout, call, whole=True))
-        return witness.answer(call, reply).floor_us
+            replies = asker.ask(witness.command(self._layout, call, whole=True))
+        return witness.answer(call, replies).floor_us
 
     def _hear(self, message: Reply) -> None:
         if not isinstance(message, list) or message[:2] != [b"message", CHANNEL] or len(message) != 3:

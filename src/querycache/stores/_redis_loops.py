@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from querycache import _bridge
 from querycache.errors import StoreUnavailable
-from querycache.stores._redis_scripts import Command, packed
+from querycache.stores._redis_scripts import Command
 from querycache.stores._redis_wires import (
     FAILURES,
     LoopWire,
@@ -103,7 +103,7 @@ class LoopPool:
         try:
             wire = await self._idle_one() or await self._new_one()
             async with asyncio.timeout(self._wait_s):
-                await wire.send_packed_command([packed(commands)], check_health=False)
+                await wire.send_packed_command([b"".join(commands)], check_health=False)
         except FAILURES as error:
             self._give_back(wire, life, is_usable=False)
             raise translated(error, self._url) from error

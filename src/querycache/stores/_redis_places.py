@@ -13,18 +13,24 @@ from typing import Any, Final, Literal, TypeAlias
 
 from querycache.errors import StoreUnavailable
 from querycache.stores._redis_calls import SLOTS, Answer, Call, Layout, Witness
-from querycache.stores._redis_scripts import Command
+from querycache.stores._redis_scripts import Command, packed
 from querycache.stores._redis_server import AnyPool, Server
 from querycache.stores._redis_url import Address, Target
 from querycache.stores._redis_wires import Refusal, Reply, Unreachable
 
 Lane: TypeAlias = Literal["reads", "marks"]
 
+Outcome: TypeAlias = Refusal | list[Reply]
+"""What is answered to the commands of one call, or the refusal of one of them."""
+
 ROUNDS: Final = 4
 """How often a call may be sent on: a node that moved, a node that does not know the script, and both again."""
 
 MOVED_ON: Final = ("READONLY", "MOVED", "CLUSTERDOWN", "MASTERDOWN", "LOADING", "NOREPLICAS", "TRYAGAIN")
 """Refusals after which another server may be the right one."""
+
+_ASKING: Final = packed("ASKING")
+_SLOTS: Final = packed("CLUSTER", "SLOTS")
 
 
 class Place(ABC):
@@ -38,16 +44,16 @@ class Place(ABC):
     def run(self, calls: Sequence[Call], lane: Lane) -> list[Answer]:
         """Run scripts; return their answers in order. Raises ``StoreUnavailable`` where one was not run."""
         try:
-            replies = self._replies(calls, lane)
+            outcomes = self._outcomes(calls, lane)
         except Unreachable:
             self.forget()
             raise
-        for reply in replies:
-            if isinstance(reply, Refusal):
-                if reply.code in MOVED_ON:
+        for outcome in outcomes:
+            if isinstance(outcome, Refusal):
+                if outcome.code in MOVED_ON:
                     self.forget()
-                raise reply
-        return [self.witness.answer(call, reply) for call, reply in zip(calls, replies, strict=True)]
+                raise outcome
+        return [self.witness.answer(call, outcome) for call, outcome in zip(calls, outcomes, strict=True)]
 
     def ask_each(self, command: Command) -> list[Reply]:
         """Send a command to every server that holds data; raise where one does not answer it."""
@@ -62,7 +68,7 @@ class Place(ABC):
         """Return the servers that hold data."""
 
     @abstractmethod
-    def _replies(self, calls: Sequence[Call], lane: Lane) -> list[Reply]:
+    def _outcomes(self, calls: Sequence[Call], lane: Lane) -> list[Outcome]:
         """Run scripts where they belong; refusals stand in their places."""
 
     @abstractmethod
@@ -73,8 +79,8 @@ class Place(ABC):
     def close(self) -> None:
         """Close all connections; a later call opens new ones."""
 
-    def _command(self, call: Call, *, whole: bool = False) -> Command:
-        return self.witness.command(self.layout, call, whole=whole)
+    def _commands(self, call: Call, *, whole: bool = False) -> list[Command]:
+        return [*call.reading(), self.witness.command(self.layout, call, whole=whole)]
 
 
 class Single(Place):
@@ -91,16 +97,20 @@ class Single(Place):
         assert self._server is not None
         return self._server
 
-    def _replies(self, calls: Sequence[Call], lane: Lane) -> list[Reply]:
+    def _outcomes(self, calls: Sequence[Call], lane: Lane) -> list[Outcome]:
         pool = _pool_of(self._found(), lane)
-        replies = pool.exchange([self._command(call) for call in calls])
-        unknown = [at for at, reply in enumerate(replies) if is_unknown_script(reply)]
+        outcomes = self._exchange(pool, calls)
+        unknown = [at for at, outcome in enumerate(outcomes) if is_unknown_script(outcome)]
         if unknown:
-            for at, reply in zip(
-                unknown, pool.exchange([self._command(calls[at], whole=True) for at in unknown]), strict=True
-            ):
-                replies[at] = reply
-        return replies
+            again = self._exchange(pool, [calls[at] for at in unknown], whole=True)
+            for at, outcome in zip(unknown, again, strict=True):
+                outcomes[at] = outcome
+        return outcomes
+
+    def _exchange(self, pool: AnyPool, calls: Sequence[Call], *, whole: bool = False) -> list[Outcome]:
+        spoken = [self._commands(call, whole=whole) for call in calls]
+        replies = iter(pool.exchange([command for commands in spoken for command in commands]))
+        return [_outcome_of([next(replies) for _ in commands]) for commands in spoken]
 
     def forget(self) -> None:
         """Make new connections: the server's name may lead to another by now."""
@@ -117,6 +127,7 @@ class Sentinel(Single):
     def __init__(self, target: Target, layout: Layout) -> None:
         super().__init__(target, layout)
         self._server = None
+        self._question = packed("SENTINEL", "GET-MASTER-ADDR-BY-NAME", target.service)
         self._sentinels = [Server(address, target, is_sentinel=True) for address in target.addresses]
 
     def _found(self) -> Server:
@@ -129,7 +140,7 @@ class Sentinel(Single):
         reasons = []
         for sentinel in self._sentinels:
             try:
-                (told,) = sentinel.reads.exchange([("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.target.service)])
+                (told,) = sentinel.reads.exchange([self._question])
             except StoreUnavailable as error:
                 reasons.append(str(error))
                 continue
@@ -178,7 +189,7 @@ class Cluster(Place):
         reasons = []
         for address in dict.fromkeys((*self._owners.values(), *self.target.addresses)):
             try:
-                (told,) = self._server(address).reads.exchange([("CLUSTER", "SLOTS")])
+                (told,) = self._server(address).reads.exchange([_SLOTS])
             except StoreUnavailable as error:
                 reasons.append(str(error))
                 continue
@@ -189,34 +200,34 @@ class Cluster(Place):
             return
         raise Unreachable(f"{self.target.url}: no node answers: {'; '.join(reasons)}")
 
-    def _replies(self, calls: Sequence[Call], lane: Lane) -> list[Reply]:
+    def _outcomes(self, calls: Sequence[Call], lane: Lane) -> list[Outcome]:
         self._look_around()
-        replies: list[Reply] = [None] * len(calls)
+        outcomes: list[Outcome] = [[]] * len(calls)
         targets: dict[int, Address] = {}
         whole: set[int] = set()
         asking: set[int] = set()
         waiting: Sequence[int] = range(len(calls))
         for _ in range(ROUNDS):
-            self._round(calls, waiting, targets, whole, asking, replies, lane)
+            self._round(calls, waiting, targets, whole, asking, outcomes, lane)
             asking.clear()
             again = []
             for at in waiting:
-                reply = replies[at]
-                if not isinstance(reply, Refusal) or reply.code not in ("NOSCRIPT", "MOVED", "ASK"):
+                outcome = outcomes[at]
+                if not isinstance(outcome, Refusal) or outcome.code not in ("NOSCRIPT", "MOVED", "ASK"):
                     continue
                 again.append(at)
-                if reply.code == "NOSCRIPT":
+                if outcome.code == "NOSCRIPT":
                     whole.add(at)
                     continue
-                targets[at] = _address_in(reply.said, self._address_of(calls[at], targets.get(at)))
-                if reply.code == "ASK":
+                targets[at] = _address_in(outcome.said, self._address_of(calls[at], targets.get(at)))
+                if outcome.code == "ASK":
                     asking.add(at)
                 else:
                     self._is_stale = True
             if not again:
                 break
             waiting = again
-        return replies
+        return outcomes
 
     def _address_of(self, call: Call, known: Address | None) -> Address:
         address = known or self._owners.get(self.layout.slot(call.part))
@@ -232,7 +243,7 @@ class Cluster(Place):
         targets: dict[int, Address],
         whole: set[int],
         asking: set[int],
-        replies: list[Reply],
+        outcomes: list[Outcome],
         lane: Lane,
     ) -> None:
         """Send each node what is its own, then read what each answers: one waits for the slowest only."""
@@ -246,17 +257,21 @@ class Cluster(Place):
                 commands: list[Command] = []
                 answered: list[int | None] = []
                 for at in positions:
-                    if at in asking:
-                        commands.append(("ASKING",))
-                        answered.append(None)
-                    commands.append(self._command(calls[at], whole=at in whole))
-                    answered.append(at)
+                    for command in self._commands(calls[at], whole=at in whole):
+                        if at in asking:
+                            commands.append(_ASKING)
+                            answered.append(None)
+                        commands.append(command)
+                        answered.append(at)
                 sent.append((pool, pool.send(commands), answered))
             while sent:
                 pool, connection, answered = sent.pop()
+                replies: dict[int, list[Reply]] = {}
                 for position, reply in zip(answered, pool.collect(connection, len(answered)), strict=True):
                     if position is not None:
-                        replies[position] = reply
+                        replies.setdefault(position, []).append(reply)
+                for position, its_own in replies.items():
+                    outcomes[position] = _outcome_of(its_own)
         finally:
             for pool, connection, _ in sent:
                 pool.abandon(connection)
@@ -273,6 +288,14 @@ def place_of(target: Target, layout: Layout) -> Place:
     """Return where a target's scripts are run. Nothing is connected yet."""
     kinds: dict[str, type[Place]] = {"single": Single, "sentinel": Sentinel, "cluster": Cluster}
     return kinds[target.topology](target, layout)
+
+
+def _outcome_of(replies: list[Reply]) -> Outcome:
+    """Return what was answered to the commands of one call; the first refusal where there is one."""
+    for reply in replies:
+        if isinstance(reply, Refusal):
+            return reply
+    return replies
 
 
 def is_unknown_script(reply: Reply) -> bool:

@@ -6,14 +6,16 @@ name there; every key that a script touches is declared. Never does: I/O with a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha1
 from importlib.resources import files
 from typing import Final, TypeAlias
 
 Argument: TypeAlias = bytes | str | int
-Command: TypeAlias = tuple[Argument, ...]
+
+Command: TypeAlias = bytes
+"""A command as it goes over the wire."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,21 +25,20 @@ class Script:
     text: bytes
     sha: bytes
 
-    def call(self, keys: Sequence[bytes], arguments: Sequence[Argument], *, whole: bool = False) -> Command:
-        """Return the command that runs it; ``whole`` for a server that does not know it yet, and knows it then."""
-        head: Command = ("EVAL", self.text) if whole else ("EVALSHA", self.sha)
-        return (*head, len(keys), *keys, *arguments)
+    def name(self, *, whole: bool = False) -> bytes:
+        """Return the words that run it; ``whole`` for a server that does not know it yet, and knows it then."""
+        return words(("EVAL", self.text) if whole else ("EVALSHA", self.sha))
 
 
-def packed(commands: Sequence[Command]) -> bytes:
-    """Write commands as they go over the wire."""
-    pieces = []
-    for command in commands:
-        pieces.append(b"*%d\r\n" % len(command))
-        for word in command:
-            text = word if isinstance(word, bytes) else str(word).encode()
-            pieces.append(b"$%d\r\n%b\r\n" % (len(text), text))
-    return b"".join(pieces)
+def words(arguments: Iterable[Argument]) -> bytes:
+    """Write words of a command as they go over the wire."""
+    texts = [word if isinstance(word, bytes) else str(word).encode() for word in arguments]
+    return b"".join([b"$%d\r\n%b\r\n" % (len(text), text) for text in texts])
+
+
+def packed(*arguments: Argument) -> Command:
+    """Write a command."""
+    return b"*%d\r\n%b" % (len(arguments), words(arguments))
 
 
 def _script(*names: str) -> Script:

@@ -10,14 +10,15 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from querycache import _bridge
 from querycache.errors import StoreUnavailable
 from querycache.stores._redis_loops import LoopPool
-from querycache.stores._redis_scripts import Command, packed
+from querycache.stores._redis_scripts import Command
 from querycache.stores._redis_url import Address, Target
 from querycache.stores._redis_wires import (
     FAILURES,
@@ -32,13 +33,60 @@ from querycache.stores._redis_wires import (
 )
 
 
+UNWATCHED_S: Final = 0.005
+"""How long a connection that was just used is taken to be open: to look costs as much as a tenth of a look-up."""
+
+
 class _Held:
-    """The connections of one process: those that nobody uses, and how many more may be made or taken."""
+    """The connections of one process: those that nobody uses, with the moment of their last use, and who waits for one.
+
+    None stands for one that may still be made. Taken from the end, where what was used last is.
+    """
 
     def __init__(self, size: int) -> None:
         self.pid = os.getpid()
-        self.idle: list[Wire] = []
-        self.room = threading.BoundedSemaphore(size)
+        self.free: list[tuple[Wire, float] | None] = [None] * size
+        self.waiting = 0
+        self.changed = threading.Condition()
+
+    def take(self, wait_s: float) -> tuple[Wire, float] | None:
+        """Return what nobody uses. Raises ``IndexError`` where there is nothing within that time."""
+        try:
+            return self.free.pop()
+        except IndexError:
+            return self._wait(wait_s)
+
+    def give(self, wire: Wire | None) -> None:
+        """Put a connection back; None for one that is closed."""
+        if wire is None:
+            self.free.insert(0, None)
+        else:
+            self.free.append((wire, time.monotonic()))
+        if self.waiting:
+            with self.changed:
+                self.changed.notify()
+
+    def close(self) -> None:
+        """Close what nobody uses."""
+        for _ in range(len(self.free)):
+            with suppress(IndexError):  # somebody took it
+                free = self.free.pop()
+                if free is not None:
+                    free[0].disconnect()
+                self.give(None)
+
+    def _wait(self, wait_s: float) -> tuple[Wire, float] | None:
+        until = time.monotonic() + wait_s
+        with self.changed:
+            self.waiting += 1  # whoever gives from here on tells
+            try:
+                while (left_s := until - time.monotonic()) > 0:
+                    with suppress(IndexError):
+                        return self.free.pop()
+                    self.changed.wait(left_s)
+                return self.free.pop()
+            finally:
+                self.waiting -= 1
 
 
 class Pool:
@@ -60,35 +108,39 @@ class Pool:
         held = self._held
         if held.pid != os.getpid():
             held = self._held = _Held(self._size)  # what the parent has open stays the parent's
-        if not held.room.acquire(timeout=self._wait_s):
+        try:
+            free = held.take(self._wait_s)
+        except IndexError:
             raise StoreUnavailable(
                 f"{self._url}: all {self._size} connections of this process were busy for {self._wait_s:g} s. "
                 "Raise ?pool= or start fewer threads."
-            )
-        connection: Wire | None = None
+            ) from None
+        wire: Wire | None = None
         try:
-            connection = self._idle_in(held) or self._make()
-            connection.connect()
-            connection.send_packed_command([packed(commands)], check_health=False)
+            wire = None if free is None else _still_open(*free)
+            if wire is None:
+                wire = self._make()
+                wire.connect()
+            wire.send_packed_command([b"".join(commands)], check_health=False)
         except FAILURES as error:
-            self._give_back(held, connection, is_usable=False)
+            self._give_back(held, wire, is_usable=False)
             raise translated(error, self._url) from error
         except BaseException:
-            self._give_back(held, connection, is_usable=False)
+            self._give_back(held, wire, is_usable=False)
             raise
-        return held, connection
+        return held, wire
 
     def collect(self, sent: tuple[_Held, Wire], count: int) -> list[Reply]:
         """Read the answers to what was sent."""
-        held, connection = sent
+        held, wire = sent
         is_usable = False
         try:
-            replies = [self._answer(connection) for _ in range(count)]
+            replies = [self._answer(wire) for _ in range(count)]
             is_usable = True
         except FAILURES as error:
             raise translated(error, self._url) from error
         finally:
-            self._give_back(held, connection, is_usable=is_usable)
+            self._give_back(held, wire, is_usable=is_usable)
         return replies
 
     def abandon(self, sent: tuple[_Held, Wire]) -> None:
@@ -98,38 +150,34 @@ class Pool:
     def close(self) -> None:
         """Close what nobody uses; what is in use is closed when it comes back."""
         held, self._held = self._held, _Held(self._size)
-        while held.idle:
-            held.idle.pop().disconnect()
+        held.close()
 
-    def _idle_in(self, held: _Held) -> Wire | None:
-        """Return a connection that nobody uses and that the server has not closed: servers close what is idle, and end."""
-        while True:
-            try:
-                connection = held.idle.pop()
-            except IndexError:
-                return None
-            with suppress(*FAILURES):
-                if not connection.can_read(0):
-                    return connection
-            connection.disconnect()
-
-    def _answer(self, connection: Wire) -> Reply:
+    def _answer(self, wire: Wire) -> Reply:
         try:
-            return connection.read_response(disable_decoding=True)
+            return wire.read_response(disable_decoding=True)
         except FAILURES as error:
             if is_refusal(error):
                 return translated(error, self._url)
             raise
 
-    def _give_back(self, held: _Held, connection: Wire | None, *, is_usable: bool) -> None:
+    def _give_back(self, held: _Held, wire: Wire | None, *, is_usable: bool) -> None:
         if held.pid != os.getpid():
             return
-        if connection is not None:
-            if is_usable and held is self._held:
-                held.idle.append(connection)
-            else:
-                connection.disconnect()
-        held.room.release()
+        if wire is not None and not (is_usable and held is self._held):
+            wire.disconnect()
+            wire = None
+        held.give(wire)
+
+
+def _still_open(wire: Wire, used_at: float) -> Wire | None:
+    """Return a connection that nobody uses if the server has not closed it: servers close what is idle, and end."""
+    if time.monotonic() - used_at < UNWATCHED_S:
+        return wire
+    with suppress(*FAILURES):
+        if not wire.can_read(0):
+            return wire
+    wire.disconnect()
+    return None
 
 
 class Line:
@@ -151,7 +199,7 @@ class Line:
 
     def send(self, command: Command) -> None:
         """Send a command."""
-        self._try(lambda: self._wire.send_packed_command([packed([command])], check_health=False))
+        self._try(lambda: self._wire.send_packed_command([command], check_health=False))
 
     def read(self) -> Reply:
         """Return what the server says next. Raises ``Refusal`` where that is an error."""

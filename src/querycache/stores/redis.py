@@ -40,6 +40,7 @@ from querycache.stores._redis_calls import (
     were_marked,
 )
 from querycache.stores._redis_places import MOVED_ON, Lane, Place, place_of
+from querycache.stores._redis_scripts import packed
 from querycache.stores._redis_url import Target, target_of
 from querycache.stores._redis_wires import Refusal, Unreachable
 from querycache.stores.base import Scope, Store, StoreStats
@@ -148,21 +149,21 @@ class RedisStore(Store):
         return self._clock
 
     def lookup(self, key: bytes | None, tags: TagSet) -> Lookup:
-        return self.lookup_many([(key, tags)])[0]
+        return self.look([(key, tags)])[0].lookup
 
     def lookup_many(self, questions: Iterable[Question]) -> list[Lookup]:
-        return [one.lookup for one in self.look(questions)]
+        return [one.lookup for one in self.look(list(questions))]
 
-    def look(self, questions: Iterable[Question], held: Mapping[bytes, Copy] = NOTHING) -> list[Found]:
+    def look(self, questions: Sequence[Question], held: Mapping[bytes, Copy] = NOTHING) -> list[Found]:
         """Answer questions. An entry that the caller holds is not sent again if it is still the one that is here."""
-        asking = Asking(self._layout, questions, held)
-        if not asking.questions:
+        if not questions:
             return []
+        asking = Asking(self._layout, questions, held)
+        if self.sees_one_moment:
+            return asking.found(self._ask(asking.calls))
         began = time.monotonic()
         found = asking.found(self._ask(asking.calls))
-        if not self.sees_one_moment:
-            found = self._sure_of_the_order(asking.questions, found, time.monotonic() - began)
-        return found
+        return self._sure_of_the_order(questions, found, time.monotonic() - began)
 
     def _sure_of_the_order(self, questions: Sequence[Question], found: list[Found], took_s: float) -> list[Found]:
         """Look again at the stamps of entries that may have been filled after their stamps were looked at.
@@ -275,7 +276,7 @@ class RedisStore(Store):
     def _ask_settings(self) -> _Told:
         if time.monotonic() - self._told.at > TOLD_FOR_S:
             try:
-                told = self._place.ask_each(("INFO", "memory"))
+                told = self._place.ask_each(packed("INFO", "memory"))
             except StoreUnavailable:
                 return self._told
             self._told = _Told(next(filter(None, map(_evicts_all, told)), ""), time.monotonic())

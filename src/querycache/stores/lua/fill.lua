@@ -6,4 +6,4 @@
 
 local ends = now + tonumber(ARGV[3])
 redis.call('SET', KEYS[2], written(now) .. written(ends) .. ARGV[4] .. ARGV[5], 'PX', math.ceil(tonumber(ARGV[3]) / 1000))
-return finish(1)
+return finish('')

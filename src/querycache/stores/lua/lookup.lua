@@ -1,56 +1,60 @@
--- Look for entries, and say the stamps of tags and whether these are marked: for any number of questions at one moment.
+-- Say the stamps of tags and whether these are marked, and which of the entries that a near cache holds are still there.
 --
--- KEYS  state, the stamps of ARGV[3] tags, those of ARGV[4] guards, then entries.
--- ARGV  seen, salt, how many tags, how many guards, the life of a mark in microseconds, a fingerprint for each guard, then
---       for each entry the positions of its tags and guards among the KEYS after the state; 0 for one in another part. A near
---       cache adds for each entry the head of the one that it holds, empty where it holds none.
--- Returns the clock, and: stamps, a digit for each ("1": marked), entries (false where there is none that is valid as far
---       as this part can tell, 1 where it is the one that the caller holds).
+-- KEYS  state, the stamps of ARGV[3] tags, those of ARGV[4] guards, then entries that the caller holds.
+-- ARGV  seen, salt, how many tags, how many guards, the life of a mark in microseconds, a fingerprint for each guard, then the
+--       head of each entry as it is held.
+-- Returns the clock and the stamps, and where one is marked a digit for each ("1": marked). For who holds entries a list: this,
+--       and for each 1 where it is the one that is held, else what there is.
 --
--- An entry: when it was filled (16), when it ends (16), how many stamps (6), the stamps (19 each), all that is its head; the
--- payload.
+-- Other entries are read by a plain command just before this (a payload need not pass through Lua): so they were there when
+-- their stamps were looked at. An entry: when it was filled (16), when it ends (16), how many stamps (6), the stamps (19 each),
+-- all that is its head; the payload. Whoever asks judges it: it counts where it was filled in this life, has not ended, and has
+-- the stamps of now, none of them marked.
 
-local tags, guards, life = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local tags, guards = tonumber(ARGV[3]), tonumber(ARGV[4])
 local count = tags + guards
 
--- A command on many keys or fields; Lua can hand over some thousands at once.
-local function get_many(names, command, first)
+-- A command on many keys, or on many fields of one; Lua can hand over some thousands at once.
+local function get_many(command, key, names, first, last)
+  if last - first < 1000 then
+    return first <= last and (key and redis.call(command, key, unpack(names, first, last))
+      or redis.call(command, unpack(names, first, last))) or {}
+  end
   local found = {}
-  for from = 1, #names, 1000 do
-    local part = { unpack(names, from, math.min(from + 999, #names)) }
-    local values = first and redis.call(command, first, unpack(part)) or redis.call(command, unpack(part))
-    for _, value in ipairs(values) do
+  for from = first, last, 1000 do
+    for _, value in ipairs(get_many(command, key, names, from, math.min(from + 999, last))) do
       found[#found + 1] = value
     end
   end
   return found
 end
 
-local keys, fields = {}, {}
+local fields = {}
 for at = 1, count do
-  keys[at] = KEYS[1 + at]
-  fields[at] = 'm' .. name_of(keys[at])
+  fields[at] = 'm' .. name_of(KEYS[1 + at])
 end
-for at = 1, guards do
-  fields[count + at] = 'g' .. name_of(keys[tags + at])
+for at = count + 1, count + guards do
+  fields[at] = 'g' .. name_of(KEYS[1 + at - guards])
 end
-local stamps = get_many(keys, 'MGET')
-local kept = get_many(fields, 'HMGET', STATE)
+local stamps = get_many('MGET', nil, KEYS, 2, 1 + count)
+local kept = get_many('HMGET', STATE, fields, 1, count + guards)
 
-local held = {}
+local held, is_held = {}, false
 for at = 1, count do
-  local key, marks = keys[at], kept[at] or ''
-  local stamp = stamps[at]
-  local left = living(marks)
-  -- A mark that ended by its deadline ends as one that is released does: its writer may have committed since.
-  local is_fresh = not is_current(key, stamp) or #left < #marks
+  local key, marks, left = KEYS[1 + at], kept[at] or '', ''
+  local is_fresh = not is_current(key, stamps[at])
+  if marks ~= '' then
+    left = living(marks)
+    -- A mark that ended by its deadline ends as one that is released does: its writer may have committed since.
+    is_fresh = is_fresh or #left < #marks
+  end
   if at > tags then
     -- A guard says which tag columns this process knows of a table. One of another mind may have a commit under way, of
     -- which it marks other tags than we look at: nothing is stored for the life of a mark. So also where guards were
     -- forgotten that it may have relied on.
     local mine, mind = ARGV[5 + at - tags], kept[count + at - tags]
     if mind ~= mine then
-      local until_when = mind and now + life or (tonumber(told[5]) or 0) + life
+      local until_when = (mind and now or tonumber(told[5]) or 0) + tonumber(ARGV[5])
       redis.call('HSET', STATE, fields[count + at - tags], mine)
       is_fresh = is_fresh or mind
       if until_when > now then
@@ -65,34 +69,16 @@ for at = 1, count do
     stamps[at] = give_stamp(key)
   end
   held[at] = left == '' and '0' or '1'
+  is_held = is_held or left ~= ''
 end
 
--- An entry is dead where it ended, where it was filled in another life, and where one of its stamps is not current.
-local function is_dead(entry, positions)
-  local filled, ends = tonumber(string.sub(entry, 1, 16)), tonumber(string.sub(entry, 17, 32))
-  if not filled or not ends or filled < floor or ends <= now then
-    return true
-  end
-  local from = 39
-  for position in string.gmatch(positions, '%d+') do
-    local at = tonumber(position)
-    if at > 0 and (held[at] == '1' or string.sub(entry, from, from + 18) ~= stamps[at]) then
-      return true
-    end
-    from = from + 19
-  end
-  return false
+local answer = finish(table.concat(stamps) .. (is_held and table.concat(held) or ''))
+if #KEYS == 1 + count then
+  return answer
 end
-
-local entries, number = {}, #KEYS - 1 - count
-for at = 1, number do
-  local key, positions, held_there = KEYS[1 + count + at], ARGV[5 + guards + at], ARGV[5 + guards + number + at] or ''
-  if held_there ~= '' and redis.call('GETRANGE', key, 0, #held_there - 1) == held_there then
-    entries[at] = not is_dead(held_there, positions) and 1
-  else
-    local entry = redis.call('GET', key)
-    entries[at] = entry and not is_dead(entry, positions) and entry
-  end
+local found = { answer }
+for at = 1, #KEYS - 1 - count do
+  local key, head = KEYS[1 + count + at], ARGV[5 + guards + at]
+  found[1 + at] = redis.call('GETRANGE', key, 0, #head - 1) == head and 1 or redis.call('GET', key)
 end
-
-return finish({ stamps, table.concat(held), entries })
+return found

@@ -22,9 +22,8 @@ local function tidy()
       redis.call('HDEL', STATE, field)
     end
   end
-  last = math.max(last + 1, ticks)
-  floor = last
-  redis.call('HSET', STATE, 'floor', written(floor), 'forgot', written(now))
+  begin_anew()
+  redis.call('HSET', STATE, 'forgot', written(now))
 end
 
 tidy()

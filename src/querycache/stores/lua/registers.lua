@@ -30,7 +30,7 @@ local function is_current(key, stamp)
   if not made or made < floor then
     return false
   end
-  local late = math.floor(ticks / 1000) + redis.call('PTTL', key) - end_of(made)
+  local late = redis.call('PTTL', key) - STAMP_LIFE_MS + (ticks - made) / 1000
   return late <= 10 and late >= -1000
 end
 
