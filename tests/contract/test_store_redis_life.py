@@ -503,13 +503,32 @@ def test_a_state_that_is_not_ours_begins_a_new_life(server: RedisServer, store: 
     assert found(store) == b"rows"
 
 
-def test_a_key_of_another_type_is_an_error_of_the_store(server: RedisServer, store: RedisStore) -> None:
+def test_entries_and_stamps_of_another_type_count_as_absent(server: RedisServer, store: RedisStore) -> None:
     fill(store)
-    (entry,) = [key for key in keys_of(server, "default") if b":e:" in key]
-    server.do("DEL", entry)
-    server.do("LPUSH", entry, "x")
+    for key in keys_of(server, "default"):
+        if not key.endswith(b":state"):
+            server.do("DEL", key)
+            server.do("LPUSH", key, "x")
+    assert found(store) is None
+    fill(store)
+    assert found(store) == b"rows"
+
+
+def test_a_state_of_another_type_is_an_error_of_the_store(server: RedisServer, store: RedisStore) -> None:
+    fill(store)
+    server.do("DEL", store.layout.state(0))
+    server.do("LPUSH", store.layout.state(0), "x")
     with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
         store.lookup(b"k", T)
+
+
+@pytest.mark.parametrize("field", ["last", "floor", "salt", "life"])
+def test_a_state_that_lacks_something_begins_a_new_life(server: RedisServer, store: RedisStore, field: str) -> None:
+    fill(store)
+    server.do("HDEL", store.layout.state(0), field)
+    assert found(store) is None
+    fill(store)
+    assert found(store) == b"rows"
 
 
 def test_namespaces_share_a_server_and_nothing_else(server: RedisServer, store: RedisStore) -> None:

@@ -20,7 +20,19 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from querycache._types import MARK_TTL_S, Guard, Lease, Lookup, Stamp, Tag, TagSet, Writer
 from querycache.errors import StoreUnavailable
 from querycache.stores._copies import Copy
-from querycache.stores._redis_scripts import CLEAR, FILL, LOOKUP, MARK, MARKS, RELEASE, Argument, Command, Script, packed, words
+from querycache.stores._redis_scripts import (
+    CLEAR,
+    FILL,
+    LOOKUP,
+    MARK,
+    MARKS,
+    RELEASE,
+    Argument,
+    Command,
+    Script,
+    packed,
+    words,
+)
 
 PARTS: Final = 256
 SLOTS: Final = 16_384

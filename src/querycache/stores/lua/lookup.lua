@@ -79,6 +79,6 @@ end
 local found = { answer }
 for at = 1, #KEYS - 1 - count do
   local key, head = KEYS[1 + count + at], ARGV[5 + guards + at]
-  found[1 + at] = redis.call('GETRANGE', key, 0, #head - 1) == head and 1 or redis.call('GET', key)
+  found[1 + at] = redis.call('GETRANGE', key, 0, #head - 1) == head and 1 or redis.call('MGET', key)[1]
 end
 return found
