@@ -7,7 +7,7 @@ from typing import Final
 
 from querycache._types import Lookup, TagSet
 from querycache.stores import open_store
-from querycache.stores._redis_calls import Question
+from querycache.stores._redis_asking import Question
 from querycache.stores.base import Store
 from querycache.stores.pushed import PushedStore
 from redis_servers import SLOW

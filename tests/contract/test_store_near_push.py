@@ -10,7 +10,7 @@ import pytest
 from near_support import LAG_S, NEAR, OTHER_ROW, PATIENCE_S, deafen, hold, is_served_here, opened_near
 from querycache._types import TagSet
 from querycache.errors import StoreUnavailable
-from querycache.stores._redis_calls import Found, Question
+from querycache.stores._redis_asking import Found, Question
 from querycache.stores._redis_server import Line
 from querycache.stores.base import Store
 from querycache.stores.pushed import PushedStore

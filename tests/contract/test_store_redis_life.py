@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from querycache.errors import StoreUnavailable
-from querycache.stores import _redis_calls
+from querycache.stores import _redis_asking, _redis_calls
 from querycache.stores._redis_scripts import Script
 from querycache.stores.redis import RedisStore, open_redis
 from querycache.testing.hammer import Hammer
@@ -308,10 +308,11 @@ def _noting(faults: list[BaseException], run: Callable[[], object]) -> None:
 @pytest.fixture
 def set_clock(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], object]:
     """Have the server's clock be what a test says, in seconds, for every store."""
-    for name in ("LOOKUP", "FILL", "MARK", "RELEASE", "CLEAR", "MARKS"):
-        text = getattr(_redis_calls, name).text.replace(b"redis.call('TIME')", b"{redis.call('GET', 'test:clock'), 0}")
+    scripts = [(_redis_calls, name) for name in ("FILL", "MARK", "RELEASE", "CLEAR", "MARKS")]
+    for module, name in (*scripts, (_redis_asking, "LOOKUP")):
+        text = getattr(module, name).text.replace(b"redis.call('TIME')", b"{redis.call('GET', 'test:clock'), 0}")
         assert b"test:clock" in text
-        monkeypatch.setattr(_redis_calls, name, script_of(text))
+        monkeypatch.setattr(module, name, script_of(text))
     digits = iter(range(100, 1000))
     monkeypatch.setattr("querycache.stores._redis_calls.secrets.randbelow", lambda below: next(digits) % below)
 

@@ -9,11 +9,10 @@ import pytest
 from querycache._types import TagSet
 from querycache.errors import StoreUnavailable
 from querycache.stores._copies import Copies, Copy, Entry
+from querycache.stores._redis_asking import Asking, Found
 from querycache.stores._redis_calls import (
     MOST_TAGS,
-    Asking,
     Call,
-    Found,
     Layout,
     Witness,
     clearing,
@@ -99,6 +98,13 @@ def test_of_several_questions_each_is_answered_with_its_own_stamps() -> None:
     assert second.lookup.payload == b"others"
     assert third.lookup.lease == (int(STAMPS[0]),)
     assert [one.lookup.storable for one in (first, second, third)] == [False, True, False]
+
+
+def test_a_tag_that_is_named_twice_is_asked_for_once_and_stands_twice_in_the_lease() -> None:
+    asking = Asking(ONE, [(b"k", TagSet((b"a", b"a")))])
+    (found,) = answered(asking, [entry((STAMPS[0], STAMPS[0]), b"rows")], reply(STAMPS[0]))
+    assert found.lookup.payload == b"rows"
+    assert found.lookup.lease == (int(STAMPS[0]), int(STAMPS[0]))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""How are a store's verbs written as calls of scripts, and what do their answers mean?
+"""How are a store's verbs written as calls of scripts, and what do their answers mean? (``lookup``: ``_redis_asking``.)
 
 A *part* is what one script may touch: everything on a single server, one of ``PARTS`` groups of keys in a Cluster, each with a
 hash tag of its own, spread evenly over all slots. Promises: the same for any client, blocking or not; bytes from a server
@@ -14,16 +14,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from hashlib import blake2b
-from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from querycache._types import MARK_TTL_S, Guard, Lease, Lookup, Stamp, Tag, TagSet, Writer
+from querycache._types import Guard, Lease, Stamp, Tag, TagSet, Writer
 from querycache.errors import StoreUnavailable
-from querycache.stores._copies import Copy
 from querycache.stores._redis_scripts import (
     CLEAR,
     FILL,
-    LOOKUP,
     MARK,
     MARKS,
     RELEASE,
@@ -42,16 +39,9 @@ MOST_FIELDS: Final = 100_000
 MOST_TAGS: Final = 1000
 """Tags of one call to mark or release: a server does nothing else meanwhile."""
 
-Name: TypeAlias = Tag | Guard
-Question: TypeAlias = tuple[bytes | None, TagSet]
 Reply: TypeAlias = Any
 
-NOTHING: Final[Mapping[bytes, Copy]] = MappingProxyType({})
-
-_MARK_LIFE_US: Final = int(MARK_TTL_S * 1e6)
-_NOT_OURS: Final = "the server answered what querycache's scripts never return"
-_HEAD: Final = 32
-_STAMP: Final = 19
+NOT_OURS: Final = "the server answered what querycache's scripts never return"
 _FREE: Final = ord("0")
 
 
@@ -72,7 +62,7 @@ def _even_names() -> tuple[bytes, ...]:
 
 
 @lru_cache(maxsize=16_384)
-def _name_of(name: bytes) -> bytes:
+def name_of(name: bytes) -> bytes:
     """Return 22 characters for the name of a tag, a fingerprint or the like, of any length."""
     return urlsafe_b64encode(blake2b(name, digest_size=16).digest())[:22]
 
@@ -119,7 +109,7 @@ class Layout:
 
     def stamp(self, tag: Tag) -> bytes:
         """Name a tag's stamp."""
-        return self.stamps(self.part_of(tag)) + _name_of(tag)
+        return self.stamps(self.part_of(tag)) + name_of(tag)
 
     def entry(self, key: bytes) -> bytes:
         """Name an entry."""
@@ -178,9 +168,11 @@ class Witness:
         try:
             reply = replies[-1]
             text, kept = (reply, ()) if isinstance(reply, bytes) else (reply[0], reply[1:])
+            if len(text) < 48:
+                raise ValueError(text)
             now, last, floor = int(text[:16]), int(text[16:32]), int(text[32:48])
         except (IndexError, TypeError, ValueError) as error:
-            raise StoreUnavailable(_NOT_OURS) from error
+            raise StoreUnavailable(NOT_OURS) from error
         if last > self.last.get(call.part, 0):
             self.last[call.part] = last
         return Answer(now, floor, text[48:], kept, replies[0] if call.entries else ())
@@ -204,200 +196,9 @@ def stamp_at(now_us: int) -> Stamp:
     return now_us * 1000 + 999
 
 
-# -- lookup --------------------------------------------------------------------------------------------------------------
-
-
-def _names_in(tags: TagSet) -> tuple[Name, ...]:
-    return (*tags.tags, *tags.guards)
-
-
-class _Asked:
-    """What one part is asked: tags, guards and entries, each once, in order. ``held``: heads of entries by their keys."""
-
-    def __init__(self) -> None:
-        self.tags: dict[Tag, None] = {}
-        self.guards: dict[Guard, None] = {}
-        self.entries: dict[bytes, None] = {}
-        self.held: dict[bytes, bytes] = {}
-        self.names: tuple[Name, ...] = ()
-
-    def as_call(self, layout: Layout, part: int) -> Call:
-        """Write it as a call. Nothing may be added any more."""
-        self.names = (*self.tags, *self.guards)
-        stamps = map(layout.stamp, (*self.tags, *(tag for tag, _ in self.guards)))
-        minds = (_name_of(mind) for _, mind in self.guards)
-        return Call(
-            part,
-            LOOKUP,
-            (*stamps, *map(layout.entry, self.held)),
-            (len(self.tags), len(self.guards), _MARK_LIFE_US, *minds, *self.held.values()),
-            tuple(map(layout.entry, self.entries)),
-        )
-
-    def stamps_in(self, answer: Answer) -> tuple[bytes, bytes]:
-        """Return the stamps of its tags and guards, written one after the other, and a digit for each; none: no marks."""
-        count, rest = len(self.names), answer.rest
-        size = _STAMP * count
-        if len(rest) not in (size, size + count):
-            raise ValueError(rest)
-        return rest[:size], rest[size:]
-
-    def entries_in(self, answer: Answer) -> list[tuple[bytes, object]]:
-        """Return the entries that were asked for: bytes, or 1 for one that is what the caller holds, or None."""
-        if not self.held:
-            return list(zip(self.entries, answer.entries, strict=True))
-        return [*zip(self.entries, answer.entries, strict=True), *zip(self.held, answer.kept, strict=True)]
-
-
-_Plan: TypeAlias = tuple[tuple[_Asked, Call], ...]
-
-
-def _plan_of(layout: Layout, questions: Iterable[Question], heads: Mapping[bytes, bytes]) -> _Plan:
-    """Tell which part is asked what, and by which call. ``heads``: those of entries that the caller holds."""
-    parts: dict[int, _Asked] = {}
-
-    def at(name: bytes) -> _Asked:
-        part = layout.part_of(name)
-        asked = parts.get(part)
-        if asked is None:
-            asked = parts[part] = _Asked()
-        return asked
-
-    for key, tags in questions:
-        for tag in tags.tags:
-            at(tag).tags[tag] = None
-        for guard in tags.guards:
-            at(guard[0]).guards[guard] = None
-        if key is not None and key in heads:
-            at(key).held[key] = heads[key]
-        elif key is not None:
-            at(key).entries[key] = None
-    if not parts:
-        parts[0] = _Asked()
-    return tuple((asked, asked.as_call(layout, part)) for part, asked in parts.items())
-
-
-@lru_cache(maxsize=4096)
-def _plan_of_one(layout: Layout, question: Question, head: bytes | None) -> _Plan:
-    """Do so for one question, which is asked again and again."""
-    return _plan_of(layout, (question,), {} if question[0] is None or head is None else {question[0]: head})
-
-
-class Asking:
-    """Several questions, as one call for each part that knows something of them.
-
-    ``held``: entries by key that the caller has and that need not be sent again if they are still what the server has.
-    """
-
-    def __init__(self, layout: Layout, questions: Sequence[Question], held: Mapping[bytes, Copy] = NOTHING) -> None:
-        self.questions = questions
-        self._held = held
-        if len(questions) == 1:
-            (question,) = questions
-            copy = held.get(question[0]) if held and question[0] is not None else None
-            self._plan = _plan_of_one(layout, question, None if copy is None else copy.entry.head)
-        else:
-            self._plan = _plan_of(layout, questions, {key: copy.entry.head for key, copy in held.items()})
-        self.calls = [call for _, call in self._plan]
-
-    def found(self, answers: Sequence[Answer]) -> list[Found]:
-        """Put together what the parts answered, in the order of the questions."""
-        try:
-            if len(self.questions) == 1 and len(self._plan) == 1:
-                return [self._alone(answers[0])]
-            return self._found(answers)
-        except (TypeError, ValueError) as error:
-            raise StoreUnavailable(_NOT_OURS) from error
-
-    def _alone(self, answer: Answer) -> Found:
-        """Read what one part answered to one question: just what was asked for, in the question's order."""
-        asked, _ = self._plan[0]
-        stamps, marks = asked.stamps_in(answer)
-        kept = None
-        for key, entry in asked.entries_in(answer):
-            kept = self._kept(key, entry, answer)
-        return _one(stamps, marks, kept, answer.now_us, answer.floor_us)
-
-    def _found(self, answers: Sequence[Answer]) -> list[Found]:
-        seen: dict[Name, tuple[bytes, bytes]] = {}
-        entries: dict[bytes, _Kept | None] = {}
-        for (asked, _), answer in zip(self._plan, answers, strict=True):
-            stamps, marks = asked.stamps_in(answer)
-            for at, name in enumerate(asked.names):
-                seen[name] = stamps[at * _STAMP : (at + 1) * _STAMP], marks[at : at + 1] or b"0"
-            for key, entry in asked.entries_in(answer):
-                entries[key] = self._kept(key, entry, answer)
-        now_us = max(answer.now_us for answer in answers)
-        floor_us = max(answer.floor_us for answer in answers)
-        found = []
-        for key, tags in self.questions:
-            mine = [seen[name] for name in _names_in(tags)]
-            stamps, marks = b"".join([stamp for stamp, _ in mine]), b"".join([mark for _, mark in mine])
-            kept = entries[key] if key is not None else None
-            found.append(_one(stamps, marks, kept, now_us, floor_us))
-        return found
-
-    def _kept(self, key: bytes, entry: object, answer: Answer) -> _Kept | None:
-        if isinstance(entry, bytes):
-            return _Kept(entry, None, answer)
-        if entry is None:
-            return None
-        copy = self._held.get(key) if entry == 1 else None
-        if copy is None:
-            raise TypeError(entry)
-        return _Kept(copy.entry.head, copy, answer)
-
-
-class _Kept(NamedTuple):
-    """An entry, or the head of one that the caller holds, and what its part answered."""
-
-    entry: bytes
-    copy: Copy | None
-    answer: Answer
-
-
-def _one(stamps: bytes, marks: bytes, kept: _Kept | None, now_us: int, floor_us: int) -> Found:
-    """Tell what a question is answered, given the stamps of its tags and what is kept under its key."""
-    lease = _lease_in(stamps)
-    is_storable = b"1" not in marks
-    if kept is not None and is_storable:
-        written = b"%06d%b" % (len(lease), stamps)
-        entry, copy, part = kept
-        if entry.startswith(written, _HEAD):
-            filled_us, ends_us = int(entry[:16]), int(entry[16:32])
-            if part.floor_us <= filled_us and part.now_us < ends_us:
-                start = _HEAD + len(written)
-                payload = entry[start:] if copy is None else copy.entry.payload
-                ends = stamp_at(now_us + ends_us - part.now_us)
-                lookup = Lookup(payload, lease, True, stamp_at(now_us), ends, copy)
-                return Found(lookup, part.now_us - filled_us, floor_us, entry[:start])
-    return Found(Lookup(None, lease, is_storable, stamp_at(now_us)), 0, floor_us)
-
-
-@lru_cache(maxsize=4096)
-def _lease_in(stamps: bytes) -> Lease:
-    """Read stamps that are written one after the other."""
-    return tuple([int(stamps[at : at + _STAMP]) for at in range(0, len(stamps), _STAMP)])
-
-
-class Found(NamedTuple):
-    """What a question is answered, how long ago an entry that was found was filled, by its part's clock, and its head.
-
-    ``floor_us``: no stamp from before it counts.
-    """
-
-    lookup: Lookup
-    age_us: int
-    floor_us: int
-    head: bytes = b""
-
-
 def lease_text(lease: Lease) -> bytes:
     """Write a lease as it stands in an entry."""
     return b"%06d" % len(lease) + b"".join(b"%019d" % stamp for stamp in lease)
-
-
-# -- the other verbs -----------------------------------------------------------------------------------------------------
 
 
 def filling(layout: Layout, key: bytes, payload: bytes, lease: Lease, ttl_s: float) -> Call:
@@ -425,7 +226,7 @@ def marking(layout: Layout, tags: TagSet, writer: Writer, ttl_s: float) -> list[
     for part, (names, guards) in _by_part(layout, tags.tags, tags.guards).items():
         for chunk, some in _chunks(names, guards):
             arguments = (len(chunk), _writer_name(writer), int(ttl_s * 1e6), MOST_FIELDS)
-            minds = tuple(_name_of(mind) for _, mind in some)
+            minds = tuple(name_of(mind) for _, mind in some)
             keys = tuple(map(layout.stamp, (*chunk, *(tag for tag, _ in some))))
             calls.append((Call(part, MARK, keys, (*arguments, *minds)), some))
     return calls
@@ -434,7 +235,7 @@ def marking(layout: Layout, tags: TagSet, writer: Writer, ttl_s: float) -> list[
 def were_marked(guards: Sequence[Guard], answer: Answer) -> list[bool]:
     """Read which guards a call to mark has marked."""
     if len(answer.rest) != len(guards):
-        raise StoreUnavailable(_NOT_OURS)
+        raise StoreUnavailable(NOT_OURS)
     return [digit != _FREE for digit in answer.rest]
 
 
@@ -447,11 +248,6 @@ def releasing(layout: Layout, tags: Sequence[Tag], writer: Writer, relied: Mappi
             floors = tuple(relied[guard] for guard in some)
             calls.append(Call(part, RELEASE, keys, (len(chunk), _writer_name(writer), *floors)))
     return calls
-
-
-def telling_the_time(layout: Layout) -> Call:
-    """Write ``clock`` as a call. In a Cluster any part will do, and each is asked in turn."""
-    return Call(secrets.randbelow(len(layout.parts)), LOOKUP, (), (0, 0, _MARK_LIFE_US))
 
 
 def clearing(layout: Layout) -> list[Call]:

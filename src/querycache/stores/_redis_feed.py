@@ -21,7 +21,8 @@ from typing import Any, Final
 
 from querycache.errors import StoreUnavailable
 from querycache.events import logger
-from querycache.stores._redis_calls import Layout, telling_the_time
+from querycache.stores._redis_asking import telling_the_time
+from querycache.stores._redis_calls import Layout
 from querycache.stores._redis_places import Place, is_unknown_script
 from querycache.stores._redis_scripts import packed
 from querycache.stores._redis_server import Line

@@ -48,12 +48,14 @@ class Place(ABC):
         except Unreachable:
             self.forget()
             raise
-        for outcome in outcomes:
+        answers = []
+        for call, outcome in zip(calls, outcomes, strict=True):
             if isinstance(outcome, Refusal):
                 if outcome.code in MOVED_ON:
                     self.forget()
                 raise outcome
-        return [self.witness.answer(call, outcome) for call, outcome in zip(calls, outcomes, strict=True)]
+            answers.append(self.witness.answer(call, outcome))
+        return answers
 
     def ask_each(self, command: Command) -> list[Reply]:
         """Send a command to every server that holds data; raise where one does not answer it."""

@@ -32,7 +32,6 @@ from querycache.stores._redis_wires import (
     translated,
 )
 
-
 UNWATCHED_S: Final = 0.005
 """How long a connection that was just used is taken to be open: to look costs as much as a tenth of a look-up."""
 

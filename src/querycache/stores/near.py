@@ -14,7 +14,8 @@ from typing import ClassVar
 
 from querycache._types import Lease, Lookup, Stamp, Tag, TagSet, Writer
 from querycache.stores._copies import Copies, Entry
-from querycache.stores._redis_calls import Found, Question, end_in
+from querycache.stores._redis_asking import Found, Question
+from querycache.stores._redis_calls import end_in
 from querycache.stores._vouched import boottime
 from querycache.stores.base import Scope, Store, StoreStats
 from querycache.stores.redis import RedisStore

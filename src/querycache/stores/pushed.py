@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from querycache._types import Lookup, Tag, TagSet, Writer
 from querycache.errors import StoreUnavailable
 from querycache.stores._copies import Copies
-from querycache.stores._redis_calls import Question
+from querycache.stores._redis_asking import Question
 from querycache.stores._redis_feed import Feed
 from querycache.stores._vouched import Vouched
 from querycache.stores.base import Store

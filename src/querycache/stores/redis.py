@@ -21,14 +21,11 @@ from querycache.errors import ConfigurationError, StoreUnavailable
 from querycache.events import logger
 from querycache.stores._breaker import Breaker
 from querycache.stores._copies import Copies, Copy, Entry
+from querycache.stores._redis_asking import NOTHING, Asking, Found, Question, telling_the_time
 from querycache.stores._redis_calls import (
-    NOTHING,
     Answer,
-    Asking,
     Call,
-    Found,
     Layout,
-    Question,
     clearing,
     counting_marks,
     filling,
@@ -36,7 +33,6 @@ from querycache.stores._redis_calls import (
     marking,
     releasing,
     stamp_at,
-    telling_the_time,
     were_marked,
 )
 from querycache.stores._redis_places import MOVED_ON, Lane, Place, place_of
