@@ -314,7 +314,7 @@ def set_clock(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Callable[
         assert b"test:clock" in text
         monkeypatch.setattr(module, name, script_of(text))
     digits = iter(range(100, 1000))
-    monkeypatch.setattr("querycache.stores._redis_calls.secrets.randbelow", lambda below: next(digits) % below)
+    monkeypatch.setattr("querycache.stores._redis_calls.secrets.randbits", lambda bits: next(digits))
 
     def set_to(seconds: int) -> None:
         server.do("SET", "test:clock", seconds)

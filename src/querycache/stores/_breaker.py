@@ -32,16 +32,19 @@ class Breaker:
 
     def lets_through(self) -> bool:
         """Tell whether to make a call. While it is not known that the store is back: one in each pause."""
+        if not self._until:
+            return True
         now = self._clock()
         if self._until > now:
             return False
-        if self._until:
-            self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
-            self._until = now + self._pause_s
+        self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
+        self._until = now + self._pause_s
         return True
 
     def note_success(self) -> bool:
         """Close; tell whether it was open."""
+        if not self._failures:
+            return False
         was_open, self._failures, self._until, self._pause_s = bool(self._until), 0, 0.0, FIRST_PAUSE_S
         return was_open
 

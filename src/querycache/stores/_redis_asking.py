@@ -17,7 +17,7 @@ from typing import Final, NamedTuple, TypeAlias
 from querycache._types import MARK_TTL_S, Guard, Lease, Lookup, Tag, TagSet
 from querycache.errors import StoreUnavailable
 from querycache.stores._copies import Copy
-from querycache.stores._redis_calls import NOT_OURS, Answer, Call, Layout, name_of, stamp_at
+from querycache.stores._redis_calls import NOT_OURS, Answer, Call, Layout, lease_text, name_of, stamp_at
 from querycache.stores._redis_scripts import LOOKUP
 
 Name: TypeAlias = Tag | Guard
@@ -71,8 +71,6 @@ class _Asked:
 
     def entries_in(self, answer: Answer) -> list[tuple[bytes, object]]:
         """Return the entries that were asked for: bytes, or 1 for one that is what the caller holds, or None."""
-        if not self.held:
-            return list(zip(self.entries, answer.entries, strict=True))
         return [*zip(self.entries, answer.entries, strict=True), *zip(self.held, answer.kept, strict=True)]
 
 
@@ -140,11 +138,11 @@ class Asking:
 
     def _alone(self, answer: Answer) -> Found:
         """Read what one part answered to one question: just what was asked for, in the question's order."""
-        asked, _ = self._plan[0]
-        stamps, marks = asked.stamps_in(answer)
-        kept = None
-        for key, entry in asked.entries_in(answer):
-            kept = self._kept(key, entry, answer)
+        stamps, marks = self._plan[0][0].stamps_in(answer)
+        key, entries = self.questions[0][0], (*answer.entries, *answer.kept)
+        if len(entries) != (key is not None):
+            raise ValueError(entries)
+        kept = None if key is None else self._kept(key, entries[0], answer)
         return _one(stamps, marks, kept, answer.now_us, answer.floor_us)
 
     def _found(self, answers: Sequence[Answer]) -> list[Found]:
@@ -162,51 +160,46 @@ class Asking:
         for key, tags in self.questions:
             mine = [seen[name] for name in _names_in(tags)]
             stamps, marks = b"".join([stamp for stamp, _ in mine]), b"".join([mark for _, mark in mine])
-            kept = entries[key] if key is not None else None
-            found.append(_one(stamps, marks, kept, now_us, floor_us))
+            found.append(_one(stamps, marks, entries[key] if key is not None else None, now_us, floor_us))
         return found
 
     def _kept(self, key: bytes, entry: object, answer: Answer) -> _Kept | None:
         if isinstance(entry, bytes):
-            return _Kept(entry, None, answer)
+            return entry, None, answer
         if entry is None:
             return None
         copy = self._held.get(key) if entry == 1 else None
         if copy is None:
             raise TypeError(entry)
-        return _Kept(copy.entry.head, copy, answer)
+        return copy.entry.head, copy, answer
 
 
-class _Kept(NamedTuple):
-    """An entry, or the head of one that the caller holds, and what its part answered."""
-
-    entry: bytes
-    copy: Copy | None
-    answer: Answer
+_Kept: TypeAlias = tuple[bytes, Copy | None, Answer]
+"""An entry, or the head of one that the caller holds, and what its part answered."""
 
 
 def _one(stamps: bytes, marks: bytes, kept: _Kept | None, now_us: int, floor_us: int) -> Found:
     """Tell what a question is answered, given the stamps of its tags and what is kept under its key."""
-    lease = _lease_in(stamps)
-    is_storable = b"1" not in marks
-    if kept is not None and is_storable:
-        written = b"%06d%b" % (len(lease), stamps)
+    written, lease = _lease_in(stamps)
+    if b"1" in marks:
+        return Found(Lookup(None, lease, False, stamp_at(now_us)), 0, floor_us)
+    if kept is not None and kept[0].startswith(written, _HEAD):
         entry, copy, part = kept
-        if entry.startswith(written, _HEAD):
-            filled_us, ends_us = int(entry[:16]), int(entry[16:32])
-            if part.floor_us <= filled_us and part.now_us < ends_us:
-                start = _HEAD + len(written)
-                payload = entry[start:] if copy is None else copy.entry.payload
-                ends = stamp_at(now_us + ends_us - part.now_us)
-                lookup = Lookup(payload, lease, True, stamp_at(now_us), ends, copy)
-                return Found(lookup, part.now_us - filled_us, floor_us, entry[:start])
-    return Found(Lookup(None, lease, is_storable, stamp_at(now_us)), 0, floor_us)
+        filled_us, ends_us = int(entry[:16]), int(entry[16:32])
+        if part.floor_us <= filled_us and part.now_us < ends_us:
+            start = _HEAD + len(written)
+            payload = entry[start:] if copy is None else copy.entry.payload
+            ends = stamp_at(now_us + ends_us - part.now_us)
+            lookup = Lookup(payload, lease, True, stamp_at(now_us), ends, copy)
+            return Found(lookup, part.now_us - filled_us, floor_us, entry[:start])
+    return Found(Lookup(None, lease, True, stamp_at(now_us)), 0, floor_us)
 
 
 @lru_cache(maxsize=4096)
-def _lease_in(stamps: bytes) -> Lease:
-    """Read stamps that are written one after the other."""
-    return tuple([int(stamps[at : at + _STAMP]) for at in range(0, len(stamps), _STAMP)])
+def _lease_in(stamps: bytes) -> tuple[bytes, Lease]:
+    """Read stamps that are written one after the other; return the lease as it stands in an entry, and as it is."""
+    lease = tuple([int(stamps[at : at + _STAMP]) for at in range(0, len(stamps), _STAMP)])
+    return lease_text(lease), lease
 
 
 class Found(NamedTuple):

@@ -1,4 +1,6 @@
-"""How are a store's verbs written as calls of scripts, and what do their answers mean? (``lookup``: ``_redis_asking``.)
+"""How are a store's verbs written as calls of scripts, and what do their answers mean?
+
+Those of ``lookup`` are in ``_redis_asking``.
 
 A *part* is what one script may touch: everything on a single server, one of ``PARTS`` groups of keys in a Cluster, each with a
 hash tag of its own, spread evenly over all slots. Promises: the same for any client, blocking or not; bytes from a server
@@ -130,10 +132,6 @@ class Call:
     arguments: tuple[Argument, ...] = ()
     entries: tuple[bytes, ...] = ()
 
-    def reading(self) -> list[Command]:
-        """Write the command that reads the entries, if there are any."""
-        return [self._reading] if self.entries else []
-
     def running(self, state_word: bytes, moment: bytes, *, whole: bool = False) -> Command:
         """Write the command that runs the script. What does not change from run to run is written once."""
         count, name, keys, arguments = self._running
@@ -142,8 +140,9 @@ class Call:
         return b"".join((count, name, keys[0], state_word, keys[1], moment, arguments))
 
     @cached_property
-    def _reading(self) -> Command:
-        return packed("MGET", *self.entries)
+    def reading(self) -> tuple[Command, ...]:
+        """The command that reads the entries, if there are any."""
+        return (packed("MGET", *self.entries),) if self.entries else ()
 
     @cached_property
     def _running(self) -> tuple[bytes, bytes, tuple[bytes, bytes], bytes]:
@@ -160,7 +159,7 @@ class Witness:
 
     def command(self, layout: Layout, call: Call, *, whole: bool = False) -> Command:
         """Write a call's script as a command."""
-        moment = b"$16\r\n%016d\r\n$3\r\n%03d\r\n" % (self.last.get(call.part, 0), secrets.randbelow(1000))
+        moment = b"$16\r\n%016d\r\n$3\r\n%03d\r\n" % (self.last.get(call.part, 0), secrets.randbits(16) % 1000)
         return call.running(layout.state_word(call.part), moment, whole=whole)
 
     def answer(self, call: Call, replies: Sequence[Reply]) -> Answer:

@@ -82,7 +82,7 @@ class Place(ABC):
         """Close all connections; a later call opens new ones."""
 
     def _commands(self, call: Call, *, whole: bool = False) -> list[Command]:
-        return [*call.reading(), self.witness.command(self.layout, call, whole=whole)]
+        return [*call.reading, self.witness.command(self.layout, call, whole=whole)]
 
 
 class Single(Place):
@@ -111,6 +111,8 @@ class Single(Place):
 
     def _exchange(self, pool: AnyPool, calls: Sequence[Call], *, whole: bool = False) -> list[Outcome]:
         spoken = [self._commands(call, whole=whole) for call in calls]
+        if len(spoken) == 1:
+            return [_outcome_of(pool.exchange(spoken[0]))]
         replies = iter(pool.exchange([command for commands in spoken for command in commands]))
         return [_outcome_of([next(replies) for _ in commands]) for commands in spoken]
 
