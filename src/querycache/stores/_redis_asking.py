@@ -51,13 +51,15 @@ class _Asked:
     def as_call(self, layout: Layout, part: int) -> Call:
         """Write it as a call. Nothing may be added any more."""
         self.names = (*self.tags, *self.guards)
-        stamps = map(layout.stamp, (*self.tags, *(tag for tag, _ in self.guards)))
+        tables = [tag for tag, _ in self.guards]
+        tags = [*self.tags, *tables]
         minds = (name_of(mind) for _, mind in self.guards)
+        fields = (*(b"m" + name_of(tag) for tag in tags), *(b"g" + name_of(tag) for tag in tables))
         return Call(
             part,
             LOOKUP,
-            (*stamps, *map(layout.entry, self.held)),
-            (len(self.tags), len(self.guards), _MARK_LIFE_US, *minds, *self.held.values()),
+            (*map(layout.stamp, tags), *map(layout.entry, self.held)),
+            (len(self.tags), len(self.guards), _MARK_LIFE_US, *minds, *fields, *self.held.values()),
             tuple(map(layout.entry, self.entries)),
         )
 

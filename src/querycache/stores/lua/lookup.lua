@@ -1,8 +1,9 @@
 -- Say the stamps of tags and whether these are marked, and which of the entries that a near cache holds are still there.
 --
 -- KEYS  state, the stamps of ARGV[3] tags, those of ARGV[4] guards, then entries that the caller holds.
--- ARGV  seen, salt, how many tags, how many guards, the life of a mark in microseconds, a fingerprint for each guard, then the
---       head of each entry as it is held.
+-- ARGV  seen, salt, how many tags, how many guards, the life of a mark in microseconds, a fingerprint for each guard, the
+--       fields of the state for the marks of each tag and guard, those for the fingerprints of guards, then the head of each
+--       entry as it is held.
 -- Returns the clock and the stamps, and where one is marked a digit for each ("1": marked). For who holds entries a list: this,
 --       and for each 1 where it is the one that is held, else what there is.
 --
@@ -29,15 +30,8 @@ local function get_many(command, key, names, first, last)
   return found
 end
 
-local fields = {}
-for at = 1, count do
-  fields[at] = 'm' .. name_of(KEYS[1 + at])
-end
-for at = count + 1, count + guards do
-  fields[at] = 'g' .. name_of(KEYS[1 + at - guards])
-end
 local stamps = get_many('MGET', nil, KEYS, 2, 1 + count)
-local kept = get_many('HMGET', STATE, fields, 1, count + guards)
+local kept = get_many('HMGET', STATE, ARGV, 6 + guards, 5 + guards + count + guards)
 
 local held, is_held = {}, false
 for at = 1, count do
@@ -55,7 +49,7 @@ for at = 1, count do
     local mine, mind = ARGV[5 + at - tags], kept[count + at - tags]
     if mind ~= mine then
       local until_when = (mind and now or tonumber(told[5]) or 0) + tonumber(ARGV[5])
-      redis.call('HSET', STATE, fields[count + at - tags], mine)
+      redis.call('HSET', STATE, 'g' .. name_of(key), mine)
       is_fresh = is_fresh or mind
       if until_when > now then
         left = living(left, FOREIGNER) .. FOREIGNER .. written(until_when)
@@ -78,7 +72,7 @@ if #KEYS == 1 + count then
 end
 local found = { answer }
 for at = 1, #KEYS - 1 - count do
-  local key, head = KEYS[1 + count + at], ARGV[5 + guards + at]
+  local key, head = KEYS[1 + count + at], ARGV[5 + guards + count + guards + at]
   found[1 + at] = redis.call('GETRANGE', key, 0, #head - 1) == head and 1 or redis.call('MGET', key)[1]
 end
 return found
