@@ -26,6 +26,7 @@ from querycache.stores._redis_wires import (
     Reply,
     Unreachable,
     Wire,
+    answer_on,
     is_refusal,
     maker_of_loop_wires,
     maker_of_wires,
@@ -134,13 +135,13 @@ class Pool:
         held, wire = sent
         is_usable = False
         try:
-            replies = [self._answer(wire) for _ in range(count)]
+            replies = [answer_on(wire) for _ in range(count)]
             is_usable = True
         except FAILURES as error:
             raise translated(error, self._url) from error
         finally:
             self._give_back(held, wire, is_usable=is_usable)
-        return replies
+        return [translated(reply, self._url) if is_refusal(reply) else reply for reply in replies]
 
     def abandon(self, sent: tuple[_Held, Wire]) -> None:
         """Give a connection back whose answers nobody will read."""
@@ -150,14 +151,6 @@ class Pool:
         """Close what nobody uses; what is in use is closed when it comes back."""
         held, self._held = self._held, _Held(self._size)
         held.close()
-
-    def _answer(self, wire: Wire) -> Reply:
-        try:
-            return wire.read_response(disable_decoding=True)
-        except FAILURES as error:
-            if is_refusal(error):
-                return translated(error, self._url)
-            raise
 
     def _give_back(self, held: _Held, wire: Wire | None, *, is_usable: bool) -> None:
         if held.pid != os.getpid():

@@ -82,9 +82,24 @@ def translated(error: Exception, url: str) -> StoreUnavailable:
     return Unreachable(f"{url} does not answer: {str(error) or 'its time was over'}", is_late=is_late)
 
 
-def is_refusal(error: Exception) -> bool:
+def is_refusal(error: object) -> bool:
     """Tell whether an error is what a server answered."""
     return isinstance(error, failures.ResponseError)
+
+
+def answer_on(wire: Wire) -> Reply:
+    """Return what a server answers next; where it refuses, redis-py's error for that. Raises where it does not answer.
+
+    Read by the connection's parser. What the connection itself adds (it closes itself after a failure) is done by who calls
+    this, and takes longer than the rest of it.
+    """
+    parser = getattr(wire, "_parser", None)
+    if parser is not None:
+        return parser.read_response(disable_decoding=True)
+    try:
+        return wire.read_response(disable_decoding=True)
+    except failures.ResponseError as error:
+        return error
 
 
 _REMEDIES: Final = {
