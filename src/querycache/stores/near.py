@@ -56,7 +56,7 @@ class NearStore(Store):
         return self.beneath.clock()
 
     def lookup(self, key: bytes | None, tags: TagSet) -> Lookup:
-        return self.lookup_many([(key, tags)])[0]
+        return self.look(((key, tags),))[0].lookup
 
     def lookup_many(self, questions: Iterable[Question]) -> list[Lookup]:
         return [one.lookup for one in self.look(list(questions))]
@@ -66,12 +66,15 @@ class NearStore(Store):
         asked_at = boottime()
         held = {key: copy for key, _ in questions if key is not None and (copy := self.copies.get(key)) is not None}
         found = self.beneath.look(questions, held)
-        return [self._with_copy(key, one, asked_at) for (key, _), one in zip(questions, found, strict=True)]
+        for at, one in enumerate(found):
+            if one.lookup.payload is not None and one.lookup.memo is None:
+                found[at] = self._with_copy(questions[at][0], one, asked_at)
+        return found
 
     def _with_copy(self, key: bytes | None, found: Found, asked_at: float) -> Found:
-        payload, lease, storable, now, expires, memo = found.lookup
-        if key is None or payload is None or memo is not None:
-            return found
+        payload, lease, storable, now, expires, _ = found.lookup
+        assert key is not None
+        assert payload is not None
         copy = self.copies.put(key, Entry(found.head, payload, lease, expires, asked_at + (expires - now) / 1e9))
         return found._replace(lookup=Lookup(payload, lease, storable, now, expires, copy))
 

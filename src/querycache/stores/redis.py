@@ -145,7 +145,7 @@ class RedisStore(Store):
         return self._clock
 
     def lookup(self, key: bytes | None, tags: TagSet) -> Lookup:
-        return self.look([(key, tags)])[0].lookup
+        return self.look(((key, tags),))[0].lookup
 
     def lookup_many(self, questions: Iterable[Question]) -> list[Lookup]:
         return [one.lookup for one in self.look(list(questions))]
