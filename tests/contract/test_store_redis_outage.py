@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -189,6 +190,14 @@ def test_connections_that_the_server_closed_are_noticed_before_they_are_used(pro
         with pytest.raises(StoreUnavailable):
             store.lookup(b"k", T)
         proxy.what = "pass"
+        assert found(store) == b"rows"
+
+
+def test_a_connection_that_the_server_closed_is_not_used_again(shared: RedisServer) -> None:
+    with opened(shared.url(new_namespace())) as store:
+        fill(store)
+        shared.do("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        time.sleep(0.05)
         assert found(store) == b"rows"
 
 

@@ -188,7 +188,7 @@ VARIANTS: Final = (
         (
             (
                 "stores/lua/life.lua",
-                "if told[1] ~= id or not floor or not salt or last < seen then",
+                "if not is_same_life or not is_whole or last < seen then",
                 "if not floor then",
             ),
         ),

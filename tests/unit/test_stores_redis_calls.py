@@ -22,7 +22,9 @@ from querycache.stores._redis_calls import (
     releasing,
     were_marked,
 )
+from querycache.stores._redis_places import place_of
 from querycache.stores._redis_scripts import CLEAR, FILL, LOOKUP, Script, packed
+from querycache.stores._redis_url import target_of
 
 ONE = Layout("shop")
 MANY = Layout.over_a_cluster("shop")
@@ -63,6 +65,15 @@ def test_on_one_server_any_number_of_questions_is_one_call_that_asks_for_each_ta
     assert call.script is LOOKUP
     assert call.keys == tuple(map(ONE.stamp, (b"a", b"b", b"c", b"table!")))
     assert call.entries == (ONE.entry(b"k"), ONE.entry(b"l"))
+
+
+def test_an_entry_is_read_before_its_stamps_are_looked_at() -> None:
+    (call,) = Asking(ONE, [(b"k", TAGS)]).calls
+    place = place_of(target_of("redis://nowhere?namespace=shop"), ONE)
+    reading, running = map(words_in, place._commands(call))
+    assert reading == [b"MGET", ONE.entry(b"k")]
+    assert running[:2] == [b"EVALSHA", LOOKUP.sha]
+    assert ONE.entry(b"k") not in running
 
 
 def test_on_a_cluster_a_part_is_asked_for_what_it_has() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
@@ -20,6 +21,7 @@ from querycache.errors import StoreUnavailable
 from querycache.stores._redis_scripts import Command
 from querycache.stores._redis_wires import (
     FAILURES,
+    UNWATCHED_S,
     LoopWire,
     Reply,
     has_something_to_read,
@@ -51,7 +53,7 @@ class LoopPool:
         self._url = url
         self._pid = os.getpid()
         self._life = 0
-        self._idle: list[LoopWire] = []
+        self._idle: list[tuple[LoopWire, float]] = []
         self._room = asyncio.BoundedSemaphore(size)
         self._end_of_loop: AsyncGenerator[None, None] | None = None
 
@@ -128,7 +130,9 @@ class LoopPool:
     async def _idle_one(self) -> LoopWire | None:
         """Return a connection that nobody uses and that the server has not closed."""
         while self._idle:
-            wire = self._idle.pop()
+            wire, used_at = self._idle.pop()
+            if time.monotonic() - used_at < UNWATCHED_S:
+                return wire
             with suppress(*FAILURES):
                 if not await has_something_to_read(wire):
                     return wire
@@ -168,14 +172,14 @@ class LoopPool:
     def _give_back(self, wire: LoopWire | None, life: int, *, is_usable: bool) -> None:
         if wire is not None:
             if is_usable and life == self._life:
-                self._idle.append(wire)
+                self._idle.append((wire, time.monotonic()))
             else:
                 _hang_up(wire)
         self._room.release()
 
     def _close_idle(self) -> None:
         idle, self._idle = self._idle, []
-        for wire in idle:
+        for wire, _ in idle:
             _hang_up(wire)
 
     async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from querycache import _bridge
 from querycache.errors import StoreUnavailable
@@ -22,6 +22,7 @@ from querycache.stores._redis_scripts import Command
 from querycache.stores._redis_url import Address, Target
 from querycache.stores._redis_wires import (
     FAILURES,
+    UNWATCHED_S,
     Refusal,
     Reply,
     Unreachable,
@@ -32,9 +33,6 @@ from querycache.stores._redis_wires import (
     maker_of_wires,
     translated,
 )
-
-UNWATCHED_S: Final = 0.005
-"""How long a connection that was just used is taken to be open: to look costs as much as a tenth of a look-up."""
 
 
 class _Held:

@@ -26,6 +26,9 @@ Reply: TypeAlias = Any
 FAILURES: Final = (failures.RedisError, OSError)
 """Whatever a connection raises where a command is not answered, or not done."""
 
+UNWATCHED_S: Final = 0.005
+"""How long a connection that was just used is taken to be open: to look costs as much as a tenth of a look-up."""
+
 _RESP2: Final = 2
 
 
