@@ -527,9 +527,10 @@ def test_a_state_of_another_type_is_an_error_of_the_store(server: RedisServer, s
 def test_a_state_that_lacks_something_begins_a_new_life(server: RedisServer, store: RedisStore, field: str) -> None:
     fill(store)
     server.do("HDEL", store.layout.state(0), field)
-    assert found(store) is None
-    fill(store)
-    assert found(store) == b"rows"
+    with opened(server.url()) as new:
+        assert found(new) is None
+        fill(new)
+        assert found(new) == b"rows"
 
 
 def test_namespaces_share_a_server_and_nothing_else(server: RedisServer, store: RedisStore) -> None:

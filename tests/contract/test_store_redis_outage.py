@@ -409,6 +409,15 @@ def test_a_forked_child_and_its_parent_use_connections_of_their_own(shared: Redi
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_leaves_alone_what_its_parent_has_open(shared: RedisServer) -> None:
+    with opened(shared.url(new_namespace())) as store:
+        pool: Any = store._place.servers()[0].reads
+        mine = pool.exchange([packed("CLIENT", "ID")])
+        assert in_child(lambda: pool.exchange([packed("CLIENT", "ID")]) != mine) == 0
+        assert pool.exchange([packed("CLIENT", "ID")]) == mine
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_child_forked_while_all_connections_are_taken_has_all_of_its_own(shared: RedisServer) -> None:
     with opened(shared.url(new_namespace(), options=f"pool=1&{SLOW}")) as store:
         fill(store)

@@ -164,7 +164,8 @@ def test_a_pool_that_is_closed_closes_what_nobody_uses_and_the_rest_when_it_come
 
 
 def with_its_parser(wire: Any) -> None:
-    assert "_parser" in vars(Connection()), "redis-py has another name for it: answers are read the longer way"
+    of_redis_py: Any = Connection
+    assert "_parser" in vars(of_redis_py()), "redis-py has another name for it: answers are read the longer way"
     wire._parser = wire
     wire.read_response = lambda disable_decoding: wire.answers.pop(0)
 
