@@ -1,8 +1,8 @@
 """How does a process spare itself what a fleet's store has already sent it?
 
 ``near=validate``: payloads, and what readers made of them, live in the process. Each read still asks the store, in the same
-round trip and by the same script, which judges the entry and leaves the payload out where it is the very one that is held.
-So the store's answers are those that it would have given without: every promise of it holds unchanged.
+round trip and by the same script, which leaves the entry out where it is the very one that is held; it is judged by the same
+stamps as one that was sent. So the store's answers are those that it would have given without: every promise of it holds.
 
 Promises: one round trip; no payload travels twice while it is held. Never does: answer by itself.
 """

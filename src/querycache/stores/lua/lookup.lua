@@ -15,21 +15,6 @@
 local tags, guards = tonumber(ARGV[3]), tonumber(ARGV[4])
 local count = tags + guards
 
--- A command on many keys, or on many fields of one; Lua can hand over some thousands at once.
-local function get_many(command, key, names, first, last)
-  if last - first < 1000 then
-    return first <= last and (key and redis.call(command, key, unpack(names, first, last))
-      or redis.call(command, unpack(names, first, last))) or {}
-  end
-  local found = {}
-  for from = first, last, 1000 do
-    for _, value in ipairs(get_many(command, key, names, from, math.min(from + 999, last))) do
-      found[#found + 1] = value
-    end
-  end
-  return found
-end
-
 local stamps = get_many('MGET', nil, KEYS, 2, 1 + count)
 local kept = get_many('HMGET', STATE, ARGV, 6 + guards, 5 + guards + count + guards)
 

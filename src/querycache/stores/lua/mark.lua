@@ -28,9 +28,7 @@ end
 
 tidy()
 local deadline = now + life
-for at = 1, tags do
-  change(KEYS[1 + at], writer, deadline)
-end
+change({ unpack(KEYS, 2, 1 + tags) }, writer, deadline)
 local marked = {}
 for at = 1, #KEYS - 1 - tags do
   local key, mine = KEYS[1 + tags + at], ARGV[6 + at]
@@ -40,7 +38,7 @@ for at = 1, #KEYS - 1 - tags do
     redis.call('HSET', STATE, field, mine)
   end
   if mind ~= mine then
-    change(key, writer, deadline)
+    change({ key }, writer, deadline)
   end
   marked[at] = mind == mine and '0' or '1'
 end

@@ -8,18 +8,33 @@
 local STAMP_LIFE_MS = 90000000
 local FOREIGNER = '----------------'
 
+-- A command on many keys, or on many fields of one; Lua can hand over some thousands at once.
+local function get_many(command, key, names, first, last)
+  if last - first < 1000 then
+    return first <= last and (key and redis.call(command, key, unpack(names, first, last))
+      or redis.call(command, unpack(names, first, last))) or {}
+  end
+  local found = {}
+  for from = first, last, 1000 do
+    for _, value in ipairs(get_many(command, key, names, from, math.min(from + 999, last))) do
+      found[#found + 1] = value
+    end
+  end
+  return found
+end
+
 -- A tag's key ends with 22 characters that name it.
 local function name_of(key)
   return string.sub(key, -22)
 end
 
-local function end_of(made)
-  return math.floor(made / 1000) + STAMP_LIFE_MS
-end
-
+local end_ms, end_text = 0, ''
 local function give_stamp(key)
-  local stamp = new_stamp()
-  redis.call('SET', key, stamp, 'PXAT', string.format('%.0f', end_of(last)))
+  local stamp, ends = new_stamp(), math.floor(last / 1000) + STAMP_LIFE_MS
+  if ends ~= end_ms then
+    end_ms, end_text = ends, string.format('%.0f', ends)
+  end
+  redis.call('SET', key, stamp, 'PXAT', end_text)
   return stamp
 end
 
@@ -54,13 +69,28 @@ local function keep_marks(name, marks)
   end
 end
 
--- Set a writer's mark until its deadline, or end it where there is none; either way the tag gets a new stamp.
-local function change(key, writer, deadline)
-  local name = name_of(key)
-  local marks = living(redis.call('HGET', STATE, 'm' .. name) or '', writer)
-  if deadline then
-    marks = marks .. writer .. written(deadline)
+-- Set a writer's mark on tags until its deadline, or end it where there is none; either way each gets a new stamp.
+local function change(keys, writer, deadline)
+  local fields, kept, gone = {}, {}, {}
+  for at, key in ipairs(keys) do
+    fields[at] = 'm' .. name_of(key)
   end
-  keep_marks(name, marks)
-  give_stamp(key)
+  local marks, mine = get_many('HMGET', STATE, fields, 1, #fields), deadline and writer .. written(deadline) or ''
+  for at, field in ipairs(fields) do
+    local left = (marks[at] and living(marks[at], writer) or '') .. mine
+    if left ~= '' then
+      kept[#kept + 1], kept[#kept + 2] = field, left
+    elseif marks[at] then
+      gone[#gone + 1] = field
+    end
+  end
+  if #kept > 0 then
+    redis.call('HSET', STATE, unpack(kept))
+  end
+  if #gone > 0 then
+    redis.call('HDEL', STATE, unpack(gone))
+  end
+  for _, key in ipairs(keys) do
+    give_stamp(key)
+  end
 end

@@ -5,14 +5,12 @@
 -- Returns the clock.
 
 local tags, writer = tonumber(ARGV[3]), ARGV[4]
-for at = 1, tags do
-  change(KEYS[1 + at], writer)
-end
+change({ unpack(KEYS, 2, 1 + tags) }, writer)
 -- The writer left a table's own tag alone, because the guard showed that every reader looks at the tags that it marked. If
 -- the store was lost since, so was the guard, and a reader of another mind may have stored what was there before.
 for at = 1, #KEYS - 1 - tags do
   if floor > tonumber(ARGV[4 + at]) then
-    change(KEYS[1 + tags + at], writer)
+    change({ KEYS[1 + tags + at] }, writer)
   end
 end
 return finish('')
