@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from querycache._types import Lease, TagSet
 from querycache.stores import _slot
 from querycache.stores._registers import SLOT_PREFIX, Writing, peek
-from querycache.stores._slot import MAX_OWN, Slot
+from querycache.stores._slot import EMPTY, MAX_OWN
 
 IN_ONE_SLOT = 0
 CELL = SLOT_PREFIX + bytes(4)
@@ -47,7 +47,7 @@ def test_a_slot_is_bounded_whatever_is_asked() -> None:
     for tag in TAGS:
         lease_on(cells, tag)
         touch(cells, tag)
-    full = len(Slot(None, 0).pack()) + 12 * MAX_OWN
+    full = len(EMPTY) + 12 * MAX_OWN
     assert len(cells[CELL]) == full
 
 

@@ -24,14 +24,22 @@ from typing import Final, NamedTuple, Protocol
 from querycache._types import MARK_TTL_S, Guard, Lease, Lookup, Stamp, Tag, TagSet, Writer
 from querycache.stores._slot import (
     CHECK_SIZE,
-    Slot,
+    EMPTY,
     any_stamp,
+    changed,
+    common_stamp,
+    has_hold,
+    has_lapsed,
     head_of,
-    holds_in,
+    holds_left,
+    holds_on,
     is_held,
     lapsed_in,
     own_stamp,
-    pack_holds,
+    with_common,
+    with_hold,
+    with_own,
+    with_stamp,
 )
 
 SLOT_BITS: Final = 18
@@ -60,43 +68,35 @@ class Cells(Protocol):
     def delete(self, key: bytes, /) -> object: ...
 
 
+class Place(NamedTuple):
+    """Where a tag is remembered: the cell that it shares, its check there, the cell that it has to itself as a guard."""
+
+    slot: bytes
+    check: bytes
+    guard: bytes
+
+
 @lru_cache(maxsize=16_384)
+def place_of(tag: Tag, bits: int) -> Place:
+    """Name the cells of a tag."""
+    digest = blake2b(tag, digest_size=20 + CHECK_SIZE).digest()
+    slot = SLOT_PREFIX + (int.from_bytes(digest[:4]) >> (32 - bits)).to_bytes(4)
+    return Place(slot, digest[4 : 4 + CHECK_SIZE], GUARD_PREFIX + digest[4 + CHECK_SIZE :])
+
+
 def slot_key(tag: Tag, bits: int) -> bytes:
     """Name the cell that ``tag`` shares with others."""
-    return SLOT_PREFIX + (int.from_bytes(_digest_of(tag)[:4]) >> (32 - bits)).to_bytes(4)
+    return place_of(tag, bits).slot
 
 
-@lru_cache(maxsize=16_384)
-def _place_of(tag: Tag, bits: int) -> tuple[bytes, bytes]:
-    """Return the cell that a tag shares with others, and what tells it apart there."""
-    return slot_key(tag, bits), _check_of(tag)
-
-
-@lru_cache(maxsize=4096)
 def guard_key(tag: Tag) -> bytes:
-    """Name the cell that ``tag`` has to itself, as a guard."""
-    return GUARD_PREFIX + blake2b(tag, digest_size=16).digest()
+    """Name the cell that ``tag`` has to itself, as a guard: the same, however many slots there are."""
+    return place_of(tag, SLOT_BITS).guard
 
 
-@lru_cache(maxsize=16_384)
-def _digest_of(tag: Tag) -> bytes:
-    return blake2b(tag, digest_size=4 + CHECK_SIZE).digest()
-
-
-@lru_cache(maxsize=16_384)
-def _check_of(tag: Tag) -> bytes:
-    """Tell a tag apart from others of its slot."""
-    return _digest_of(tag)[4:]
-
-
-@lru_cache(maxsize=64)
 def _name_of(writer: Writer) -> bytes:
-    return blake2b(writer, digest_size=12).digest()
-
-
-def _hold_on(tag: Tag, writer: Writer) -> bytes:
-    """Name one writer's hold on one tag: what it releases on this tag leaves its holds on others of the slot."""
-    return _name_of(writer) + _check_of(tag)
+    """Name a writer in its holds. The check of a tag follows: what it releases leaves its holds on others of the slot."""
+    return blake2b(writer, digest_size=16 - CHECK_SIZE).digest()
 
 
 @lru_cache(maxsize=4096)
@@ -107,7 +107,7 @@ def _short(fingerprint: bytes) -> bytes:
 def is_marked(key: bytes, cell: bytes, now: Stamp) -> bool:
     """Tell whether a register has a writer whose deadline is to come."""
     head = _GUARD_HEAD if key.startswith(GUARD_PREFIX) else head_of(cell)
-    return len(cell) > head and bool(holds_in(cell, head, now))
+    return has_hold(cell, head, now)
 
 
 def _meta(cells: Cells) -> tuple[Stamp, Stamp, Stamp] | None:
@@ -146,7 +146,7 @@ def peek(
         if known is not None and (seen := known.get(tag)) is not None:
             stamp, held = seen
         else:
-            key, check = _place_of(tag, bits)
+            key, check, _ = place_of(tag, bits)
             cell = cells.get(key)
             if cell is None:
                 return None
@@ -175,9 +175,9 @@ def peek(
                 return None
             held = False
             if len(cell) > _GUARD_HEAD:
-                if lapsed_in(cell, _GUARD_HEAD, now):
+                if has_lapsed(cell, _GUARD_HEAD, now):
                     return None
-                held = bool(holds_in(cell, _GUARD_HEAD, now))
+                held = has_hold(cell, _GUARD_HEAD, now)
             if known is not None:
                 known[guard] = stamp, held
         lease.append(stamp)
@@ -270,21 +270,16 @@ class Writing:
     def mark(self, tags: TagSet, writer: Writer, ttl_s: float) -> tuple[Tag, ...]:
         """Add the writer to every register of ``tags.tags``, and to guards of another mind; return the tags marked."""
         deadline = self.now + int(ttl_s * 1e9)
-        for tag in tags.tags:
-            self._change(tag, writer, deadline)
-        foreign = []
-        for tag, fingerprint in tags.guards:
-            if self._owns_guard(tag, _short(fingerprint)):
-                continue
-            self._change(tag, writer, deadline)
-            foreign.append(tag)
+        self._change(tags.tags, writer, deadline)
+        foreign = [tag for tag, fingerprint in tags.guards if not self._owns_guard(tag, _short(fingerprint))]
+        if foreign:
+            self._change(foreign, writer, deadline)
         self.save()
         return tuple(dict.fromkeys((*tags.tags, *foreign)))
 
     def release(self, tags: Sequence[Tag], writer: Writer) -> None:
         """Remove the writer; every register gets a new stamp, whether or not the writer was found."""
-        for tag in tags:
-            self._change(tag, writer, None)
+        self._change(tags, writer, None)
         self.save()
 
     def raise_floor(self) -> None:
@@ -307,30 +302,29 @@ class Writing:
         self._last = max(self._last + 1, self._ticks)
         return self._last
 
-    def _slot(self, key: bytes) -> Slot:
-        """Take a slot apart. A mark that ended by its deadline ends as one that is released does, with another stamp.
+    def _settled(self, cell: bytes) -> bytes:
+        """Return a slot without marks that ended by their deadline. They end as those that are released, with another stamp.
 
         Its writer may be dead since it committed: who has an older snapshot must not take its own rows for those of today.
         """
-        cell = self._cells.get(key)
-        slot = Slot(cell, self.now)
-        if cell is not None:
-            for check in sorted(lapsed_in(cell, head_of(cell), self.now)):
-                slot.change(check, self._stamp())
-        return slot
+        head = head_of(cell)
+        for check in sorted(lapsed_in(cell, head, self.now)):
+            cell = with_stamp(cell, check, self._stamp())
+        return cell[:head] + holds_left(cell, head, self.now)
 
     def _refresh_slot(self, tag: Tag) -> None:
         """Give a tag that is asked about a stamp of its own: the one it had among others, where that still counts."""
-        key, check = slot_key(tag, self._bits), _check_of(tag)
-        slot = self._slot(key)
-        if not slot.common or slot.common < self._floor:
-            slot.common = self._stamp()
-        stamp = slot.stamp_of(check)
-        slot.give(check, stamp if stamp >= self._floor else self._stamp())
-        self._cells.put(key, slot.pack())
+        key, check, _ = place_of(tag, self._bits)
+        cell = self._cells.get(key) or EMPTY
+        if has_lapsed(cell, head_of(cell), self.now):
+            cell = self._settled(cell)
+        if common_stamp(cell) < self._floor:
+            cell = with_common(cell, self._stamp())
+        stamp = any_stamp(cell, check)
+        self._cells.put(key, with_own(cell, check, stamp if stamp >= self._floor else self._stamp()))
 
-    def _put_guard(self, key: bytes, holds: dict[bytes, Stamp], fingerprint: bytes) -> None:
-        self._cells.put(key, _STAMP.pack(self._stamp()) + fingerprint + pack_holds(holds))
+    def _put_guard(self, key: bytes, holds: bytes, fingerprint: bytes) -> None:
+        self._cells.put(key, _STAMP.pack(self._stamp()) + fingerprint + holds)
 
     def _refresh_guard(self, tag: Tag, fingerprint: bytes) -> None:
         key = guard_key(tag)
@@ -338,22 +332,21 @@ class Writing:
         if cell is None:
             self._make_guard(tag, fingerprint)
         elif cell[8:24] != fingerprint:
-            holds = holds_in(cell, _GUARD_HEAD, self.now)
-            holds[_FOREIGNER] = self.now + _MARK_TTL_NS
-            self._put_guard(key, holds, fingerprint)
-        elif _STAMP.unpack_from(cell)[0] < self._floor or lapsed_in(cell, _GUARD_HEAD, self.now):
-            self._put_guard(key, holds_in(cell, _GUARD_HEAD, self.now), fingerprint)
+            holds = holds_left(cell, _GUARD_HEAD, self.now)
+            self._put_guard(key, with_hold(holds, _FOREIGNER, _STAMP.pack(self.now + _MARK_TTL_NS)), fingerprint)
+        elif _STAMP.unpack_from(cell)[0] < self._floor or has_lapsed(cell, _GUARD_HEAD, self.now):
+            self._put_guard(key, holds_left(cell, _GUARD_HEAD, self.now), fingerprint)
 
     def _make_guard(self, tag: Tag, fingerprint: bytes) -> None:
         """Make the guard's cell. Until now marks on its tag went to the slot alone: take them over, and no others.
 
         A writer of another tag in that slot would never release what it does not know that it holds.
         """
-        slot = Slot(self._cells.get(slot_key(tag, self._bits)), self.now)
-        holds = {hold: deadline for hold, deadline in slot.holds.items() if hold.endswith(_check_of(tag))}
+        key, check, guard = place_of(tag, self._bits)
+        holds = holds_on(self._cells.get(key) or EMPTY, check, self.now)
         if self._forgot and self._forgot + _MARK_TTL_NS > self.now:
-            holds[_FOREIGNER] = self._forgot + _MARK_TTL_NS
-        self._put_guard(guard_key(tag), holds, fingerprint)
+            holds = with_hold(holds, _FOREIGNER, _STAMP.pack(self._forgot + _MARK_TTL_NS))
+        self._put_guard(guard, holds, fingerprint)
 
     def _owns_guard(self, tag: Tag, fingerprint: bytes) -> bool:
         """Tell whether the guard is there and of the caller's mind; make it where it is absent.
@@ -366,26 +359,19 @@ class Writing:
             return False
         return cell[8:24] == fingerprint
 
-    def _change(self, tag: Tag, writer: Writer, deadline: Stamp | None) -> None:
-        hold = _hold_on(tag, writer)
-        key = slot_key(tag, self._bits)
-        slot = self._slot(key)
-        slot.change(_check_of(tag), self._stamp())
-        _hold(slot.holds, hold, deadline)
-        self._cells.put(key, slot.pack())
-        cell = self._cells.get(guard_key(tag))
-        if cell is not None:
-            holds = holds_in(cell, _GUARD_HEAD, self.now)
-            _hold(holds, hold, deadline)
-            self._put_guard(guard_key(tag), holds, cell[_STAMP.size : _GUARD_HEAD])
-
-
-def _hold(holds: dict[bytes, Stamp], hold: bytes, deadline: Stamp | None) -> None:
-    """Set a hold, or end it where there is no deadline."""
-    if deadline is None:
-        holds.pop(hold, None)
-    else:
-        holds[hold] = deadline
+    def _change(self, tags: Iterable[Tag], writer: Writer, deadline: Stamp | None) -> None:
+        """Give tags other stamps, and set the writer's holds on them; without a deadline end its holds."""
+        cells, now, name = self._cells, self.now, _name_of(writer)
+        until = b"" if deadline is None else _STAMP.pack(deadline)
+        for tag in tags:
+            key, check, guard = place_of(tag, self._bits)
+            hold, cell = name + check, cells.get(key) or EMPTY
+            if has_lapsed(cell, head_of(cell), now):
+                cell = self._settled(cell)
+            cells.put(key, changed(cell, check, _STAMP.pack(self._stamp()), hold, until))
+            cell = cells.get(guard)
+            if cell is not None:
+                self._put_guard(guard, with_hold(holds_left(cell, _GUARD_HEAD, now), hold, until), cell[8:24])
 
 
 _ENTRY: Final = struct.Struct("<QI")
