@@ -122,10 +122,9 @@ os.read(0, 1)
 """For ``running``, with "stamps" or "entries": hold a read transaction open, which pins every page there is."""
 
 WRITING = """
-from querycache.stores._lmdb_lock import MARK
-with getattr(store._handle, sys.argv[2])._turn(MARK):
-    os.write(1, b"ready")
-    os.read(0, 1)
+getattr(store._handle, sys.argv[2])._lock.acquire_at_once()
+os.write(1, b"ready")
+os.read(0, 1)
 """
 """For ``running``, with "stamps" or "entries": keep all others from writing."""
 

@@ -16,7 +16,7 @@ whole or not at all.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, NamedTuple, Protocol
@@ -231,6 +231,26 @@ def unchanged(cells: Cells, seen: Seen) -> Stamp | None:
     return int(last)
 
 
+def changed_among(cells: Cells, several: Mapping[int, Seen], ticks: Stamp) -> tuple[Stamp, set[int]]:
+    """Return now, and which are not ``unchanged``. All are looked at in one transaction, each cell once."""
+    meta = _meta(cells)
+    if meta is None:
+        return ticks, set(several)
+    last, floor, _ = meta
+    known: dict[bytes, bytes | None] = {}
+    changed = set()
+    for number, seen in several.items():
+        if seen.oldest < floor:
+            changed.add(number)
+        for key, cell in seen.cells:
+            if key not in known:
+                known[key] = cells.get(key)
+            if known[key] != cell:
+                changed.add(number)
+                break
+    return max(last, ticks), changed
+
+
 def peek_all(
     cells: Cells, asked: Sequence[TagSet], ticks: Stamp, bits: int = SLOT_BITS
 ) -> list[tuple[Lease, bool, Stamp] | None]:
@@ -369,9 +389,9 @@ class Writing:
             if has_lapsed(cell, head_of(cell), now):
                 cell = self._settled(cell)
             cells.put(key, changed(cell, check, _STAMP.pack(self._stamp()), hold, until))
-            cell = cells.get(guard)
-            if cell is not None:
-                self._put_guard(guard, with_hold(holds_left(cell, _GUARD_HEAD, now), hold, until), cell[8:24])
+            guarded = cells.get(guard)
+            if guarded is not None:
+                self._put_guard(guard, with_hold(holds_left(guarded, _GUARD_HEAD, now), hold, until), guarded[8:24])
 
 
 _ENTRY: Final = struct.Struct("<QI")
