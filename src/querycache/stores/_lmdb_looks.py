@@ -16,16 +16,16 @@ from querycache._types import Lease, Lookup, Stamp, TagSet
 from querycache.stores._copies import Copies, Copy, Entry
 from querycache.stores._lmdb_env import Closed, Txn
 from querycache.stores._lmdb_handle import Handle
+from querycache.stores._records import NamedLease, answer_of, is_under
 from querycache.stores._registers import (
     GUARD_PREFIX,
     MAX_GUARDS,
     SLOT_BITS,
+    Known,
     Seen,
     Writing,
-    answer_of,
     changed_among,
     peek,
-    peek_all,
     seen_of,
     unchanged,
 )
@@ -63,7 +63,7 @@ class Looks:
     def at_one(self, handle: Handle, key: bytes | None, tags: TagSet) -> Lookup:
         """Answer from the files."""
         record = None if key is None else handle.entries.read(_get, entry_name(key))
-        seen, noted = handle.stamps.read(_peek_and_note, (tags, record is not None, self._ticks()))
+        seen, noted = handle.stamps.read(_peek_and_note, (key, tags, record, self._ticks()))
         if seen is None:
             seen = handle.stamps.write(lambda txn: self._lease(txn, [tags])[0], grow=True)
         return self._answer(key, record, seen, noted)
@@ -125,8 +125,8 @@ class Looks:
         return found._replace(memo=copy)
 
     def _lease(self, txn: Txn, wanted: Sequence[TagSet]) -> list[Peeked]:
-        writing = Writing(txn, self._ticks())
-        seen = [writing.lease(tags) for tags in wanted]
+        writing = Writing(txn, self._ticks(), forgets=False)
+        seen = [_named(tags, writing.lease(tags)) for tags in wanted]
         if txn.stat()["entries"] > (1 << SLOT_BITS) + MAX_GUARDS:
             writing.forget_guards([key for key, _ in items(txn, GUARD_PREFIX)])
         return seen
@@ -184,21 +184,49 @@ def _get_each(txn: Txn, asked: Sequence[Asked]) -> list[bytes | None]:
     return [None if key is None else txn.get(entry_name(key)) for key, _ in asked]
 
 
-def _peek_and_note(txn: Txn, about: tuple[TagSet, bool, Stamp]) -> tuple[Peeked | None, Seen | None]:
-    tags, is_there, ticks = about
-    seen = peek(txn, tags, ticks)
-    return seen, seen_of(txn, tags, seen[0]) if seen and is_there else None
+def _peek_and_note(
+    txn: Txn, about: tuple[bytes | None, TagSet, bytes | None, Stamp]
+) -> tuple[Peeked | None, Seen | None]:
+    key, tags, record, ticks = about
+    seen = _peek(txn, key, tags, record, ticks, None)
+    return seen, None if seen is None or record is None else seen_of(txn, tags, seen[0])
 
 
 def _peek_and_note_each(
     txn: Txn, about: tuple[Sequence[Asked], Sequence[bytes | None], Stamp]
 ) -> tuple[list[Peeked | None], list[Seen | None]]:
     asked, records, ticks = about
-    peeked = peek_all(txn, [tags for _, tags in asked], ticks)
+    known: Known = {}
+    peeked = [_peek(txn, *question, record, ticks, known) for question, record in zip(asked, records, strict=True)]
     return peeked, [
         None if seen is None or record is None else seen_of(txn, tags, seen[0])
         for (_, tags), record, seen in zip(asked, records, peeked, strict=True)
     ]
+
+
+def _peek(
+    txn: Txn, key: bytes | None, tags: TagSet, record: bytes | None, ticks: Stamp, known: Known | None
+) -> Peeked | None:
+    """Look at the registers of a question; None where they must be written first.
+
+    Tags of an entry that is not there need no stamps of their own: a change of others that share theirs may end the entry
+    that is filled then, once. For then there is one that is over, and they get their own.
+    """
+    seen = peek(txn, tags, ticks, must_own=record is not None or key is None, known=known)
+    if seen is not None:
+        return _named(tags, seen)
+    if record is None:
+        return None
+    shared = peek(txn, tags, ticks, must_own=False, known=known)
+    if shared is None:
+        return None
+    named = _named(tags, shared)
+    return named if is_under(record, named[0]) else None
+
+
+def _named(tags: TagSet, seen: Peeked) -> Peeked:
+    lease, storable, now = seen
+    return NamedLease.on(tags, lease), storable, now
 
 
 def _look_at_all(txn: Txn, about: tuple[dict[int, Copy], Sequence[Asked], Sequence[bytes | None], Stamp]) -> Sight:

@@ -19,9 +19,9 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
-from querycache._types import MARK_TTL_S, Guard, Lease, Lookup, Stamp, Tag, TagSet, Writer
+from querycache._types import MARK_TTL_S, Lease, Stamp, Tag, TagSet, Writer
 from querycache.stores._slot import (
     CHECK_SIZE,
     EMPTY,
@@ -56,6 +56,11 @@ _MARK_TTL_NS: Final = int(MARK_TTL_S * 1e9)
 _FOREIGNER: Final = bytes(16)
 """Holds the mark that a lookup sets on a guard of another mind. One name for all of them: it is never released, only
 outlived, and a name drawn each time would let a cell grow while two minds take turns."""
+
+
+Known: TypeAlias = dict[tuple[Tag, bytes | bool], tuple[Stamp, bool]]
+"""What was seen in one transaction: of guards, and of tags, each with whether it must own its stamp: the stamp, and whether
+a writer holds it."""
 
 
 class Cells(Protocol):
@@ -128,12 +133,12 @@ def peek(
     bits: int = SLOT_BITS,
     *,
     must_own: bool = True,
-    known: dict[Tag | Guard, tuple[Stamp, bool]] | None = None,
+    known: Known | None = None,
 ) -> tuple[Lease, bool, Stamp] | None:
     """Return lease, storable and now without writing, or None where a register must be written first.
 
-    Without ``must_own`` a tag that has no stamp of its own counts by the one that it shares. ``known``: what was seen of
-    tags in the same transaction, each with its stamp and whether it is held; what is seen now is added.
+    Without ``must_own`` a tag that has no stamp of its own counts by the one that it shares, at least by the floor: where no
+    register is ever lost, it did not change since. ``known``: what was seen in the same transaction; what is seen now is added.
     """
     meta = _meta(cells)
     if meta is None:
@@ -143,45 +148,43 @@ def peek(
     lease: list[Stamp] = []
     storable = True
     for tag in tags.tags:
-        if known is not None and (seen := known.get(tag)) is not None:
-            stamp, held = seen
-        else:
+        seen = None if known is None else known.get((tag, must_own))
+        if seen is None:
             key, check, _ = place_of(tag, bits)
-            cell = cells.get(key)
-            if cell is None:
+            cell = cells.get(key) or EMPTY
+            stamp = own_stamp(cell, check) if must_own else max(any_stamp(cell, check), floor)
+            if stamp < floor:
                 return None
-            own = own_stamp(cell, check) if must_own else any_stamp(cell, check)
-            if own is None or own < floor:
-                return None
-            stamp, held, head = own, False, head_of(cell)
+            held, head = False, head_of(cell)
             if len(cell) > head:
                 held = is_held(cell, check, now)
                 if not held and check in lapsed_in(cell, head, now):
                     return None
+            seen = stamp, held
             if known is not None:
-                known[tag] = stamp, held
-        lease.append(stamp)
-        storable = storable and not held
+                known[tag, must_own] = seen
+        lease.append(seen[0])
+        storable = storable and not seen[1]
     for guard in tags.guards:
-        if known is not None and (seen := known.get(guard)) is not None:
-            stamp, held = seen
-        else:
+        seen = None if known is None else known.get(guard)
+        if seen is None:
             tag, fingerprint = guard
-            cell = cells.get(guard_key(tag))
-            if cell is None or cell[8:24] != _short(fingerprint):
+            guarded = cells.get(guard_key(tag))
+            if guarded is None or guarded[8:24] != _short(fingerprint):
                 return None
-            (stamp,) = _STAMP.unpack_from(cell)
+            (stamp,) = _STAMP.unpack_from(guarded)
             if stamp < floor:
                 return None
             held = False
-            if len(cell) > _GUARD_HEAD:
-                if has_lapsed(cell, _GUARD_HEAD, now):
+            if len(guarded) > _GUARD_HEAD:
+                if has_lapsed(guarded, _GUARD_HEAD, now):
                     return None
-                held = has_hold(cell, _GUARD_HEAD, now)
+                held = has_hold(guarded, _GUARD_HEAD, now)
+            seen = stamp, held
             if known is not None:
-                known[guard] = stamp, held
-        lease.append(stamp)
-        storable = storable and not held
+                known[guard] = seen
+        lease.append(seen[0])
+        storable = storable and not seen[1]
     return tuple(lease), storable, now
 
 
@@ -189,7 +192,7 @@ class Seen(NamedTuple):
     """The registers of tags when their lease was found to be whole and unmarked: each cell by its key, the oldest stamp."""
 
     tags: TagSet
-    cells: tuple[tuple[bytes, bytes], ...]
+    cells: tuple[tuple[bytes, bytes | None], ...]
     oldest: Stamp
 
 
@@ -198,11 +201,11 @@ def seen_of(cells: Cells, tags: TagSet, lease: Lease, bits: int = SLOT_BITS) -> 
 
     ``lease``: what ``peek`` gave in the same transaction.
     """
-    noted = []
+    noted: list[tuple[bytes, bytes | None]] = []
     for tag in tags.tags:
         key = slot_key(tag, bits)
         cell = cells.get(key)
-        if cell is None or len(cell) > head_of(cell):
+        if cell is not None and len(cell) > head_of(cell):
             return None
         noted.append((key, cell))
     for tag, _ in tags.guards:
@@ -255,16 +258,19 @@ def peek_all(
     cells: Cells, asked: Sequence[TagSet], ticks: Stamp, bits: int = SLOT_BITS
 ) -> list[tuple[Lease, bool, Stamp] | None]:
     """``peek`` at each, at one moment: what several depend on is looked at once."""
-    known: dict[Tag | Guard, tuple[Stamp, bool]] | None = {} if len(asked) > 1 else None
+    known: Known | None = {} if len(asked) > 1 else None
     return [peek(cells, tags, ticks, bits, known=known) for tags in asked]
 
 
 class Writing:
-    """One change to the registers. Call ``save`` last."""
+    """One change to the registers. Call ``save`` last. ``forgets``: a register may have been lost, so that one which is not
+    there may have changed.
+    """
 
-    def __init__(self, cells: Cells, ticks: Stamp, bits: int = SLOT_BITS) -> None:
+    def __init__(self, cells: Cells, ticks: Stamp, bits: int = SLOT_BITS, *, forgets: bool = True) -> None:
         self._cells = cells
         self._bits = bits
+        self._forgets = forgets
         # Without the floor it is not known what a clear made invalid: everything before now.
         self._last, self._floor, self._forgot = _meta(cells) or (ticks, ticks, 0)
         self._ticks = ticks
@@ -339,9 +345,13 @@ class Writing:
         if has_lapsed(cell, head_of(cell), self.now):
             cell = self._settled(cell)
         if common_stamp(cell) < self._floor:
-            cell = with_common(cell, self._stamp())
+            cell = with_common(cell, self._stamp_of_unknown())
         stamp = any_stamp(cell, check)
-        self._cells.put(key, with_own(cell, check, stamp if stamp >= self._floor else self._stamp()))
+        self._cells.put(key, with_own(cell, check, stamp if stamp >= self._floor else self._stamp_of_unknown()))
+
+    def _stamp_of_unknown(self) -> Stamp:
+        """Return a stamp for what has none that counts: by the floor it was valid already, where no register is ever lost."""
+        return self._stamp() if self._forgets else self._floor
 
     def _put_guard(self, key: bytes, holds: bytes, fingerprint: bytes) -> None:
         self._cells.put(key, _STAMP.pack(self._stamp()) + fingerprint + holds)
@@ -392,43 +402,3 @@ class Writing:
             guarded = cells.get(guard)
             if guarded is not None:
                 self._put_guard(guard, with_hold(holds_left(guarded, _GUARD_HEAD, now), hold, until), guarded[8:24])
-
-
-_ENTRY: Final = struct.Struct("<QI")
-
-
-def pack_entry(payload: bytes, lease: Lease, expires: Stamp) -> bytes:
-    """Write an entry as bytes: when it expires, its lease, its payload."""
-    return _ENTRY.pack(expires, len(lease)) + _stamps(len(lease)).pack(*lease) + payload
-
-
-@lru_cache(maxsize=256)
-def _stamps(count: int) -> struct.Struct:
-    return struct.Struct(f"<{count}Q")
-
-
-def answer_of(record: bytes | None, seen: tuple[Lease, bool, Stamp]) -> Lookup:
-    """Return what a lookup found: an entry as bytes, if there is one, under what is seen of its tags now."""
-    lease, storable, now = seen
-    payload = unpack_entry(record, lease, now) if record is not None and storable else None
-    if record is None or payload is None:
-        return Lookup(None, lease, storable, now)
-    return Lookup(payload, lease, storable, now, expiry_of(record))
-
-
-def unpack_entry(record: bytes, lease: Lease, now: Stamp) -> bytes | None:
-    """Return the payload where the entry was filled under exactly this lease and lives; None otherwise."""
-    if len(record) < _ENTRY.size:
-        return None
-    expires, count = _ENTRY.unpack_from(record)
-    start = _ENTRY.size + 8 * count
-    if expires <= now or count != len(lease) or len(record) < start:
-        return None
-    if record[_ENTRY.size : start] != _stamps(count).pack(*lease):
-        return None
-    return record[start:]
-
-
-def expiry_of(record: bytes) -> Stamp:
-    """Return when an entry expires."""
-    return int(_ENTRY.unpack_from(record)[0])

@@ -34,10 +34,10 @@ _HOLD_SIZE: Final = _HOLD.size
 _NAME_SIZE: Final = 16
 
 
-def own_stamp(cell: bytes, check: bytes) -> Stamp | None:
-    """Return the stamp that a tag has for itself; None where it has the common one."""
+def own_stamp(cell: bytes, check: bytes) -> Stamp:
+    """Return the stamp that a tag has for itself; -1 where it has the common one."""
     at = _stamp_at(cell, check)
-    return int(_STAMP.unpack_from(cell, at)[0]) if at else None
+    return int(_STAMP.unpack_from(cell, at)[0]) if at else -1
 
 
 def any_stamp(cell: bytes, check: bytes) -> Stamp:

@@ -27,14 +27,13 @@ from querycache.stores._lmdb_handle import Handle, acquire, give_back
 from querycache.stores._lmdb_lock import MARK, RELEASE
 from querycache.stores._lmdb_looks import Looks, entry_name, items
 from querycache.stores._lmdb_place import Place, default_path, filesystem_of
+from querycache.stores._records import expiry_of, pack_entry
 from querycache.stores._registers import (
     GUARD_PREFIX,
     SLOT_PREFIX,
     Writing,
-    expiry_of,
     is_marked,
     latest_stamp,
-    pack_entry,
 )
 from querycache.stores.base import Scope, Store, StoreStats
 
