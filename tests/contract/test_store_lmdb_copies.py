@@ -185,7 +185,7 @@ def test_of_several_that_are_held_only_those_that_changed_are_read_again(store: 
 
 
 def test_several_are_answered_where_a_register_must_be_written_first(store: ClockedStore) -> None:
-    fresh = TagSet((b"never asked about",))
+    fresh = TagSet((b"never asked about",), ((b"never guarded", b"fingerprint"),))
     found = store.lookup_many([(KEY, GUARDED), (b"none", fresh), (None, GUARDED)])
     assert [each.payload for each in found] == [b"rows", None, None]
     assert [each.lease for each in found] == [store.lookup(None, tags).lease for tags in (GUARDED, fresh, GUARDED)]

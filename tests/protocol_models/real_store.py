@@ -17,7 +17,7 @@ from model_store import Lease, ModelStore, Rows, Seen, StepStore, StoreRules, Ta
 from querycache._types import Tag, TagSet, Writer
 from querycache.coherence.journal import Journal, Mark
 from querycache.errors import StoreUnavailable
-from querycache.stores._records import NamedLease
+from querycache.stores._records import TagLease
 from querycache.stores._registers import slot_key
 from querycache.stores.base import Store
 from querycache.stores.lmdb import LMDBStore
@@ -95,7 +95,7 @@ class NamingVerbs(Verbs):
         return super().lookup(statement, tags)
 
     def fill(self, statement: int, rows: Rows, lease: Lease) -> None:
-        super().fill(statement, rows, NamedLease.on(self._asked[statement], lease))
+        super().fill(statement, rows, TagLease.on(self._asked[statement], lease))
 
 
 class TickingMemory(MemoryStore):
@@ -333,21 +333,6 @@ class InStep(StepStore):
 def model_store(tags: int, statements: int) -> ModelStore:
     """Return the model's store, with marks that live as long as the real ones do."""
     return ModelStore(tags, statements, StoreRules(mark_life=MARK_LIFE, forgets_dead=False))
-
-
-def names_in_one_slot(bits: int, pairs: int) -> list[tuple[bytes, bytes]]:
-    """Return pairs of names of tags of which the two share a slot, and no others."""
-    by_slot: dict[bytes, bytes] = {}
-    found: dict[bytes, tuple[bytes, bytes]] = {}
-    number = 0
-    while len(found) < pairs:
-        name = b"tag %d" % number
-        slot = slot_key(name, bits)
-        if slot in by_slot:
-            found.setdefault(slot, (by_slot[slot], name))
-        by_slot.setdefault(slot, name)
-        number += 1
-    return list(found.values())
 
 
 def names_in_slots(store: MemoryStore, count: int, *, shared: bool) -> tuple[bytes, ...]:

@@ -18,16 +18,15 @@ from real_store import (
     Unanswering,
     Verbs,
     model_store,
-    names_in_one_slot,
     names_in_slots,
 )
 from state_search import Action, Verdict, all_schedules, retold, search, shortest_schedules
 from two_minds import TwoMinds
 
+from lmdb_support import names_in_one_slot
 from querycache.coherence.journal import Journal
 from querycache.events import Events
 from querycache.stores import _slot
-from querycache.stores._registers import SLOT_BITS
 
 BOTH = (Plan((0,)), Plan((0, 1)))
 KEPT = ALL_KINDS - {"evict register"}
@@ -153,7 +152,7 @@ def test_tags_that_share_a_slot_of_the_lmdb_store_are_never_stale(
         reads=((0, 0), (1,)),
         faults=Faults(frozenset({"tick"}), 1),
     )
-    names = names_in_one_slot(SLOT_BITS, 8_000)
+    names = names_in_one_slot(8_000)
 
     def real_of(run: int) -> Verbs:
         return NamingVerbs(lmdb, lmdb, names[run - 1], b"%d" % run)

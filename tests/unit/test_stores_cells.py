@@ -59,7 +59,8 @@ class Account:
 class Book:
     """Registers by the rules, in no hurry."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, forgets: bool) -> None:
+        self.forgets = forgets
         self.slots: dict[bytes, Account] = {}
         self.guards: dict[bytes, Account] = {}
         self.last = self.floor = 0
@@ -87,9 +88,11 @@ class Book:
         for tag in tags.tags:
             slot, check = self.slot(tag), place_of(tag, BITS).check
             if slot.stamp < self.floor:
-                slot.stamp = self.stamp()
+                slot.stamp = self.stamp() if self.forgets else self.floor
             stamp = slot.own.get(check, slot.stamp)
-            slot.give(check, stamp if stamp >= self.floor else self.stamp())
+            if stamp < self.floor:
+                stamp = self.stamp() if self.forgets else self.floor
+            slot.give(check, stamp)
         for tag, fingerprint in tags.guards:
             guard = self.guards.get(guard_key(tag))
             if guard is None:
@@ -168,17 +171,17 @@ STEPS = st.lists(
 )
 
 
-@given(STEPS)
+@given(STEPS, st.booleans())
 def test_each_verb_writes_what_the_account_of_stamps_and_holds_says(
-    steps: list[tuple[str, TagSet, bytes, int, int]],
+    steps: list[tuple[str, TagSet, bytes, int, int]], forgets: bool
 ) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(_slot, "MAX_OWN", ROOM)
-        cells, book, ticks = Cells(), Book(), 10**12
+        cells, book, ticks = Cells(), Book(forgets=forgets), 10**12
         for verb, tags, writer, pause_s, ttl_s in steps:
             ticks += pause_s * 10**9
             book.begin(ticks)
-            writing = Writing(cells, ticks, BITS)
+            writing = Writing(cells, ticks, BITS, forgets=forgets)
             if verb == "lease":
                 writing.lease(tags)
                 book.lease(tags)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, TypeAlias, TypeVar
@@ -136,6 +137,11 @@ class Env:
             )
         except Taken as taken:
             raise self._kept_from_writing() from taken
+
+    def write_if_free(self, work: Callable[[Txn], object]) -> None:
+        """Do ``work`` in a write transaction if nobody else writes just now, and if that succeeds at once."""
+        with suppress(Taken, lmdb.Error):
+            self._write_once(work, None)
 
     def _write_once(self, work: Callable[[Txn], T], patience: Patience | None) -> T:
         """Do ``work`` when the turn to write has come; without patience raise ``Taken`` where it does not come at once."""

@@ -18,21 +18,25 @@ _NAME_SIZE: Final = 8
 _NAMELESS: Final = bytes(_NAME_SIZE)
 
 
-class NamedLease(tuple[Stamp, ...]):
-    """A lease that says which tags it is on. ``name`` is empty where no two tags have one stamp."""
+class TagLease(tuple[Stamp, ...]):
+    """A lease that says which tags it is on: needed where several tags may have one stamp."""
 
-    name: bytes = _NAMELESS
+    tags: TagSet
 
     @classmethod
-    def on(cls, tags: TagSet, stamps: Lease) -> NamedLease:
+    def on(cls, tags: TagSet, stamps: Lease) -> TagLease:
         """Return the lease on some tags."""
         lease = cls(stamps)
-        lease.name = name_of(tags)
+        lease.tags = tags
         return lease
 
 
+def _name_on(lease: Lease) -> bytes:
+    return _name_of(lease.tags) if isinstance(lease, TagLease) else _NAMELESS
+
+
 @lru_cache(maxsize=16_384)
-def name_of(tags: TagSet) -> bytes:
+def _name_of(tags: TagSet) -> bytes:
     """Tell a set of tags apart from others: their names in order, those of guards with what they are guarded for."""
     pieces = [len(tags.tags).to_bytes(4)]
     for name in (*tags.tags, *(name for guard in tags.guards for name in guard)):
@@ -42,8 +46,7 @@ def name_of(tags: TagSet) -> bytes:
 
 def pack_entry(payload: bytes, lease: Lease, expires: Stamp) -> bytes:
     """Write an entry as bytes: when it expires, its lease and its tags, its payload."""
-    name = lease.name if isinstance(lease, NamedLease) else _NAMELESS
-    return _HEAD.pack(expires, len(lease), name) + _stamps(len(lease)).pack(*lease) + payload
+    return _HEAD.pack(expires, len(lease), _name_on(lease)) + _stamps(len(lease)).pack(*lease) + payload
 
 
 @lru_cache(maxsize=256)
@@ -64,9 +67,9 @@ def is_under(record: bytes, lease: Lease) -> bool:
     if len(record) < _HEAD.size:
         return False
     _, count, name = _HEAD.unpack_from(record)
-    if count != len(lease) or name != (lease.name if isinstance(lease, NamedLease) else _NAMELESS):
+    if count != len(lease) or record[_HEAD.size : _HEAD.size + 8 * count] != _stamps(count).pack(*lease):
         return False
-    return record[_HEAD.size : _HEAD.size + 8 * count] == _stamps(count).pack(*lease)
+    return bool(name == _name_on(lease))
 
 
 def expiry_of(record: bytes) -> Stamp:

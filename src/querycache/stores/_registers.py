@@ -293,6 +293,12 @@ class Writing:
             raise AssertionError("a register that was just written is missing")
         return seen
 
+    def own(self, tags: Iterable[Tag]) -> None:
+        """Give each tag a stamp of its own."""
+        for tag in tags:
+            self._refresh_slot(tag)
+        self.save()
+
     def mark(self, tags: TagSet, writer: Writer, ttl_s: float) -> tuple[Tag, ...]:
         """Add the writer to every register of ``tags.tags``, and to guards of another mind; return the tags marked."""
         deadline = self.now + int(ttl_s * 1e9)
@@ -341,13 +347,17 @@ class Writing:
     def _refresh_slot(self, tag: Tag) -> None:
         """Give a tag that is asked about a stamp of its own: the one it had among others, where that still counts."""
         key, check, _ = place_of(tag, self._bits)
-        cell = self._cells.get(key) or EMPTY
+        old = self._cells.get(key)
+        cell = old or EMPTY
         if has_lapsed(cell, head_of(cell), self.now):
             cell = self._settled(cell)
         if common_stamp(cell) < self._floor:
             cell = with_common(cell, self._stamp_of_unknown())
-        stamp = any_stamp(cell, check)
-        self._cells.put(key, with_own(cell, check, stamp if stamp >= self._floor else self._stamp_of_unknown()))
+        if own_stamp(cell, check) < self._floor:
+            stamp = any_stamp(cell, check)
+            cell = with_own(cell, check, stamp if stamp >= self._floor else self._stamp_of_unknown())
+        if cell != old:
+            self._cells.put(key, cell)
 
     def _stamp_of_unknown(self) -> Stamp:
         """Return a stamp for what has none that counts: by the floor it was valid already, where no register is ever lost."""
