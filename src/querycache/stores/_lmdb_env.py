@@ -122,9 +122,7 @@ class Env:
 
     def write(self, work: Callable[[Txn], T], *, grow: bool, patience: Patience = BRIEF) -> T:
         """Do ``work`` in a write transaction, perhaps more than once. A full map grows, or is left to the caller."""
-        waits = _bridge.loop_here() is None
-
-        if waits:
+        if _bridge.loop_here() is None:
             try:
                 return self._write_once(work, patience)
             except lmdb.Error:

@@ -137,10 +137,10 @@ class Looks:
         """Give many tags the stamps of their own that they are owed, unless somebody writes just now: nobody waits for it."""
         if len(self._owed) < _MANY:
             return
-        owed, self._owed = list(self._owed), {}
+        owed, self._owed = self._owed, {}
 
         def work(txn: Txn) -> None:
-            Writing(txn, self._ticks(), forgets=False).own(tag for tags in owed for tag in tags.tags)
+            Writing(txn, self._ticks(), forgets=False).own(tag for tags in list(owed) for tag in tags.tags)
 
         handle.stamps.write_if_free(work)
 

@@ -263,8 +263,9 @@ def peek_all(
 
 
 class Writing:
-    """One change to the registers. Call ``save`` last. ``forgets``: a register may have been lost, so that one which is not
-    there may have changed.
+    """One change to the registers. Call ``save`` last.
+
+    ``forgets``: registers may have been lost, so that what has none may have changed.
     """
 
     def __init__(self, cells: Cells, ticks: Stamp, bits: int = SLOT_BITS, *, forgets: bool = True) -> None:
