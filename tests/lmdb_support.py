@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from querycache._types import TagSet
+from querycache.stores._registers import SLOT_BITS, slot_key
 from querycache.stores.base import Store
 from querycache.stores.lmdb import LMDBStore
 
@@ -33,6 +34,21 @@ class ClockedStore(LMDBStore):
 
 def fill(store: Store, key: bytes, payload: bytes = b"rows", tags: TagSet = T, ttl_s: float = 60) -> bool:
     return store.fill(key, payload, store.lookup(key, tags).lease, ttl_s)
+
+
+def names_in_one_slot(pairs: int) -> list[tuple[bytes, bytes]]:
+    """Return pairs of names of tags. The two of a pair share a slot, and none else does."""
+    by_slot: dict[bytes, bytes] = {}
+    found: dict[bytes, tuple[bytes, bytes]] = {}
+    number = 0
+    while len(found) < pairs:
+        name = b"tag %d" % number
+        slot = slot_key(name, SLOT_BITS)
+        if slot in by_slot:
+            found.setdefault(slot, (by_slot[slot], name))
+        by_slot.setdefault(slot, name)
+        number += 1
+    return list(found.values())
 
 
 def run(script: str, *arguments: object, inside: Sequence[str] = ()) -> str:
@@ -122,10 +138,9 @@ os.read(0, 1)
 """For ``running``, with "stamps" or "entries": hold a read transaction open, which pins every page there is."""
 
 WRITING = """
-from querycache.stores._lmdb_lock import MARK
-with getattr(store._handle, sys.argv[2])._turn(MARK):
-    os.write(1, b"ready")
-    os.read(0, 1)
+getattr(store._handle, sys.argv[2])._lock.acquire_at_once()
+os.write(1, b"ready")
+os.read(0, 1)
 """
 """For ``running``, with "stamps" or "entries": keep all others from writing."""
 

@@ -17,7 +17,9 @@ Guard: TypeAlias = tuple[Tag, bytes]
 """A table's ``T!`` tag and the fingerprint of the tag columns this process knows for that table."""
 
 Stamp: TypeAlias = int
-"""A moment of the store's clock, in nanoseconds, given to one tag once and never again."""
+"""A moment of the store's clock, in nanoseconds, since which a tag did not change; after a change it never has that one again.
+
+Tags may have one together as long as none of them changes."""
 
 Lease: TypeAlias = tuple[Stamp, ...]
 """The stamps of a ``TagSet``: those of ``tags`` in their order, then those of ``guards``."""

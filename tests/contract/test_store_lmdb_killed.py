@@ -130,9 +130,7 @@ def test_after_a_wait_in_vain_only_marks_wait_again(
 def test_a_turn_ends_with_its_process_whatever_its_children_inherited(store: LMDBStore, path: Path) -> None:
     script = """
 import ctypes
-from querycache.stores._lmdb_lock import MARK
-turn = store._handle.stamps._turn(MARK)
-turn.__enter__()
+store._handle.stamps._lock.acquire_at_once()
 if not ctypes.PyDLL(None).fork():  # a fork that Python is not told of
     os.read(0, 1)
     os._exit(0)

@@ -114,7 +114,7 @@ def test_a_mark_that_cannot_be_set_at_all_is_an_error_that_names_the_store(
 
 
 def test_thousands_of_guards_are_forgotten_in_time(store: LMDBStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("querycache.stores.lmdb.MAX_GUARDS", 100 - (1 << 18))
+    monkeypatch.setattr("querycache.stores._lmdb_looks.MAX_GUARDS", 100 - (1 << 18))
     store.lookup(None, TagSet(guards=tuple((b"table%d" % number, b"f") for number in range(200))))
     assert not store.lookup(None, TagSet(guards=((b"table1", b"f"),))).storable
 

@@ -17,6 +17,7 @@ from model_store import Lease, ModelStore, Rows, Seen, StepStore, StoreRules, Ta
 from querycache._types import Tag, TagSet, Writer
 from querycache.coherence.journal import Journal, Mark
 from querycache.errors import StoreUnavailable
+from querycache.stores._records import TagLease
 from querycache.stores._registers import slot_key
 from querycache.stores.base import Store
 from querycache.stores.lmdb import LMDBStore
@@ -80,6 +81,21 @@ class Verbs:
 
     def _tag_set(self, tags: Tags) -> TagSet:
         return TagSet(tuple(self.names[tag] for tag in tags))
+
+
+class NamingVerbs(Verbs):
+    """The verbs of a store whose leases say which tags they are on: a world keeps their stamps alone."""
+
+    def __init__(self, store: Store, clock: Ticking, names: Sequence[bytes], run: bytes = b"") -> None:
+        super().__init__(store, clock, names, run)
+        self._asked: dict[int, TagSet] = {}
+
+    def lookup(self, statement: int, tags: Tags) -> Seen:
+        self._asked[statement] = self._tag_set(tags)
+        return super().lookup(statement, tags)
+
+    def fill(self, statement: int, rows: Rows, lease: Lease) -> None:
+        super().fill(statement, rows, TagLease.on(self._asked[statement], lease))
 
 
 class TickingMemory(MemoryStore):

@@ -11,6 +11,7 @@ from protocol_model import ALL_KINDS, EVICTIONS, Faults, Plan, ProtocolWorld, Se
 from real_store import (
     InStep,
     Journaled,
+    NamingVerbs,
     SteppedMemory,
     TickingLMDB,
     TickingMemory,
@@ -22,6 +23,7 @@ from real_store import (
 from state_search import Action, Verdict, all_schedules, retold, search, shortest_schedules
 from two_minds import TwoMinds
 
+from lmdb_support import names_in_one_slot
 from querycache.coherence.journal import Journal
 from querycache.events import Events
 from querycache.stores import _slot
@@ -107,14 +109,14 @@ def test_processes_of_two_minds_never_serve_each_other_stale(reads: tuple[tuple[
 # -- stores that cannot be copied: schedules played from the beginning -------------------------------------------------
 
 
-def play(setting: Setting, real_of: Callable[[int], Verbs]) -> int:
+def play(setting: Setting, real_of: Callable[[int], Verbs], *, exact: bool = True) -> int:
     """Play a shortest schedule for every step of the model; ``real_of`` makes the store for each."""
     played = 0
 
     def visit(schedule: tuple[Action, ...]) -> None:
         nonlocal played
         played += 1
-        world = ProtocolWorld(setting, InStep(model_of(setting), real_of(played)))
+        world = ProtocolWorld(setting, InStep(model_of(setting), real_of(played), exact=exact))
         for action in schedule:
             broken = world.apply(action)
             assert not broken, f"{broken}: {schedule}"
@@ -133,9 +135,29 @@ def test_the_lmdb_store_answers_as_the_model_does(lmdb: TickingLMDB) -> None:
     setting = Setting("visible", writers=BOTH, reads=((0, 0),), faults=Faults(frozenset({"tick"}), 1, 1))
 
     def real_of(run: int) -> Verbs:
-        return Verbs(lmdb, lmdb, (b"%d/0" % run, b"%d/1" % run), b"%d" % run)
+        return NamingVerbs(lmdb, lmdb, (b"%d/0" % run, b"%d/1" % run), b"%d" % run)
 
     assert play(setting, real_of) > 1_000
+
+
+@pytest.mark.parametrize("room", [8, 1])
+def test_tags_that_share_a_slot_of_the_lmdb_store_are_never_stale(
+    room: int, lmdb: TickingLMDB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_slot, "MAX_OWN", room)
+    setting = Setting(
+        "visible",
+        writers=(Plan((0,)), Plan((1,))),
+        statements=((0,), (1,)),
+        reads=((0, 0), (1,)),
+        faults=Faults(frozenset({"tick"}), 1),
+    )
+    names = names_in_one_slot(8_000)
+
+    def real_of(run: int) -> Verbs:
+        return NamingVerbs(lmdb, lmdb, names[run - 1], b"%d" % run)
+
+    assert play(setting, real_of, exact=False) > 1_000
 
 
 @pytest.fixture

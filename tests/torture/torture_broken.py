@@ -80,11 +80,11 @@ VARIANTS: Final = (
         ("2:",),
         (
             (
-                "stores/_registers.py",
-                "        holds[hold] = deadline",
-                "        for other in [other for other in holds if other.endswith(hold[-CHECK_SIZE:])]:\n"
-                "            del holds[other]\n"
-                "        holds[hold] = deadline",
+                "stores/_slot.py",
+                "    return holds[:whole] + new\n",
+                "    check, pieces = hold[-CHECK_SIZE:], _HOLD.iter_unpack(holds[:whole])\n"
+                "    kept = [piece for piece in pieces if not piece[0].endswith(check)]\n"
+                "    return b''.join(_HOLD.pack(*piece) for piece in kept) + new\n",
             ),
         ),
     ),
@@ -95,10 +95,10 @@ VARIANTS: Final = (
         (
             (
                 "stores/_registers.py",
-                "        for tag in tags:\n            self._change(tag, writer, None)",
+                "        self._change(tags, writer, None)",
                 "        for tag in tags:\n"
-                "            if _hold_on(tag, writer) in self._slot(slot_key(tag, self._bits)).holds:\n"
-                "                self._change(tag, writer, None)",
+                "            if _name_of(writer) in (self._cells.get(slot_key(tag, self._bits)) or b''):\n"
+                "                self._change((tag,), writer, None)",
             ),
         ),
     ),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from querycache._types import Lease, TagSet
 from querycache.stores import _slot
 from querycache.stores._registers import SLOT_PREFIX, Writing, peek
-from querycache.stores._slot import MAX_OWN, Slot
+from querycache.stores._slot import EMPTY, MAX_OWN
 
 IN_ONE_SLOT = 0
 CELL = SLOT_PREFIX + bytes(4)
@@ -25,9 +25,10 @@ class Cells(dict[bytes, bytes]):
         self.pop(key, None)
 
 
-def lease_on(cells: Cells, *tags: bytes) -> Lease:
+def lease_on(cells: Cells, *tags: bytes, forgets: bool = True, must_own: bool = True) -> Lease:
     asked = TagSet(tags)
-    return (peek(cells, asked, 1, IN_ONE_SLOT) or Writing(cells, 1, IN_ONE_SLOT).lease(asked))[0]
+    seen = peek(cells, asked, 1, IN_ONE_SLOT, must_own=must_own)
+    return (seen or Writing(cells, 1, IN_ONE_SLOT, forgets=forgets).lease(asked))[0]
 
 
 def touch(cells: Cells, tag: bytes) -> None:
@@ -47,7 +48,7 @@ def test_a_slot_is_bounded_whatever_is_asked() -> None:
     for tag in TAGS:
         lease_on(cells, tag)
         touch(cells, tag)
-    full = len(Slot(None, 0).pack()) + 12 * MAX_OWN
+    full = len(EMPTY) + 12 * MAX_OWN
     assert len(cells[CELL]) == full
 
 
@@ -78,7 +79,9 @@ def test_a_tag_that_lost_its_own_stamp_never_gets_back_one_that_it_had() -> None
 
 FEW = TAGS[:4]
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["ask", "ask", "touch", "clear"]), st.sampled_from(FEW)), min_size=40, max_size=80
+    st.tuples(st.sampled_from(["ask", "ask", "glance", "touch", "clear"]), st.sampled_from(FEW)),
+    min_size=40,
+    max_size=80,
 )
 
 
@@ -86,18 +89,19 @@ STEPS = st.lists(
 def test_a_stamp_that_is_seen_twice_had_no_change_between(steps: list[tuple[str, bytes]]) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(_slot, "MAX_OWN", 2)
-        see_and_change(steps)
+        see_and_change(steps, forgets=True)
+        see_and_change(steps, forgets=False)
 
 
-def see_and_change(steps: list[tuple[str, bytes]]) -> None:
+def see_and_change(steps: list[tuple[str, bytes]], *, forgets: bool) -> None:
     cells = Cells()
     changes = dict.fromkeys(FEW, 0)
     seen: dict[tuple[bytes, Lease], int] = {}
     for verb, tag in steps:
-        if verb == "ask":
-            lease = lease_on(cells, tag)
+        if verb == "ask" or (verb == "glance" and not forgets):
+            lease = lease_on(cells, tag, forgets=forgets, must_own=verb == "ask")
             assert seen.setdefault((tag, lease), changes[tag]) == changes[tag]
-        elif verb == "touch":
+        elif verb in ("touch", "glance"):
             touch(cells, tag)
             changes[tag] += 1
         else:

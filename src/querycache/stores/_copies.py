@@ -11,6 +11,7 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 from querycache._types import Lease, Stamp
@@ -74,6 +75,15 @@ class Copies:
             if copy is not None:
                 self._copies.move_to_end(key)
             return copy
+
+    def get_each(self, keys: Iterable[bytes | None]) -> list[Copy | None]:
+        """``get`` each; None for what has no key."""
+        with self._lock:
+            held = [None if key is None else self._copies.get(key) for key in keys]
+            for copy in held:
+                if copy is not None:
+                    self._copies.move_to_end(copy.key)
+            return held
 
     def put(self, key: bytes, entry: Entry) -> Copy | None:
         """Hold an entry in the place of the one before; None where it is too large."""

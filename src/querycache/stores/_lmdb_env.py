@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, TypeAlias, TypeVar
@@ -122,19 +122,38 @@ class Env:
 
     def write(self, work: Callable[[Txn], T], *, grow: bool, patience: Patience = BRIEF) -> T:
         """Do ``work`` in a write transaction, perhaps more than once. A full map grows, or is left to the caller."""
-        waits = _bridge.loop_here() is None
-
-        def turn() -> T:
-            with self._gate, self._turn(patience if waits else None), self._alive().begin(write=True) as txn:
-                return work(txn)
-
-        if waits:
-            return self._run(turn, makes_room=not grow)
+        if _bridge.loop_here() is None:
+            try:
+                return self._write_once(work, patience)
+            except lmdb.Error:
+                # Once more, with what helps.
+                return self._run(lambda: self._write_once(work, patience), makes_room=not grow)
         try:
             # The wait is outside the gate: who shuts it may be on the same thread.
-            return self._lock.on_loop(lambda: self._run(turn, makes_room=not grow), patience)
+            return self._lock.on_loop(
+                lambda: self._run(lambda: self._write_once(work, None), makes_room=not grow), patience
+            )
         except Taken as taken:
             raise self._kept_from_writing() from taken
+
+    def write_if_free(self, work: Callable[[Txn], object]) -> None:
+        """Do ``work`` in a write transaction if nobody else writes just now, and if that succeeds at once."""
+        with suppress(Taken, lmdb.Error):
+            self._write_once(work, None)
+
+    def _write_once(self, work: Callable[[Txn], T], patience: Patience | None) -> T:
+        """Do ``work`` when the turn to write has come; without patience raise ``Taken`` where it does not come at once."""
+        with self._gate:
+            env = self._alive()
+            if patience is None:
+                self._lock.acquire_at_once()
+            elif not self._lock.acquire(patience):
+                raise self._kept_from_writing()
+            try:
+                with env.begin(write=True) as txn:
+                    return work(txn)
+            finally:
+                self._lock.release()
 
     def reader_check(self) -> int:
         """Free the slots of readers that died."""
@@ -179,19 +198,6 @@ class Env:
         if self._env is None:
             raise Closed
         return self._env
-
-    @contextmanager
-    def _turn(self, patience: Patience | None) -> Iterator[None]:
-        """Have the turn to write; without patience raise ``Taken`` where it does not come at once."""
-        self._alive()
-        if patience is None:
-            self._lock.acquire_at_once()
-        elif not self._lock.acquire(patience):
-            raise self._kept_from_writing()
-        try:
-            yield
-        finally:
-            self._lock.release()
 
     def _run(self, turn: Callable[[], T], *, makes_room: bool) -> T:
         for _ in range(_TRIES):

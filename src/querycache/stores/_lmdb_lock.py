@@ -92,7 +92,7 @@ class WriteLock:
         if not self._threads.acquire(blocking=False):
             raise Taken
         try:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock_file()
         except (BlockingIOError, PermissionError) as error:
             self._threads.release()
             raise Taken from error
@@ -101,20 +101,28 @@ class WriteLock:
             raise
         self._in_vain = False
 
+    def _lock_file(self) -> None:
+        fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
     def _wait_s(self, patience: Patience) -> float:
         return patience.wait_s if patience.always or not self._in_vain else 0.0
 
     def acquire(self, patience: Patience) -> bool:
-        """Wait for the turn. Return whether it came."""
+        """Take the turn, or wait for it. Return whether it came."""
+        try:
+            self.acquire_at_once()
+        except Taken:
+            return self._wait(patience)
+        return True
+
+    def _wait(self, patience: Patience) -> bool:
         wait_s = self._wait_s(patience)
         began = time.monotonic()
         if not self._threads.acquire(timeout=wait_s):
             return False
         left_s = wait_s - (time.monotonic() - began)
         try:
-            self._in_vain = not lock_within(
-                lambda: fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB), left_s
-            )
+            self._in_vain = not lock_within(self._lock_file, left_s)
         except BaseException:
             self._threads.release()
             raise

@@ -29,7 +29,7 @@ from querycache.stores._lmdb_lock import lock_within
 if sys.platform != "win32":
     import fcntl
 
-FORMAT: Final = "querycache-lmdb 2"
+FORMAT: Final = "querycache-lmdb 3"
 OURS: Final = ("lock", "opening")
 OPENING_S: Final = 10.0
 _BOOT: Final = re.compile(r"[0-9a-fA-F-]{32,40}")

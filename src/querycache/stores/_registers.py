@@ -16,22 +16,30 @@ whole or not at all.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
-from querycache._types import MARK_TTL_S, Guard, Lease, Lookup, Stamp, Tag, TagSet, Writer
+from querycache._types import MARK_TTL_S, Lease, Stamp, Tag, TagSet, Writer
 from querycache.stores._slot import (
     CHECK_SIZE,
-    Slot,
+    EMPTY,
     any_stamp,
+    changed,
+    common_stamp,
+    has_hold,
+    has_lapsed,
     head_of,
-    holds_in,
+    holds_left,
+    holds_on,
     is_held,
     lapsed_in,
     own_stamp,
-    pack_holds,
+    with_common,
+    with_hold,
+    with_own,
+    with_stamp,
 )
 
 SLOT_BITS: Final = 18
@@ -50,6 +58,11 @@ _FOREIGNER: Final = bytes(16)
 outlived, and a name drawn each time would let a cell grow while two minds take turns."""
 
 
+Known: TypeAlias = dict[tuple[Tag, bytes | bool], tuple[Stamp, bool]]
+"""What was seen in one transaction: of guards, and of tags, each with whether it must own its stamp: the stamp, and whether
+a writer holds it."""
+
+
 class Cells(Protocol):
     """Bytes by key, as one transaction sees them."""
 
@@ -60,43 +73,35 @@ class Cells(Protocol):
     def delete(self, key: bytes, /) -> object: ...
 
 
+class Place(NamedTuple):
+    """Where a tag is remembered: the cell that it shares, its check there, the cell that it has to itself as a guard."""
+
+    slot: bytes
+    check: bytes
+    guard: bytes
+
+
 @lru_cache(maxsize=16_384)
+def place_of(tag: Tag, bits: int) -> Place:
+    """Name the cells of a tag."""
+    digest = blake2b(tag, digest_size=20 + CHECK_SIZE).digest()
+    slot = SLOT_PREFIX + (int.from_bytes(digest[:4]) >> (32 - bits)).to_bytes(4)
+    return Place(slot, digest[4 : 4 + CHECK_SIZE], GUARD_PREFIX + digest[4 + CHECK_SIZE :])
+
+
 def slot_key(tag: Tag, bits: int) -> bytes:
     """Name the cell that ``tag`` shares with others."""
-    return SLOT_PREFIX + (int.from_bytes(_digest_of(tag)[:4]) >> (32 - bits)).to_bytes(4)
+    return place_of(tag, bits).slot
 
 
-@lru_cache(maxsize=16_384)
-def _place_of(tag: Tag, bits: int) -> tuple[bytes, bytes]:
-    """Return the cell that a tag shares with others, and what tells it apart there."""
-    return slot_key(tag, bits), _check_of(tag)
-
-
-@lru_cache(maxsize=4096)
 def guard_key(tag: Tag) -> bytes:
-    """Name the cell that ``tag`` has to itself, as a guard."""
-    return GUARD_PREFIX + blake2b(tag, digest_size=16).digest()
+    """Name the cell that ``tag`` has to itself, as a guard: the same, however many slots there are."""
+    return place_of(tag, SLOT_BITS).guard
 
 
-@lru_cache(maxsize=16_384)
-def _digest_of(tag: Tag) -> bytes:
-    return blake2b(tag, digest_size=4 + CHECK_SIZE).digest()
-
-
-@lru_cache(maxsize=16_384)
-def _check_of(tag: Tag) -> bytes:
-    """Tell a tag apart from others of its slot."""
-    return _digest_of(tag)[4:]
-
-
-@lru_cache(maxsize=64)
 def _name_of(writer: Writer) -> bytes:
-    return blake2b(writer, digest_size=12).digest()
-
-
-def _hold_on(tag: Tag, writer: Writer) -> bytes:
-    """Name one writer's hold on one tag: what it releases on this tag leaves its holds on others of the slot."""
-    return _name_of(writer) + _check_of(tag)
+    """Name a writer in its holds. The check of a tag follows: what it releases leaves its holds on others of the slot."""
+    return blake2b(writer, digest_size=16 - CHECK_SIZE).digest()
 
 
 @lru_cache(maxsize=4096)
@@ -107,7 +112,7 @@ def _short(fingerprint: bytes) -> bytes:
 def is_marked(key: bytes, cell: bytes, now: Stamp) -> bool:
     """Tell whether a register has a writer whose deadline is to come."""
     head = _GUARD_HEAD if key.startswith(GUARD_PREFIX) else head_of(cell)
-    return len(cell) > head and bool(holds_in(cell, head, now))
+    return has_hold(cell, head, now)
 
 
 def _meta(cells: Cells) -> tuple[Stamp, Stamp, Stamp] | None:
@@ -128,12 +133,12 @@ def peek(
     bits: int = SLOT_BITS,
     *,
     must_own: bool = True,
-    known: dict[Tag | Guard, tuple[Stamp, bool]] | None = None,
+    known: Known | None = None,
 ) -> tuple[Lease, bool, Stamp] | None:
     """Return lease, storable and now without writing, or None where a register must be written first.
 
-    Without ``must_own`` a tag that has no stamp of its own counts by the one that it shares. ``known``: what was seen of
-    tags in the same transaction, each with its stamp and whether it is held; what is seen now is added.
+    Without ``must_own`` a tag that has no stamp of its own counts by the one that it shares, at least by the floor: where no
+    register is ever lost, it did not change since. ``known``: what was seen in the same transaction; what is seen now is added.
     """
     meta = _meta(cells)
     if meta is None:
@@ -143,45 +148,43 @@ def peek(
     lease: list[Stamp] = []
     storable = True
     for tag in tags.tags:
-        if known is not None and (seen := known.get(tag)) is not None:
-            stamp, held = seen
-        else:
-            key, check = _place_of(tag, bits)
-            cell = cells.get(key)
-            if cell is None:
+        seen = None if known is None else known.get((tag, must_own))
+        if seen is None:
+            key, check, _ = place_of(tag, bits)
+            cell = cells.get(key) or EMPTY
+            stamp = own_stamp(cell, check) if must_own else max(any_stamp(cell, check), floor)
+            if stamp < floor:
                 return None
-            own = own_stamp(cell, check) if must_own else any_stamp(cell, check)
-            if own is None or own < floor:
-                return None
-            stamp, held, head = own, False, head_of(cell)
+            held, head = False, head_of(cell)
             if len(cell) > head:
                 held = is_held(cell, check, now)
                 if not held and check in lapsed_in(cell, head, now):
                     return None
+            seen = stamp, held
             if known is not None:
-                known[tag] = stamp, held
-        lease.append(stamp)
-        storable = storable and not held
+                known[tag, must_own] = seen
+        lease.append(seen[0])
+        storable = storable and not seen[1]
     for guard in tags.guards:
-        if known is not None and (seen := known.get(guard)) is not None:
-            stamp, held = seen
-        else:
+        seen = None if known is None else known.get(guard)
+        if seen is None:
             tag, fingerprint = guard
-            cell = cells.get(guard_key(tag))
-            if cell is None or cell[8:24] != _short(fingerprint):
+            guarded = cells.get(guard_key(tag))
+            if guarded is None or guarded[8:24] != _short(fingerprint):
                 return None
-            (stamp,) = _STAMP.unpack_from(cell)
+            (stamp,) = _STAMP.unpack_from(guarded)
             if stamp < floor:
                 return None
             held = False
-            if len(cell) > _GUARD_HEAD:
-                if lapsed_in(cell, _GUARD_HEAD, now):
+            if len(guarded) > _GUARD_HEAD:
+                if has_lapsed(guarded, _GUARD_HEAD, now):
                     return None
-                held = bool(holds_in(cell, _GUARD_HEAD, now))
+                held = has_hold(guarded, _GUARD_HEAD, now)
+            seen = stamp, held
             if known is not None:
-                known[guard] = stamp, held
-        lease.append(stamp)
-        storable = storable and not held
+                known[guard] = seen
+        lease.append(seen[0])
+        storable = storable and not seen[1]
     return tuple(lease), storable, now
 
 
@@ -189,7 +192,7 @@ class Seen(NamedTuple):
     """The registers of tags when their lease was found to be whole and unmarked: each cell by its key, the oldest stamp."""
 
     tags: TagSet
-    cells: tuple[tuple[bytes, bytes], ...]
+    cells: tuple[tuple[bytes, bytes | None], ...]
     oldest: Stamp
 
 
@@ -198,11 +201,11 @@ def seen_of(cells: Cells, tags: TagSet, lease: Lease, bits: int = SLOT_BITS) -> 
 
     ``lease``: what ``peek`` gave in the same transaction.
     """
-    noted = []
+    noted: list[tuple[bytes, bytes | None]] = []
     for tag in tags.tags:
         key = slot_key(tag, bits)
         cell = cells.get(key)
-        if cell is None or len(cell) > head_of(cell):
+        if cell is not None and len(cell) > head_of(cell):
             return None
         noted.append((key, cell))
     for tag, _ in tags.guards:
@@ -231,20 +234,44 @@ def unchanged(cells: Cells, seen: Seen) -> Stamp | None:
     return int(last)
 
 
+def changed_among(cells: Cells, several: Mapping[int, Seen], ticks: Stamp) -> tuple[Stamp, set[int]]:
+    """Return now, and which are not ``unchanged``. All are looked at in one transaction, each cell once."""
+    meta = _meta(cells)
+    if meta is None:
+        return ticks, set(several)
+    last, floor, _ = meta
+    known: dict[bytes, bytes | None] = {}
+    changed = set()
+    for number, seen in several.items():
+        if seen.oldest < floor:
+            changed.add(number)
+        for key, cell in seen.cells:
+            if key not in known:
+                known[key] = cells.get(key)
+            if known[key] != cell:
+                changed.add(number)
+                break
+    return max(last, ticks), changed
+
+
 def peek_all(
     cells: Cells, asked: Sequence[TagSet], ticks: Stamp, bits: int = SLOT_BITS
 ) -> list[tuple[Lease, bool, Stamp] | None]:
     """``peek`` at each, at one moment: what several depend on is looked at once."""
-    known: dict[Tag | Guard, tuple[Stamp, bool]] | None = {} if len(asked) > 1 else None
+    known: Known | None = {} if len(asked) > 1 else None
     return [peek(cells, tags, ticks, bits, known=known) for tags in asked]
 
 
 class Writing:
-    """One change to the registers. Call ``save`` last."""
+    """One change to the registers. Call ``save`` last.
 
-    def __init__(self, cells: Cells, ticks: Stamp, bits: int = SLOT_BITS) -> None:
+    ``forgets``: registers may have been lost, so that what has none may have changed.
+    """
+
+    def __init__(self, cells: Cells, ticks: Stamp, bits: int = SLOT_BITS, *, forgets: bool = True) -> None:
         self._cells = cells
         self._bits = bits
+        self._forgets = forgets
         # Without the floor it is not known what a clear made invalid: everything before now.
         self._last, self._floor, self._forgot = _meta(cells) or (ticks, ticks, 0)
         self._ticks = ticks
@@ -267,24 +294,25 @@ class Writing:
             raise AssertionError("a register that was just written is missing")
         return seen
 
+    def own(self, tags: Iterable[Tag]) -> None:
+        """Give each tag a stamp of its own."""
+        for tag in tags:
+            self._refresh_slot(tag)
+        self.save()
+
     def mark(self, tags: TagSet, writer: Writer, ttl_s: float) -> tuple[Tag, ...]:
         """Add the writer to every register of ``tags.tags``, and to guards of another mind; return the tags marked."""
         deadline = self.now + int(ttl_s * 1e9)
-        for tag in tags.tags:
-            self._change(tag, writer, deadline)
-        foreign = []
-        for tag, fingerprint in tags.guards:
-            if self._owns_guard(tag, _short(fingerprint)):
-                continue
-            self._change(tag, writer, deadline)
-            foreign.append(tag)
+        self._change(tags.tags, writer, deadline)
+        foreign = [tag for tag, fingerprint in tags.guards if not self._owns_guard(tag, _short(fingerprint))]
+        if foreign:
+            self._change(foreign, writer, deadline)
         self.save()
         return tuple(dict.fromkeys((*tags.tags, *foreign)))
 
     def release(self, tags: Sequence[Tag], writer: Writer) -> None:
         """Remove the writer; every register gets a new stamp, whether or not the writer was found."""
-        for tag in tags:
-            self._change(tag, writer, None)
+        self._change(tags, writer, None)
         self.save()
 
     def raise_floor(self) -> None:
@@ -307,30 +335,37 @@ class Writing:
         self._last = max(self._last + 1, self._ticks)
         return self._last
 
-    def _slot(self, key: bytes) -> Slot:
-        """Take a slot apart. A mark that ended by its deadline ends as one that is released does, with another stamp.
+    def _settled(self, cell: bytes) -> bytes:
+        """Return a slot without marks that ended by their deadline. They end as those that are released, with another stamp.
 
         Its writer may be dead since it committed: who has an older snapshot must not take its own rows for those of today.
         """
-        cell = self._cells.get(key)
-        slot = Slot(cell, self.now)
-        if cell is not None:
-            for check in sorted(lapsed_in(cell, head_of(cell), self.now)):
-                slot.change(check, self._stamp())
-        return slot
+        head = head_of(cell)
+        for check in sorted(lapsed_in(cell, head, self.now)):
+            cell = with_stamp(cell, check, self._stamp())
+        return cell[:head] + holds_left(cell, head, self.now)
 
     def _refresh_slot(self, tag: Tag) -> None:
         """Give a tag that is asked about a stamp of its own: the one it had among others, where that still counts."""
-        key, check = slot_key(tag, self._bits), _check_of(tag)
-        slot = self._slot(key)
-        if not slot.common or slot.common < self._floor:
-            slot.common = self._stamp()
-        stamp = slot.stamp_of(check)
-        slot.give(check, stamp if stamp >= self._floor else self._stamp())
-        self._cells.put(key, slot.pack())
+        key, check, _ = place_of(tag, self._bits)
+        old = self._cells.get(key)
+        cell = old or EMPTY
+        if has_lapsed(cell, head_of(cell), self.now):
+            cell = self._settled(cell)
+        if common_stamp(cell) < self._floor:
+            cell = with_common(cell, self._stamp_of_unknown())
+        if own_stamp(cell, check) < self._floor:
+            stamp = any_stamp(cell, check)
+            cell = with_own(cell, check, stamp if stamp >= self._floor else self._stamp_of_unknown())
+        if cell != old:
+            self._cells.put(key, cell)
 
-    def _put_guard(self, key: bytes, holds: dict[bytes, Stamp], fingerprint: bytes) -> None:
-        self._cells.put(key, _STAMP.pack(self._stamp()) + fingerprint + pack_holds(holds))
+    def _stamp_of_unknown(self) -> Stamp:
+        """Return a stamp for what has none that counts: by the floor it was valid already, where no register is ever lost."""
+        return self._stamp() if self._forgets else self._floor
+
+    def _put_guard(self, key: bytes, holds: bytes, fingerprint: bytes) -> None:
+        self._cells.put(key, _STAMP.pack(self._stamp()) + fingerprint + holds)
 
     def _refresh_guard(self, tag: Tag, fingerprint: bytes) -> None:
         key = guard_key(tag)
@@ -338,22 +373,21 @@ class Writing:
         if cell is None:
             self._make_guard(tag, fingerprint)
         elif cell[8:24] != fingerprint:
-            holds = holds_in(cell, _GUARD_HEAD, self.now)
-            holds[_FOREIGNER] = self.now + _MARK_TTL_NS
-            self._put_guard(key, holds, fingerprint)
-        elif _STAMP.unpack_from(cell)[0] < self._floor or lapsed_in(cell, _GUARD_HEAD, self.now):
-            self._put_guard(key, holds_in(cell, _GUARD_HEAD, self.now), fingerprint)
+            holds = holds_left(cell, _GUARD_HEAD, self.now)
+            self._put_guard(key, with_hold(holds, _FOREIGNER, _STAMP.pack(self.now + _MARK_TTL_NS)), fingerprint)
+        elif _STAMP.unpack_from(cell)[0] < self._floor or has_lapsed(cell, _GUARD_HEAD, self.now):
+            self._put_guard(key, holds_left(cell, _GUARD_HEAD, self.now), fingerprint)
 
     def _make_guard(self, tag: Tag, fingerprint: bytes) -> None:
         """Make the guard's cell. Until now marks on its tag went to the slot alone: take them over, and no others.
 
         A writer of another tag in that slot would never release what it does not know that it holds.
         """
-        slot = Slot(self._cells.get(slot_key(tag, self._bits)), self.now)
-        holds = {hold: deadline for hold, deadline in slot.holds.items() if hold.endswith(_check_of(tag))}
+        key, check, guard = place_of(tag, self._bits)
+        holds = holds_on(self._cells.get(key) or EMPTY, check, self.now)
         if self._forgot and self._forgot + _MARK_TTL_NS > self.now:
-            holds[_FOREIGNER] = self._forgot + _MARK_TTL_NS
-        self._put_guard(guard_key(tag), holds, fingerprint)
+            holds = with_hold(holds, _FOREIGNER, _STAMP.pack(self._forgot + _MARK_TTL_NS))
+        self._put_guard(guard, holds, fingerprint)
 
     def _owns_guard(self, tag: Tag, fingerprint: bytes) -> bool:
         """Tell whether the guard is there and of the caller's mind; make it where it is absent.
@@ -366,63 +400,16 @@ class Writing:
             return False
         return cell[8:24] == fingerprint
 
-    def _change(self, tag: Tag, writer: Writer, deadline: Stamp | None) -> None:
-        hold = _hold_on(tag, writer)
-        key = slot_key(tag, self._bits)
-        slot = self._slot(key)
-        slot.change(_check_of(tag), self._stamp())
-        _hold(slot.holds, hold, deadline)
-        self._cells.put(key, slot.pack())
-        cell = self._cells.get(guard_key(tag))
-        if cell is not None:
-            holds = holds_in(cell, _GUARD_HEAD, self.now)
-            _hold(holds, hold, deadline)
-            self._put_guard(guard_key(tag), holds, cell[_STAMP.size : _GUARD_HEAD])
-
-
-def _hold(holds: dict[bytes, Stamp], hold: bytes, deadline: Stamp | None) -> None:
-    """Set a hold, or end it where there is no deadline."""
-    if deadline is None:
-        holds.pop(hold, None)
-    else:
-        holds[hold] = deadline
-
-
-_ENTRY: Final = struct.Struct("<QI")
-
-
-def pack_entry(payload: bytes, lease: Lease, expires: Stamp) -> bytes:
-    """Write an entry as bytes: when it expires, its lease, its payload."""
-    return _ENTRY.pack(expires, len(lease)) + _stamps(len(lease)).pack(*lease) + payload
-
-
-@lru_cache(maxsize=256)
-def _stamps(count: int) -> struct.Struct:
-    return struct.Struct(f"<{count}Q")
-
-
-def answer_of(record: bytes | None, seen: tuple[Lease, bool, Stamp]) -> Lookup:
-    """Return what a lookup found: an entry as bytes, if there is one, under what is seen of its tags now."""
-    lease, storable, now = seen
-    payload = unpack_entry(record, lease, now) if record is not None and storable else None
-    if record is None or payload is None:
-        return Lookup(None, lease, storable, now)
-    return Lookup(payload, lease, storable, now, expiry_of(record))
-
-
-def unpack_entry(record: bytes, lease: Lease, now: Stamp) -> bytes | None:
-    """Return the payload where the entry was filled under exactly this lease and lives; None otherwise."""
-    if len(record) < _ENTRY.size:
-        return None
-    expires, count = _ENTRY.unpack_from(record)
-    start = _ENTRY.size + 8 * count
-    if expires <= now or count != len(lease) or len(record) < start:
-        return None
-    if record[_ENTRY.size : start] != _stamps(count).pack(*lease):
-        return None
-    return record[start:]
-
-
-def expiry_of(record: bytes) -> Stamp:
-    """Return when an entry expires."""
-    return int(_ENTRY.unpack_from(record)[0])
+    def _change(self, tags: Iterable[Tag], writer: Writer, deadline: Stamp | None) -> None:
+        """Give tags other stamps, and set the writer's holds on them; without a deadline end its holds."""
+        cells, now, name = self._cells, self.now, _name_of(writer)
+        until = b"" if deadline is None else _STAMP.pack(deadline)
+        for tag in tags:
+            key, check, guard = place_of(tag, self._bits)
+            hold, cell = name + check, cells.get(key) or EMPTY
+            if has_lapsed(cell, head_of(cell), now):
+                cell = self._settled(cell)
+            cells.put(key, changed(cell, check, _STAMP.pack(self._stamp()), hold, until))
+            guarded = cells.get(guard)
+            if guarded is not None:
+                self._put_guard(guard, with_hold(holds_left(guarded, _GUARD_HEAD, now), hold, until), guarded[8:24])

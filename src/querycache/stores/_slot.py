@@ -6,7 +6,7 @@ and hardly anybody holds it. (Measured with one stamp for all: 1000 changed rows
 nobody changed; bench/false_sharing.py.) Holds are kept one by one, each with its deadline, under writer and check.
 
 Promises: bounded, whatever is asked; a tag's stamp never goes back: one that has to give up its own finds the common
-stamp raised to it. Never does: make a stamp.
+stamp raised to it. A slot is never taken apart: a change is a few bytes put between those that stay. Never does: make a stamp.
 """
 
 from __future__ import annotations
@@ -26,22 +26,43 @@ _STAMP: Final = struct.Struct("<Q")
 _HOLD: Final = struct.Struct("<16sQ")
 
 SMALLEST: Final = _HEAD.size
+EMPTY: Final = bytes(SMALLEST)
+"""A slot of which nothing was written: every stamp is 0."""
+
 _OWN_SIZE: Final = _OWN.size
+_HOLD_SIZE: Final = _HOLD.size
+_NAME_SIZE: Final = 16
 
 
-def own_stamp(cell: bytes, check: bytes) -> Stamp | None:
-    """Return the stamp that a tag has for itself; None where it has the common one."""
-    for at in range(SMALLEST, SMALLEST + cell[SMALLEST - 1] * _OWN_SIZE, _OWN_SIZE):
-        if cell.startswith(check, at):
-            stamp: Stamp = _STAMP.unpack_from(cell, at + CHECK_SIZE)[0]
-            return stamp
-    return None
+def own_stamp(cell: bytes, check: bytes) -> Stamp:
+    """Return the stamp that a tag has for itself; -1 where it has the common one."""
+    at = _stamp_at(cell, check)
+    return int(_STAMP.unpack_from(cell, at)[0]) if at else -1
 
 
 def any_stamp(cell: bytes, check: bytes) -> Stamp:
     """Return a tag's stamp, its own or the common one."""
-    own = own_stamp(cell, check)
-    return int(_STAMP.unpack_from(cell)[0]) if own is None else own
+    return int(_STAMP.unpack_from(cell, _stamp_at(cell, check))[0])
+
+
+def common_stamp(cell: bytes) -> Stamp:
+    """Return the stamp of all tags that have none for themselves."""
+    return int(_STAMP.unpack_from(cell)[0])
+
+
+def with_common(cell: bytes, stamp: Stamp) -> bytes:
+    """Return the slot with another stamp of all tags that have none for themselves."""
+    return _STAMP.pack(stamp) + cell[_STAMP.size :]
+
+
+def _stamp_at(cell: bytes, check: bytes) -> int:
+    """Return where a tag's stamp stands: 0 where it has the common one, which stands first."""
+    at, head = SMALLEST, SMALLEST + cell[SMALLEST - 1] * _OWN_SIZE
+    while at < head:
+        if cell[at : at + CHECK_SIZE] == check:
+            return at + CHECK_SIZE
+        at += _OWN_SIZE
+    return 0
 
 
 def head_of(cell: bytes) -> int:
@@ -49,68 +70,82 @@ def head_of(cell: bytes) -> int:
     return SMALLEST + cell[SMALLEST - 1] * _OWN_SIZE
 
 
-def holds_in(cell: bytes, head: int, now: Stamp) -> dict[bytes, Stamp]:
-    """Return the holds in a cell that are not over, each with its deadline. They begin at ``head``."""
-    return {hold: deadline for hold, deadline in _holds(cell, head) if deadline > now}
+def with_stamp(cell: bytes, check: bytes, stamp: Stamp) -> bytes:
+    """Return the slot with another stamp of a tag, be it its own or the common one."""
+    at = _stamp_at(cell, check)
+    return cell[:at] + _STAMP.pack(stamp) + cell[at + _STAMP.size :]
+
+
+def with_own(cell: bytes, check: bytes, stamp: Stamp) -> bytes:
+    """Return the slot where a tag has a stamp of its own. Without room, that which has had its own longest gives it up."""
+    if _stamp_at(cell, check):
+        return with_stamp(cell, check, stamp)
+    head = head_of(cell)
+    (common, count), own = _HEAD.unpack_from(cell), cell[SMALLEST:head]
+    while count >= MAX_OWN:
+        common = max(common, _OWN.unpack_from(own)[1])
+        own, count = own[_OWN_SIZE:], count - 1
+    return _HEAD.pack(common, count + 1) + own + _OWN.pack(check, stamp) + cell[head:]
+
+
+def changed(cell: bytes, check: bytes, stamp: bytes, hold: bytes, until: bytes) -> bytes:
+    """Return the slot with another stamp of a tag, and a hold on it set or ended: see ``with_hold``."""
+    head = SMALLEST + cell[SMALLEST - 1] * _OWN_SIZE
+    at = _stamp_at(cell, check) if head > SMALLEST else 0
+    if len(cell) > head:
+        return cell[:at] + stamp + cell[at + 8 : head] + with_hold(cell[head:], hold, until)
+    return cell[:at] + stamp + cell[at + 8 :] + (hold + until if until else b"")
+
+
+def with_hold(holds: bytes, hold: bytes, until: bytes) -> bytes:
+    """Return holds of which one lasts until then, or is ended where ``until`` is empty."""
+    new, at, whole = hold + until if until else b"", 0, len(holds) // _HOLD_SIZE * _HOLD_SIZE
+    while at < whole:
+        if holds[at : at + _NAME_SIZE] == hold:
+            return holds[:at] + new + holds[at + _HOLD_SIZE : whole]
+        at += _HOLD_SIZE
+    return holds[:whole] + new
+
+
+def holds_left(cell: bytes, head: int, now: Stamp) -> bytes:
+    """Return the holds in a cell that are not over, as they are written. They begin at ``head``."""
+    if len(cell) == head:
+        return b""
+    return b"".join(_HOLD.pack(hold, deadline) for hold, deadline in _holds(cell, head) if deadline > now)
+
+
+def holds_on(cell: bytes, check: bytes, now: Stamp) -> bytes:
+    """Return the holds on one tag that are not over, as they are written."""
+    holds = _holds(cell, head_of(cell))
+    return b"".join(_HOLD.pack(hold, until) for hold, until in holds if until > now and hold.endswith(check))
+
+
+def has_hold(cell: bytes, head: int, now: Stamp) -> bool:
+    """Tell whether a cell has a hold that is not over."""
+    return len(cell) > head and any(deadline > now for _, deadline in _holds(cell, head))
 
 
 def is_held(cell: bytes, check: bytes, now: Stamp) -> bool:
     """Tell whether a writer holds the tag."""
     head = head_of(cell)
-    return len(cell) > head and any(hold.endswith(check) for hold in holds_in(cell, head, now))
+    return len(cell) > head and any(hold.endswith(check) and until > now for hold, until in _holds(cell, head))
+
+
+def has_lapsed(cell: bytes, head: int, now: Stamp) -> bool:
+    """Tell whether a hold in a cell ended by its deadline, without a release."""
+    at = head + _NAME_SIZE
+    while at < len(cell) - 7:
+        if _STAMP.unpack_from(cell, at)[0] <= now:
+            return True
+        at += _HOLD_SIZE
+    return False
 
 
 def lapsed_in(cell: bytes, head: int, now: Stamp) -> set[bytes]:
     """Return the checks of the tags of which a hold ended by its deadline, without a release."""
-    if len(cell) <= head:
-        return set()
     return {hold[-CHECK_SIZE:] for hold, deadline in _holds(cell, head) if deadline <= now}
 
 
 def _holds(cell: bytes, head: int) -> Iterator[tuple[bytes, Stamp]]:
-    whole = head + (len(cell) - head) // _HOLD.size * _HOLD.size
+    whole = head + (len(cell) - head) // _HOLD_SIZE * _HOLD_SIZE
     return _HOLD.iter_unpack(cell[head:whole])
-
-
-def pack_holds(holds: dict[bytes, Stamp]) -> bytes:
-    """Write holds as bytes."""
-    return b"".join(_HOLD.pack(hold, deadline) for hold, deadline in holds.items())
-
-
-class Slot:
-    """A slot, taken apart to be changed."""
-
-    __slots__ = ("_own", "common", "holds")
-
-    def __init__(self, cell: bytes | None, now: Stamp) -> None:
-        """Take a cell apart; without one, every stamp is 0."""
-        self.common: Stamp = 0
-        self.holds: dict[bytes, Stamp] = {}
-        self._own: dict[bytes, Stamp] = {}
-        if cell is not None:
-            head = head_of(cell)
-            self.common = _HEAD.unpack_from(cell)[0]
-            self._own = dict(_OWN.iter_unpack(cell[_HEAD.size : head]))
-            self.holds = holds_in(cell, head, now)
-
-    def stamp_of(self, check: bytes) -> Stamp:
-        """Return a tag's stamp, its own or the common one."""
-        return self._own.get(check, self.common)
-
-    def give(self, check: bytes, stamp: Stamp) -> None:
-        """Let a tag have a stamp of its own. Where there is no room, the tag that has had its own longest gives it up."""
-        while check not in self._own and len(self._own) >= MAX_OWN:
-            self.common = max(self.common, self._own.pop(next(iter(self._own))))
-        self._own[check] = stamp
-
-    def change(self, check: bytes, stamp: Stamp) -> None:
-        """Replace a tag's stamp."""
-        if check in self._own:
-            self._own[check] = stamp
-        else:
-            self.common = stamp
-
-    def pack(self) -> bytes:
-        """Put the slot together again."""
-        own = b"".join(_OWN.pack(check, stamp) for check, stamp in self._own.items())
-        return _HEAD.pack(self.common, len(self._own)) + own + pack_holds(self.holds)

@@ -91,16 +91,18 @@ class Store(ABC):
     def lookup(self, key: bytes | None, tags: TagSet) -> Lookup:
         """Look for an entry, and take a lease on its tags.
 
-        A tag without a stamp gets a fresh one. A guard whose record carries another fingerprint is replaced by a fresh
-        stamp with the caller's fingerprint, marked for the life of a mark: a process of another mind about the table's
-        tag columns may have a commit under way. ``key=None`` asks for the lease only.
+        A tag without a stamp gets one: of this moment, where it may have been lost. Tags that did not change may have one
+        together; an entry is found by the very tags that it was filled for. A guard whose record carries another
+        fingerprint is replaced by a fresh stamp with the caller's fingerprint, marked for the life of a mark: a process of
+        another mind about the table's tag columns may have a commit under way. ``key=None`` asks for the lease only.
         """
 
     @abstractmethod
     def fill(self, key: bytes, payload: bytes, lease: Lease, ttl_s: float) -> bool:
         """Store an entry with its lease, unchecked: outdated stamps make an entry that is never served.
 
-        Return whether it was kept: a store may decline for want of room. ``ttl_s`` is at most ``MAX_TTL_S``.
+        Return whether it was kept: a store may decline for want of room. ``ttl_s`` is at most ``MAX_TTL_S``. ``lease`` is one
+        that ``lookup`` gave for the entry's tags, itself and not its stamps alone: it may say which tags these are.
         """
 
     @abstractmethod

@@ -23,13 +23,12 @@ from typing import ClassVar, Final
 from querycache._types import Lease, Lookup, Stamp, Tag, TagSet, Writer
 from querycache.errors import ConfigurationError, StoreUnavailable
 from querycache.stores._dogpile_backends import keeping_of, why_unfit
+from querycache.stores._records import answer_of, pack_entry
 from querycache.stores._registers import (
     META_KEY,
     Writing,
-    answer_of,
     guard_key,
     latest_stamp,
-    pack_entry,
     peek_all,
     slot_key,
 )

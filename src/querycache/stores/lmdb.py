@@ -10,10 +10,9 @@ it is full; serve from a file that the path no longer names.
 
 from __future__ import annotations
 
-import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
@@ -22,27 +21,19 @@ from typing import ClassVar, Final, TypeAlias, TypeVar
 from querycache._types import Lease, Lookup, Stamp, Tag, TagSet, Writer
 from querycache.errors import ConfigurationError, StoreUnavailable
 from querycache.events import logger
-from querycache.stores._copies import Copies, Copy, Entry
+from querycache.stores._copies import Copies
 from querycache.stores._lmdb_env import Closed, NoRoom, Txn
 from querycache.stores._lmdb_handle import Handle, acquire, give_back
 from querycache.stores._lmdb_lock import MARK, RELEASE
+from querycache.stores._lmdb_looks import Looks, entry_name, items
 from querycache.stores._lmdb_place import Place, default_path, filesystem_of
+from querycache.stores._records import expiry_of, pack_entry
 from querycache.stores._registers import (
     GUARD_PREFIX,
-    MAX_GUARDS,
-    SLOT_BITS,
     SLOT_PREFIX,
-    Seen,
     Writing,
-    answer_of,
-    expiry_of,
     is_marked,
     latest_stamp,
-    pack_entry,
-    peek,
-    peek_all,
-    seen_of,
-    unchanged,
 )
 from querycache.stores.base import Scope, Store, StoreStats
 
@@ -100,6 +91,7 @@ class LMDBStore(Store):
         self._wanted_bytes = max_size_bytes
         self._is_default = is_default
         self._copies = Copies(near_size_bytes) if near_size_bytes else None
+        self._looks = Looks(self._copies, self._ticks)
         self._filesystem = filesystem
         self._evictions = 0
         self._checked_ns = 0
@@ -113,17 +105,16 @@ class LMDBStore(Store):
         return self._with(lambda handle: max(handle.stamps.read(_latest_stamp, None), self._ticks()))
 
     def lookup(self, key: bytes | None, tags: TagSet) -> Lookup:
-        copy = None if key is None or self._copies is None else self._copies.get(key)
         handle = self._handle
-        if copy is not None and copy.seen is not None and handle is not None and copy.seen.tags == tags:
-            found = self._look_at_copy(handle, copy)
+        if key is not None and handle is not None:
+            found = self._looks.at_copy(handle, key, tags)
             if found is not None:
                 return found
-        return self._with(lambda handle: self._look_at_one(handle, key, tags))
+        return self._with(lambda handle: self._looks.at_one(handle, key, tags))
 
     def lookup_many(self, questions: Iterable[tuple[bytes | None, TagSet]]) -> list[Lookup]:
         asked = list(questions)
-        return self._with(lambda handle: self._lookup(handle, asked))
+        return self._with(lambda handle: self._looks.at_several(handle, asked))
 
     def fill(self, key: bytes, payload: bytes, lease: Lease, ttl_s: float) -> bool:
         return self.fill_many([(key, payload, lease, ttl_s)]) == 1
@@ -139,7 +130,7 @@ class LMDBStore(Store):
             now, largest = self._ticks(), handle.size_bytes // _LARGEST
             ends = [now + int(ttl_s * 1e9) for *_, ttl_s in given]
             records = [
-                (_entry_key(key), pack_entry(payload, lease, expires), expires)
+                (entry_name(key), pack_entry(payload, lease, expires), expires)
                 for (key, payload, lease, _), expires in zip(given, ends, strict=True)
                 if len(payload) <= largest
             ]
@@ -210,54 +201,6 @@ class LMDBStore(Store):
         give_back(new)  # another thread was faster
         return self._handle or new
 
-    def _look_at_copy(self, handle: Handle, copy: Copy) -> Lookup | None:
-        """Look at the stamps of an entry of which this process holds a copy; None where they are not those that it saw."""
-        if not handle.is_open or not handle.is_current():
-            return None
-        ticks = self._ticks()
-        try:
-            last = handle.stamps.read(unchanged, copy.seen)
-        except Closed:
-            return None
-        if last is None:
-            return None
-        entry, now = copy.entry, max(last, ticks)
-        return None if entry.expires <= now else Lookup(entry.payload, entry.lease, True, now, entry.expires, copy)
-
-    def _look_at_one(self, handle: Handle, key: bytes | None, tags: TagSet) -> Lookup:
-        name = None if key is None else _entry_key(key)
-        record = None if name is None else handle.entries.read(_get, name)
-        ticks = self._ticks()
-        seen, noted = handle.stamps.read(_peek_and_note, (tags, ticks))
-        if seen is None:
-            seen = handle.stamps.write(lambda txn: self._lease(txn, [tags])[0], grow=True)
-        found = answer_of(record, seen)
-        if key is None or found.payload is None or self._copies is None:
-            return found
-        copy = self._copies.put(key, Entry(b"", found.payload, found.lease, found.expires, math.inf))
-        if copy is not None:
-            copy.seen = noted
-        return found._replace(memo=copy)
-
-    def _lookup(self, handle: Handle, asked: list[tuple[bytes | None, TagSet]]) -> list[Lookup]:
-        names = [None if key is None else _entry_key(key) for key, _ in asked]
-        records: list[bytes | None] = [None] * len(asked)
-        if any(names):
-            records = handle.entries.read(_get_each, names)
-        ticks = self._ticks()
-        wanted = [tags for _, tags in asked]
-        seen = handle.stamps.read(lambda txn, wanted: peek_all(txn, wanted, ticks), wanted)
-        if None in seen:
-            seen = list(handle.stamps.write(lambda txn: self._lease(txn, wanted), grow=True))
-        return [answer_of(record, told) for record, told in zip(records, seen, strict=True) if told is not None]
-
-    def _lease(self, txn: Txn, wanted: list[TagSet]) -> list[Peeked]:
-        writing = Writing(txn, self._ticks())
-        seen = [writing.lease(tags) for tags in wanted]
-        if txn.stat()["entries"] > (1 << SLOT_BITS) + MAX_GUARDS:
-            writing.forget_guards([key for key, _ in _items(txn, GUARD_PREFIX)])
-        return seen
-
     def _fill(self, handle: Handle, records: list[tuple[bytes, bytes, Stamp]]) -> int:
         """Store entries in one transaction, all or none."""
         need = sum(len(record) for _, record, _ in records)
@@ -295,7 +238,7 @@ class LMDBStore(Store):
         now = self._ticks()
 
         def marks(txn: Txn, kinds: tuple[bytes, ...]) -> int:
-            return sum(is_marked(key, cell, now) for kind in kinds for key, cell in _items(txn, kind))
+            return sum(is_marked(key, cell, now) for kind in kinds for key, cell in items(txn, kind))
 
         entries, used = handle.entries.read(lambda txn, _: (txn.stat()["entries"] // 2, _used_bytes(txn)), None)
         held = handle.stamps.read(marks, (GUARD_PREFIX, SLOT_PREFIX))
@@ -323,27 +266,8 @@ def _size_that_fits(directory: Path, wanted: int | None) -> int:
     return size // _PAGE * _PAGE
 
 
-def _entry_key(key: bytes) -> bytes:
-    """Name an entry. LMDB takes keys of up to 511 bytes."""
-    return _ENTRY + key if len(key) <= 255 else _LONG_ENTRY + blake2b(key, digest_size=32).digest()
-
-
-def _get(txn: Txn, name: bytes) -> bytes | None:
-    return txn.get(name)
-
-
-def _get_each(txn: Txn, names: Sequence[bytes | None]) -> list[bytes | None]:
-    return [None if name is None else txn.get(name) for name in names]
-
-
 def _latest_stamp(txn: Txn, about: None) -> Stamp:
     return latest_stamp(txn)
-
-
-def _peek_and_note(txn: Txn, about: tuple[TagSet, Stamp]) -> tuple[Peeked | None, Seen | None]:
-    tags, ticks = about
-    seen = peek(txn, tags, ticks)
-    return seen, None if seen is None else seen_of(txn, tags, seen[0])
 
 
 def _order_key(name: bytes, expires: Stamp) -> bytes:
@@ -358,15 +282,6 @@ def _put(txn: Txn, name: bytes, record: bytes, expires: Stamp) -> None:
     txn.put(_order_key(name, expires), name)
 
 
-def _items(txn: Txn, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-    with txn.cursor() as cursor:
-        if cursor.set_range(prefix):
-            for key, value in cursor:
-                if not key.startswith(prefix):
-                    return
-                yield key, value
-
-
 def _used_bytes(txn: Txn) -> int:
     about = txn.stat()
     return about["psize"] * (about["branch_pages"] + about["leaf_pages"] + about["overflow_pages"])
@@ -379,7 +294,7 @@ def _make_room(txn: Txn, need: int, size_bytes: int) -> int:
 
 def _drop_first(txn: Txn, need: int) -> int:
     """Drop what expires first, twice as much as is needed; return how many entries went."""
-    freed, victims = 0, list(islice(_items(txn, _ORDER), _EVICT_BATCH))
+    freed, victims = 0, list(islice(items(txn, _ORDER), _EVICT_BATCH))
     for count, (order, name) in enumerate(victims):
         if freed > 2 * need + 4 * _PAGE:
             return count

@@ -105,20 +105,32 @@ class MemoryStore(Store):
     def lookup(self, key: bytes | None, tags: TagSet) -> Lookup:
         with self._lock:
             ticks = self._ticks()
-            entry = None if key is None else self._entries.get(key)
-            if entry is not None and entry.seen is not None and entry.seen.tags == tags:
-                last = unchanged(self._cells, entry.seen)
-                if last is not None and entry.expires > (now := max(last, ticks)):
-                    self._entries.move_to_end(entry.key)
-                    return Lookup(entry.payload, entry.lease, True, now, entry.expires, entry)
-            return self._answer(key, tags, peek(self._cells, tags, ticks, self._bits), ticks)
+            return self._answer_again(key, tags, ticks) or self._answer(
+                key, tags, peek(self._cells, tags, ticks, self._bits), ticks
+            )
 
     def lookup_many(self, questions: Iterable[tuple[bytes | None, TagSet]]) -> list[Lookup]:
         asked = list(questions)
         with self._lock:
             ticks = self._ticks()
-            seen = peek_all(self._cells, [tags for _, tags in asked], ticks, self._bits)
-            return [self._answer(*question, found, ticks) for question, found in zip(asked, seen, strict=True)]
+            again = [self._answer_again(key, tags, ticks) for key, tags in asked]
+            others = [tags for (_, tags), found in zip(asked, again, strict=True) if found is None]
+            seen = iter(peek_all(self._cells, others, ticks, self._bits))
+            return [
+                found or self._answer(*question, next(seen), ticks)
+                for question, found in zip(asked, again, strict=True)
+            ]
+
+    def _answer_again(self, key: bytes | None, tags: TagSet, ticks: Stamp) -> Lookup | None:
+        """Answer with an entry of whose tags no register was written to since it was judged last; None where there is none."""
+        entry = None if key is None else self._entries.get(key)
+        if entry is None or entry.seen is None or entry.seen.tags != tags:
+            return None
+        last = unchanged(self._cells, entry.seen)
+        if last is None or entry.expires <= (now := max(last, ticks)):
+            return None
+        self._entries.move_to_end(entry.key)
+        return Lookup(entry.payload, entry.lease, True, now, entry.expires, entry)
 
     def _answer(self, key: bytes | None, tags: TagSet, seen: Peeked | None, ticks: Stamp) -> Lookup:
         if seen is None:

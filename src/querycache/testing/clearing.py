@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from querycache._types import Lease
 from querycache.stores.base import Store
 from querycache.testing.sample import KEY, LONG_S, MINE, TABLE, THEIRS, A, B, Promises, filled, new_writer, tags_of
 
@@ -42,9 +43,9 @@ class ClearPromises(Promises):
         filled(store, tags_of(A, guards=(MINE,)))
         assert store.lookup(KEY, tags_of(A, guards=(MINE,))).payload == b"rows"
 
-    def test_no_stamp_is_given_twice(self, store: Store) -> None:
-        stamps: list[int] = []
+    def test_no_stamp_is_given_twice_to_a_tag(self, store: Store) -> None:
+        leases: list[Lease] = []
         for number in range(20):
-            stamps += store.lookup(None, tags_of(A, B, guards=(MINE,))).lease
+            leases.append(store.lookup(None, tags_of(A, B, guards=(MINE,))).lease)
             (store.clear if number % 2 else lambda: store.release((A, B, TABLE), new_writer()))()
-        assert len(set(stamps)) == len(stamps)
+        assert all(len(set(stamps)) == len(stamps) for stamps in zip(*leases, strict=True))
