@@ -88,6 +88,33 @@ def parameters_of(compilation: Compilation, parameters: Mapping[str, Any] | None
     )
 
 
+def places_of_binds(compiled: SQLCompiler) -> tuple[int, ...] | None:
+    """Return where each bind name's value stands, in the order of the names, in what is extracted from a call.
+
+    None where not each name has a place, one alone: what ``parameters_of`` gives then is made of more than that.
+    """
+    extracted: Any = compiled.cache_key[1] if compiled.cache_key is not None else ()
+    matches: Any = (compiled._cache_key_bind_match or ({}, {}))[0]
+    places: dict[str, set[int]] = {}
+    for place, original in enumerate(extracted):
+        for bind in matches.get(original, ()):
+            if bind in compiled.bind_names:
+                places.setdefault(compiled.bind_names[bind], set()).add(place)
+    names = sorted(set(compiled.bind_names.values()))
+    is_plain = all(len(places.get(name, ())) == 1 for name in names) and len(names) == len(compiled.bind_names)
+    if not is_plain or any(bind.callable or bind.required for bind in compiled.bind_names):
+        return None
+    return tuple(place for name in names for place in places[name])
+
+
+def values_at(places: Sequence[int], compilation: Compilation) -> list[Any] | None:
+    """Return the values that stand at some places of a call; None where a function or another way gives one of them."""
+    if compilation.collected or compilation.extracted is None:
+        return None
+    binds = [compilation.extracted[place] for place in places]
+    return None if any([bind.callable for bind in binds]) else [bind.value for bind in binds]  # noqa: C419
+
+
 def called_names(compilation: Compilation) -> list[str]:
     """Return the names of the binds whose values functions give (``bindparam(callable_=)``), anew with each execution."""
     given = compilation.extracted or ()
@@ -297,6 +324,11 @@ def keep_with_class(model: type[Any], name: str, value: Any) -> None:
     would mix its new FROM with the one that others hold.
     """
     type.__setattr__(model, name, value)
+
+
+def keep_with_compiled(compiled: SQLCompiler, name: str, value: Any) -> None:
+    """Keep something with a compiled statement, for as long as that lives; it may refer to that."""
+    compiled.__dict__.setdefault(name, []).append(value)
 
 
 def reads_more_than_one_from(select: Any) -> bool:

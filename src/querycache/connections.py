@@ -155,14 +155,14 @@ class Connections:
         """Why ``bind`` is not known."""
         return self._destination.why_not or self._why_no_bind
 
-    def needs_connection(self, session: Session, engine: Engine, *, is_told: bool) -> bool:
+    def needs_connection(self, session: Session, engine: Engine, *, is_quiet: bool) -> bool:
         """Tell whether only a connection can say what it shows a Session: nothing may be served before there is one.
 
-        ``is_told``: the application says in every key what its hooks set.
+        ``is_quiet``: there are no hooks that may set one, or the application says in every key what they set.
         """
         if self.was_set or self._destination.leads_to_several:
             return True
-        setter = None if is_told else self.hooks.setter(session, engine)
+        setter = None if is_quiet else self.hooks.setter(session, engine)
         if setter is not None and setter != self._told_setter:
             self._told_setter = setter
             url = self.engine.url.render_as_string()

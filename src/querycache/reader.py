@@ -151,10 +151,14 @@ class Reader:
         _sqlalchemy.autobegin(session)
         notes = notes_of(session)
         connection = _sqlalchemy.connection_of(session, engine)
-        is_told = self.variations.are_told
-        if connection is None and attachment.needs_connection(session, engine.engine, is_told=is_told):
-            connection = session.connection({"bind": engine})
-        rewriter = None if is_told else attachment.hooks.rewriter(engine if connection is None else connection)
+        # Where the application says in every key what its hooks go by, they may do what they like.
+        is_quiet = self.variations.are_told
+        if connection is None:
+            is_quiet = is_quiet or attachment.hooks.are_quiet(session, engine.engine)
+            if attachment.needs_connection(session, engine.engine, is_quiet=is_quiet):
+                is_quiet = self.variations.are_told
+                connection = session.connection({"bind": engine})
+        rewriter = None if is_quiet else attachment.hooks.rewriter(engine if connection is None else connection)
         if rewriter is not None:
             return Bypass(rewritten_by(rewriter))
         state = None if connection is None else attachment.state_of(connection)
