@@ -14,6 +14,7 @@ import inspect
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy.engine import CursorResult, Result, Row
@@ -227,9 +228,9 @@ def follows(recipe: Recipe, orm: ORMExecuteState, description: Sequence[Sequence
 def may_apply(recipe: Recipe, session: Session, description: Sequence[Sequence[Any]]) -> bool:
     """Tell whether nobody listens to what the recipe would do unheard, and rows are described as they were."""
     return (
-        not any(_is_watched(mapper, session) for mapper in recipe.mappers)
-        and not any(is_heard(impl) for impl in recipe.heard)
-        and _described(description) == recipe.described
+        not any([_is_watched(mapper, session) for mapper in recipe.mappers])  # noqa: C419  (asked at every hit)
+        and not any(map(is_heard, recipe.heard))
+        and (description == recipe.described or _described(description) == recipe.described)
     )
 
 
@@ -245,7 +246,7 @@ def _options_of(orm: ORMExecuteState) -> tuple[Any, ...]:
 
 def _may_follow(orm: ORMExecuteState, recipe: Recipe | None = None) -> bool:
     """Tell whether nothing about one call asks for the ordinary loader: how it is to load, or its options."""
-    options: Any = orm.load_options
+    options: Any = _sqlalchemy.load_options_of(orm)
     given = _options_of(orm)
     return (
         not (
@@ -256,7 +257,7 @@ def _may_follow(orm: ORMExecuteState, recipe: Recipe | None = None) -> bool:
             or options._refresh_state is not None
             or options._yield_per
         )
-        and all(map(may_be_loaded, given))
+        and (not given or all(map(may_be_loaded, given)))
         and (
             recipe is None
             or (recipe.tree.all_eagers == options._invoke_all_eagers and recipe.options == tuple(map(type, given)))
@@ -311,11 +312,17 @@ def result_of(
         raw=None if ordinary is None else _Late(ordinary),  # type: ignore[arg-type]
         **told,
     )
-    result._attributes = result._attributes.union({"filtered": tree.has_entities, "is_single_entity": tree.is_single})
+    result._attributes = _attributes_of(tree.has_entities, tree.is_single)
     if recipe.unique_state is not None:
         seen, demand = recipe.unique_state
         result._unique_filter_state = (None if seen is None else set(), demand)
     return result  # type: ignore[no-any-return]
+
+
+@cache
+def _attributes_of(has_entities: bool, is_single: bool) -> Any:
+    told = {"filtered": has_entities, "is_single_entity": is_single}
+    return ChunkedIteratorResult._attributes.union(told)
 
 
 class _Late:

@@ -1,5 +1,6 @@
 """Which private names of SQLAlchemy does this library lean on? These, and no others but
-those of results (``_cursors``), of the compiler (``_rendering``) and of the ORM's loader (``_loading``).
+those of results (``_cursors``), of listeners (``_listeners``), of the compiler (``_rendering``) and of the ORM's loader
+(``_loading``).
 
 Each function has a test that fails when a release changes what stands behind it (tests/unit/test_sqlalchemy_seams.py).
 Tried on 2.0.41 to 2.0.58 and 2.1.0 to 2.1.9.
@@ -13,7 +14,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
-from sqlalchemy import TextClause, TextualSelect
+from sqlalchemy import Select, TextClause, TextualSelect
 from sqlalchemy.engine import Connection, CursorResult, Dialect, Engine, Result
 from sqlalchemy.engine.util import TransactionalContext
 from sqlalchemy.orm import Load, ORMExecuteState, Session
@@ -58,7 +59,7 @@ def compile_statement(
     answer: Any = statement._compile_w_cache(
         dialect=dialect,
         compiled_cache=options.get("compiled_cache", engine._compiled_cache),
-        column_keys=sorted(parameter_names),
+        column_keys=sorted(parameter_names) if parameter_names else [],
         for_executemany=False,
         schema_translate_map=options.get("schema_translate_map"),
         linting=dialect.compiler_linting | WARN_LINTING,  # once, and then not when the statement is sent
@@ -157,7 +158,10 @@ def core_statement_of(compiled: SQLCompiler) -> Any:
 
 def has_other_listeners(state: ORMExecuteState) -> bool:
     """Tell whether ``do_orm_execute`` listeners that are none of this library's are told of the statement, too."""
-    return any(not getattr(listener, "__module__", "").startswith("querycache.") for listener in state._events_todo)
+    for listener in state._events_todo:  # noqa: SIM110  (asked at every read)
+        if not getattr(listener, "__module__", "").startswith("querycache."):
+            return True
+    return False
 
 
 def listen_last(state: ORMExecuteState, listener: Callable[[ORMExecuteState], Result[Any] | None]) -> Result[Any]:
@@ -241,8 +245,18 @@ def load_options_of(state: ORMExecuteState) -> Any:
     return state.execution_options.get("_sa_orm_load_options", QueryContext.default_load_options)
 
 
+def user_options_of(state: ORMExecuteState) -> Sequence[Any]:
+    """Return ``ORMExecuteState.user_defined_options``; it asks where there is something to ask."""
+    statement: Any = state.statement
+    if not statement._with_options and not getattr(statement, "_memoized_select_entities", ()):
+        return ()
+    return state.user_defined_options
+
+
 def written_select_of(statement: Any) -> Any | None:
     """Return the text that a statement is, bare, with columns, or as that of entities; None for any other."""
+    if type(statement) is Select:
+        return None
     if getattr(statement, "is_from_statement", False):
         statement = statement.element
     if isinstance(statement, TextualSelect):

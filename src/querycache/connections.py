@@ -25,7 +25,7 @@ from querycache._types import MAX_TTL_S, TagSet
 from querycache.coherence.binds import Bind, Binds
 from querycache.coherence.inquiry import Inquiry
 from querycache.coherence.protocol import Coherence
-from querycache.coherence.snapshots import Freshness
+from querycache.coherence.snapshots import Freshness, freshness_of
 from querycache.coherence.transactions import ConnectionState, ours
 from querycache.coherence.variables import Variables
 from querycache.commits import abandon
@@ -171,11 +171,17 @@ class Connections:
 
     def ask(self) -> Bind | None:
         """Return the bind; where no connection was made yet, make one."""
-        bind = self.bind
+        bind = self._destination.bind
         if bind is None or bind.survey is None:
             with self.engine.connect():
                 bind = self.bind
         return bind
+
+    def freshness_at_first(self, isolation: Any | None) -> Freshness:
+        """Tell what the statements of a connection that nobody has yet would see. ``isolation``: a level that is asked for."""
+        if self.dialect.name == "sqlite":
+            return Freshness.STATEMENT
+        return freshness_of(str(isolation or self.isolation), self.dialect.name, in_transaction=True)
 
     def state_of(self, connection: Connection) -> ConnectionState | None:
         """Return what is known of a connection's driver connection; None where it is closed or was never asked."""

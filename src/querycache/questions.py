@@ -119,7 +119,7 @@ class Questions:
         if options.get("compiled_cache", engine) is None:
             return Bypass("the compiled cache is turned off")
         compilation = _sqlalchemy.compile_statement(
-            statement, engine, attachment.dialect, options, list(parameters or ())
+            statement, engine, attachment.dialect, options, list(parameters) if parameters else ()
         )
         if compilation.extracted is None:
             return Bypass("SQLAlchemy gives the statement no cache key")

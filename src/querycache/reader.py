@@ -83,7 +83,7 @@ class Reader:
 
     def read(self, orm: ORMExecuteState, attachment: Attachment, engine: Engine | Connection) -> Result[Any] | Bypass:
         """Answer from the cache, or run and store; or say why neither."""
-        options = list(orm.user_defined_options)
+        options = _sqlalchemy.user_options_of(orm)
         own = _own_way_in(options) if options and not orm.is_relationship_load else None
         outcome = self._outcome_of(orm, options, own, attachment, engine)
         if isinstance(outcome, Bypass) and outcome.reason == OTHER_CATALOG:
@@ -197,8 +197,8 @@ class Reader:
         coherence, state = reading.attachment.coherence, reading.state
         waited = False
         while True:
-            asked_at = time.monotonic()
-            found = reading.notes.take_found(question.key)
+            asked_at = time.monotonic() if question.plan.grace_s else 0.0
+            found = None if reading.notes.found is None else reading.notes.take_found(question.key)
             found = found or coherence.lookup(
                 question.store, question.key, question.tags, strict=reading.must_be_strict(freshness)
             )
@@ -207,7 +207,8 @@ class Reader:
             if found.storable and not question.is_answered_by(found):
                 question.plan.bind.doubt_survey(question.plan.survey_stamps)
                 return Bypass(OTHER_CATALOG)
-            is_due = not waited and self.refreshing.is_due(question, found) and _could_store(reading, freshness)
+            is_due = self.refreshing.may_be_due(question, found) and not waited
+            is_due = is_due and self.refreshing.is_due(question, found) and _could_store(reading, freshness)
             if is_due and self.flights.begin(question.key):
                 return self._refresh(reading, question, found)
             entry = entries.take(reading, question, found, freshness)
@@ -331,7 +332,7 @@ def _could_store(reading: Reading, freshness: Freshness) -> bool:
 
 def declined_at_once(orm: ORMExecuteState) -> str | None:
     """Say what about the call itself sends it to the database, whatever others that are told of it make of it."""
-    options = list(orm.user_defined_options)
+    options = _sqlalchemy.user_options_of(orm)
     return _declined(orm, options) if _own_way_in(options) is None else None
 
 

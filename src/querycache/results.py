@@ -8,9 +8,10 @@ either way.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeAlias
 
 from sqlalchemy import select
 from sqlalchemy.engine import CursorResult, Dialect, Result
@@ -22,7 +23,7 @@ from querycache.coherence.binds import Bind
 from querycache.questions import Bypass, Plan, Questions
 from querycache.readings import Reading
 
-GETS: Final = "_querycache_gets"
+GETS: Final = "_querycache_get"
 """Names, on a class whose gets are known, its ``Gets``; on their compiled statement, each ``KnownGet`` of it."""
 
 
@@ -30,7 +31,8 @@ GETS: Final = "_querycache_gets"
 class KnownGet:
     """What ``Session.get`` asks for a class, once it was asked: the names under which it passes the parts of a key.
 
-    ``results``: in whose name it is known. ``order``: that of the names, by the places of the parts. ``plan``: the one used last, and of which picture of the catalog it is.
+    ``results``: in whose name it is known. ``order``: that of the names, by the places of the parts. ``plan``: the one used
+    last, and of which picture of the catalog it is.
     """
 
     results: Results
@@ -84,29 +86,21 @@ class Results:
     ) -> Result[Any]:
         """Build what the Session would have returned for these rows."""
         orm = reading.orm
-
-        def options() -> dict[str, Any]:
-            return {**reading.options, "prebuffer_rows": True}
-
-        def cursor_of(rows: Sequence[Sequence[Any]]) -> CursorResult[Any]:
-            return _cursors.replay_cursor(compilation, orm.statement, reading.engine, options(), description, rows)
-
-        def load_alone(session: Session, rows: Sequence[Sequence[Any]]) -> Result[Any]:
-            return _sqlalchemy.load_result(orm, session, cursor_of(rows), _loading.without_top_level(options()))
-
+        cursor_of = partial(_cursor_of, reading, compilation, description)
         recipe = self._recipes.get(compilation.compiled)
         if recipe is not None and not recipe.tree.pairs and _loading.follows(recipe, orm, description):
             if recipe.is_alone:
                 made = recipe.load(orm.session, rows)
             else:
-                made = self.with_posts(reading, recipe, compilation, rows, load_alone)
+                made = self.with_posts(reading, recipe, compilation, rows, partial(_load_alone, reading, cursor_of))
             if made is not None:
-                return _loading.result_of(recipe, orm, made, lambda: cursor_of(rows))
+                return _loading.result_of(recipe, orm, made, partial(cursor_of, rows))
         cursor = cursor_of(rows)
-        result = _sqlalchemy.load_result(orm, orm.session, cursor, options())
+        result = _sqlalchemy.load_result(orm, orm.session, cursor, _options_of(reading))
         is_written = _sqlalchemy.written_select_of(orm.statement) is not None
         if rows and orm._compile_state_cls is not None and not is_written:
             if compilation.compiled not in self._recipes:
+                load_alone = partial(_load_alone, reading, cursor_of)
                 self._learn(reading, compilation, cursor, description, rows, load_alone, result)
             leading = _loading.top_level_of(orm)
             if leading is not None:
@@ -171,3 +165,26 @@ class Results:
         if not recipe.is_tried:
             recipe.is_tried.append(posts.is_faithful(reading, whole, ordinary))
         return posts.load(reading, whole) if recipe.is_tried[0] else None
+
+
+_CursorOf: TypeAlias = Callable[[Sequence[Sequence[Any]]], CursorResult[Any]]
+
+
+def _options_of(reading: Reading) -> dict[str, Any]:
+    return {**reading.options, "prebuffer_rows": True}
+
+
+def _cursor_of(
+    reading: Reading,
+    compilation: _sqlalchemy.Compilation,
+    description: Sequence[Any],
+    rows: Sequence[Sequence[Any]],
+) -> CursorResult[Any]:
+    statement, options = reading.orm.statement, _options_of(reading)
+    return _cursors.replay_cursor(compilation, statement, reading.engine, options, description, rows)
+
+
+def _load_alone(reading: Reading, cursor_of: _CursorOf, session: Session, rows: Sequence[Sequence[Any]]) -> Result[Any]:
+    """Have the ordinary loader load rows into another Session, as those of a statement of its own."""
+    options = _loading.without_top_level(_options_of(reading))
+    return _sqlalchemy.load_result(reading.orm, session, cursor_of(rows), options)
