@@ -74,6 +74,7 @@ class Connections:
             _sqlalchemy.isolation_is_set_on_connect(engine.dialect) or engine.dialect.name == "postgresql"
         )
         self.isolation = ""
+        self._at_first = "", self._freshness_at_first("")
         self.met_replica = False
         self.was_set = False
         self.hooks: Final = Hooks(engine)
@@ -179,9 +180,17 @@ class Connections:
 
     def freshness_at_first(self, isolation: Any | None) -> Freshness:
         """Tell what the statements of a connection that nobody has yet would see. ``isolation``: a level that is asked for."""
+        if isolation:
+            return self._freshness_at_first(str(isolation))
+        level, freshness = self._at_first
+        if level != self.isolation:
+            level, freshness = self._at_first = self.isolation, self._freshness_at_first(self.isolation)
+        return freshness
+
+    def _freshness_at_first(self, isolation: str) -> Freshness:
         if self.dialect.name == "sqlite":
             return Freshness.STATEMENT
-        return freshness_of(str(isolation or self.isolation), self.dialect.name, in_transaction=True)
+        return freshness_of(isolation, self.dialect.name, in_transaction=True)
 
     def state_of(self, connection: Connection) -> ConnectionState | None:
         """Return what is known of a connection's driver connection; None where it is closed or was never asked."""

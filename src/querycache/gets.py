@@ -78,7 +78,7 @@ def _question_of(
 ) -> Question | Bypass:
     """Make key and tags of one get, or say why not."""
     questions = reader.questions
-    values = [key[at] for at in known.order]
+    values = key if len(key) == 1 else [key[at] for at in known.order]
     remembered = questions.remembered(plan, values, known.compilation, variation)
     if remembered is not None:
         return remembered
