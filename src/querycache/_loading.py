@@ -14,7 +14,7 @@ import inspect
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy.engine import CursorResult, Result, Row
@@ -250,19 +250,24 @@ def _may_follow(orm: ORMExecuteState, recipe: Recipe | None = None) -> bool:
     options: Any = _sqlalchemy.load_options_of(orm)
     given = _options_of(orm)
     return (
-        not (
-            options._only_return_tuples
-            or options._populate_existing
-            or options._version_check
-            or options._identity_token is not None
-            or options._refresh_state is not None
-            or options._yield_per
-        )
+        # Nearly always nobody asked for anything.
+        (options is QueryContext.default_load_options or _are_usual(options))
         and (not given or all(map(may_be_loaded, given)))
         and (
             recipe is None
             or (recipe.tree.all_eagers == options._invoke_all_eagers and recipe.options == tuple(map(type, given)))
         )
+    )
+
+
+def _are_usual(options: Any) -> bool:
+    return not (
+        options._only_return_tuples
+        or options._populate_existing
+        or options._version_check
+        or options._identity_token is not None
+        or options._refresh_state is not None
+        or options._yield_per
     )
 
 
@@ -301,18 +306,12 @@ def result_of(
     def chunks(size: int | None) -> Iterator[list[Any]]:
         return iter([made])
 
-    told: dict[str, Any] = {}
-    if _TELLS_CONTEXT and ordinary is not None:
-        told["context"] = _Late(lambda: _context_of(orm, ordinary()))
     statement: Any = orm.statement
     metadata = recipe.metadata or _metadata_of(tree, statement._raw_columns)
-    result: Any = ChunkedIteratorResult(
-        metadata,
-        chunks,
-        source_supports_scalars=tree.is_single,
-        raw=None if ordinary is None else _Late(ordinary),  # type: ignore[arg-type]
-        **told,
-    )
+    raw: Any = None if ordinary is None else _Late(ordinary)
+    result: Any = ChunkedIteratorResult(metadata, chunks, tree.is_single, raw)
+    if _TELLS_CONTEXT and ordinary is not None:
+        result.context = _Late(partial(_context_of, orm, ordinary))
     result._attributes = _attributes_of(tree.has_entities, tree.is_single)
     if recipe.unique_state is not None:
         seen, demand = recipe.unique_state
@@ -345,9 +344,9 @@ class _Late:
         return getattr(self._made, name)
 
 
-def _context_of(orm: ORMExecuteState, cursor: CursorResult[Any]) -> QueryContext:
+def _context_of(orm: ORMExecuteState, ordinary: Callable[[], CursorResult[Any]]) -> QueryContext:
     """Make what the ORM's loader would have kept of a call."""
-    context: Any = cursor.context
+    context: Any = ordinary().context
     return QueryContext(
         context.compiled.compile_state,
         orm.statement,  # type: ignore[arg-type]

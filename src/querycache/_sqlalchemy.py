@@ -112,8 +112,13 @@ def values_at(places: Sequence[int], compilation: Compilation) -> list[Any] | No
     """Return the values that stand at some places of a call; None where a function or another way gives one of them."""
     if compilation.collected or compilation.extracted is None:
         return None
-    binds = [compilation.extracted[place] for place in places]
-    return None if any([bind.callable for bind in binds]) else [bind.value for bind in binds]  # noqa: C419
+    values = []
+    for place in places:
+        bind = compilation.extracted[place]
+        if bind.callable is not None:
+            return None
+        values.append(bind.value)
+    return values
 
 
 def called_names(compilation: Compilation) -> list[str]:
@@ -279,6 +284,8 @@ def why_refreshing(state: ORMExecuteState) -> str | None:
     if getattr(getattr(state.statement, "_compile_options", None), "_for_refresh_state", False):
         return "it refreshes attributes of an instance"
     options = load_options_of(state)
+    if options is QueryContext.default_load_options:
+        return None
     if getattr(options, "_populate_existing", False) or getattr(options, "_refresh_state", None) is not None:
         return "it refreshes what the session holds"
     return None

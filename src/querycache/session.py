@@ -80,7 +80,7 @@ def _found(orm: ORMExecuteState) -> tuple[Reader, Attachment, Engine | Connectio
         bind = orm.session.get_bind(**orm.bind_arguments)
     except Exception:  # the application's code, perhaps; a sharded session has no bind before its own listener ran
         return None
-    found = _reader_of(bind.engine.dialect)
+    found = _reader_of(bind.dialect)
     if found is None:
         return None
     reader, attachment = found
