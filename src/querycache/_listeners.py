@@ -15,12 +15,6 @@ from sqlalchemy.event.attr import _EmptyListener, _ListenerCollection
 _OWN: Final = {_EmptyListener: ("parent_listeners",), _ListenerCollection: ("parent_listeners", "listeners")}
 
 
-def listeners_of(dispatch: Any, name: str) -> Any:
-    """Return the listeners of one event, and have none made for this target alone: ``getattr`` would, for each new Session."""
-    own = dispatch.__dict__.get(name)
-    return dispatch._empty_listeners[name] if own is None else own
-
-
 class Standing:
     """The listeners of some events as they stood at one moment."""
 

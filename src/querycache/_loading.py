@@ -28,7 +28,6 @@ from sqlalchemy.sql.elements import BindParameter
 
 from querycache import _sqlalchemy, _trials
 from querycache._generated import Make, maker_of
-from querycache._listeners import listeners_of
 from querycache._trees import Branch, Post, Tree, Unusual, is_heard, may_be_loaded, tree_of
 
 logger = logging.getLogger("querycache")
@@ -200,7 +199,7 @@ def may_get(session: Session, mapper: Any) -> bool:
 
 def is_ours_alone(session: Session) -> bool:
     """Tell whether nobody but us is told of a Session's statements."""
-    listeners = listeners_of(session.dispatch, "do_orm_execute")
+    listeners = session.dispatch.do_orm_execute
     return type(session).execute is Session.execute and (len(listeners) == 1 or all(map(_is_ours, listeners)))
 
 
@@ -237,7 +236,7 @@ def may_apply(recipe: Recipe, session: Session, description: Sequence[Sequence[A
 
 def _is_watched(mapper: Any, session: Session) -> bool:
     dispatch = mapper.class_manager.dispatch
-    return bool(dispatch.load or dispatch.refresh or listeners_of(session.dispatch, "loaded_as_persistent"))
+    return bool(dispatch.load or dispatch.refresh or session.dispatch.loaded_as_persistent)
 
 
 def _options_of(orm: ORMExecuteState) -> tuple[Any, ...]:

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from querycache import _sqlalchemy
-from querycache._listeners import Standing, listeners_of
+from querycache._listeners import Standing
 
 _OBSERVERS: Final = frozenset(
     {
@@ -71,7 +71,7 @@ class Hooks:
         """Tell whether there is neither a ``setter`` nor a ``rewriter``. Cheap where the listeners are as they were before."""
         of_engine: Any = engine.dispatch
         pool: Any = engine.pool.dispatch
-        after_begin = listeners_of(session.dispatch, "after_begin")
+        after_begin = session.dispatch.after_begin
         asked = (
             after_begin,
             of_engine.begin,

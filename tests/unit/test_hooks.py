@@ -141,6 +141,9 @@ def test_a_session_of_its_own_make_is_asked_about_by_itself(engine: Engine) -> N
     event.listen(factory, "after_begin", of_the_application)
     assert not hooks.are_quiet(factory(), engine)
     assert hooks.are_quiet(Session(engine), engine)
+    one = Session(engine)
+    event.listen(one, "after_begin", of_the_application)
+    assert not hooks.are_quiet(one, engine)
 
 
 def test_makes_of_sessions_without_end_are_not_all_remembered(engine: Engine) -> None:

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session, sessionmaker
 
-from querycache._listeners import Standing, listeners_of
+from querycache._listeners import Standing
 
 
 def one(*arguments: Any) -> None:
@@ -100,14 +100,3 @@ def test_what_stands_behind_them_is_what_it_was(engine: Engine) -> None:
     assert (begin.listeners, begin.parent_listeners) == (deque([one]), deque())
     checkout: Any = Session(engine).dispatch.after_attach
     assert checkout.parent_listeners == deque()
-
-
-def test_a_session_is_given_no_collection_of_its_own_by_being_asked(engine: Engine) -> None:
-    session = Session(engine)
-    dispatch: Any = session.dispatch
-    shared = listeners_of(dispatch, "after_begin")
-    assert "after_begin" not in vars(dispatch)
-    assert shared is dispatch.after_begin
-    event.listen(session, "after_begin", one)
-    assert one in listeners_of(dispatch, "after_begin")
-    assert one not in listeners_of(Session(engine).dispatch, "after_begin")
