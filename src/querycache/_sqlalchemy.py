@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 from sqlalchemy import Select, TextClause, TextualSelect
@@ -202,7 +202,7 @@ def invoke(
     if "sa_top_level_orm_context" in given:
         # An eager or lazy load. The options of the statement that it belongs to are among its own by now: taken for them
         # another time, they would decide on what it loads. What it loads by is settled, but for what a listener changed.
-        settled = _LOADING.difference(state._update_execution_options)
+        settled = _LOADING.difference(_changed_by_listeners(state))
         given = immutabledict({name: value for name, value in given.items() if name not in settled})
     result: Result[Any] = internal(
         *(another or (state.statement, state.parameters)),
@@ -211,6 +211,16 @@ def invoke(
         _parent_execute_state=state,
     )
     return result
+
+
+def _changed_by_listeners(state: ORMExecuteState) -> Iterable[str]:
+    """Name the options by which a statement is loaded that listeners have changed, with others that they changed."""
+    told: Mapping[str, Any] | None = getattr(state, "_update_execution_options", None)
+    if told is not None:
+        return told
+    # Older releases keep no note of them.
+    now, before = state.local_execution_options, state.execution_options
+    return [name for name in _LOADING if now.get(name) != before.get(name)]
 
 
 def autoflush(session: Session) -> None:
@@ -349,7 +359,7 @@ def keep_with_class(model: type[Any], name: str, value: Any) -> None:
 
 def keep_with_compiled(compiled: SQLCompiler, name: str, value: Any) -> None:
     """Keep something with a compiled statement, for as long as that lives; it may refer to that."""
-    compiled.__dict__.setdefault(name, []).append(value)
+    setattr(compiled, name, value)
 
 
 def reads_more_than_one_from(select: Any) -> bool:
@@ -382,9 +392,8 @@ def connect_arguments_of(pool: Pool | None) -> tuple[Sequence[Any], Mapping[str,
     if not _is_connect_of_engine(creator):
         return None
     kept = inspect.getclosurevars(creator).nonlocals
-    if "cargs_tup" not in kept or "cparams" not in kept:
-        return None
-    return kept["cargs_tup"], kept["cparams"]
+    given = kept.get("cargs_tup", kept.get("cargs"))  # older releases have them in a list
+    return None if given is None or "cparams" not in kept else (given, kept["cparams"])
 
 
 def creator_of(pool: Pool) -> Any | None:

@@ -24,7 +24,7 @@ from querycache.questions import Bypass, Plan, Questions
 from querycache.readings import Reading
 
 GETS: Final = "_querycache_get"
-"""Names, on a class whose gets are known, its ``Gets``; on their compiled statement, each ``KnownGet`` of it."""
+"""Names, on a class whose gets are known, its ``Gets``; on their compiled statement, its ``KnownGet``."""
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -44,9 +44,9 @@ class KnownGet:
 
     def plan_on(self, bind: Bind) -> Plan | Bypass:
         """Return what holds for every key on one database."""
-        number = bind.picture_number
-        if self.plan is not None and self.plan[0] == number:
-            return self.plan[1]
+        number, known = bind.picture_number, self.plan
+        if known is not None and known[0] == number:
+            return known[1]
         plan = self.results.questions.plan_of(self.compilation.compiled, bind)
         if isinstance(plan, Plan):
             self.plan = number, plan
