@@ -15,6 +15,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
+from itertools import chain
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy.engine import CursorResult, Result, Row
@@ -37,6 +38,10 @@ _UNIQUE_PARAMETER: Final = (
 )
 _TELLS_CONTEXT: Final = "context" in inspect.signature(ChunkedIteratorResult).parameters
 _TRIED_ROWS: Final = 20
+
+_PREBUFFERED: Final = "prebuffer_rows"
+
+_Chunks: TypeAlias = Callable[[int | None], Iterator[Any]]
 
 Replay: TypeAlias = Callable[[Session, Sequence[Sequence[Any]]], Result[Any]]
 """Has the ordinary loader load rows into a Session."""
@@ -302,9 +307,7 @@ def result_of(
     """Return what the ORM returns for what rows stand for. ``ordinary`` makes the cursor result that it would have kept."""
     tree = recipe.tree
 
-    def chunks(size: int | None) -> Iterator[list[Any]]:
-        return iter([made])
-
+    chunks = _again_and_again([made]) if orm.execution_options.get(_PREBUFFERED) else _each_once([made])
     statement: Any = orm.statement
     metadata = recipe.metadata or _metadata_of(tree, statement._raw_columns)
     raw: Any = None if ordinary is None else _Late(ordinary)
@@ -316,6 +319,31 @@ def result_of(
         seen, demand = recipe.unique_state
         result._unique_filter_state = (None if seen is None else set(), demand)
     return result  # type: ignore[no-any-return]
+
+
+def hand_over(result: Result[Any], orm: ORMExecuteState) -> Result[Any]:
+    """Have a result whose rows we had fetched before they are asked for give them as one that fetches them."""
+    if isinstance(result, ChunkedIteratorResult) and not orm.execution_options.get(_PREBUFFERED):
+        chunks = _each_once(list(result.chunks(None)))
+        result.chunks = chunks
+        result.iterator = chain.from_iterable(chunks(None))
+    return result
+
+
+def _each_once(given: list[Any]) -> _Chunks:
+    """Give each list of rows once, whoever asks again, and hold none that was given: a result may outlive its rows."""
+    left = given[::-1]
+
+    def chunks(size: int | None) -> Iterator[Any]:
+        while left:
+            yield left.pop()
+
+    return chunks
+
+
+def _again_and_again(given: list[Any]) -> _Chunks:
+    """Give all lists of rows whenever one asks, as a result that was fetched for an ``AsyncSession`` does."""
+    return lambda size: iter(given)
 
 
 @cache

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeAlias
 from sqlalchemy.engine import Connection, Engine, Result
 from sqlalchemy.orm import ORMExecuteState, Session, UserDefinedOption
 
-from querycache import _sqlalchemy, entries
+from querycache import _loading, _sqlalchemy, entries
 from querycache._types import Lookup
 from querycache.coherence.binds import Bind
 from querycache.coherence.snapshots import Freshness
@@ -289,7 +289,7 @@ class Reader:
         if question.plan.grace_s:
             self.graces.keep(_grace_key_of(question), entries.payload_of_now(reading, question, capture), began)
         self._fill(reading, question, found, collection, capture)
-        return result
+        return _loading.hand_over(result, reading.orm)
 
     def _fill(
         self, reading: Reading, question: Question, found: Lookup, collection: Collection | None, capture: Capture

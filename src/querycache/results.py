@@ -105,7 +105,7 @@ class Results:
             leading = _loading.top_level_of(orm)
             if leading is not None:
                 self._followers.setdefault(leading, {})[place_of(compilation.compiled)] = compilation.compiled
-        return result
+        return _loading.hand_over(result, orm)
 
     def _learn(
         self,

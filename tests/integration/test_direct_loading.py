@@ -111,6 +111,12 @@ COLUMNS = select(Book.id, Book.title).order_by(Book.id)
 COUNTED = select(Book.shelf_id, func.count().label("many")).group_by(Book.shelf_id).order_by(Book.shelf_id)
 BY_SHELF = select(Book, Shelf).join(Shelf).order_by(Book.id)
 
+
+def in_parts_afterwards(session: Session) -> list[Any]:
+    result = session.execute(select(Book).order_by(Book.id))
+    return [result.fetchone(), result.yield_per(2).all()]
+
+
 PLAIN: dict[str, Callable[[Session], Any]] = {
     "deferred columns": lambda session: session.scalars(select(Scroll)).all(),
     "a deferred column afterwards": lambda session: [scroll.long for scroll in session.scalars(select(Scroll))],
@@ -147,6 +153,10 @@ PLAIN: dict[str, Callable[[Session], Any]] = {
     "partitions": lambda session: [
         list(part) for part in session.scalars(select(Book).order_by(Book.id)).partitions(2)
     ],
+    "parts of a size that is told": lambda session: [
+        list(part) for part in session.execute(select(Book).order_by(Book.id)).yield_per(2).partitions()
+    ],
+    "parts of a size that is told when all were fetched": lambda session: in_parts_afterwards(session),
     "fetchmany": lambda session: session.execute(select(Book).order_by(Book.id)).fetchmany(2),
     "columns": lambda session: session.execute(select(Book).order_by(Book.id)).columns("Book").all(),
     "keys": lambda session: list(session.execute(select(Book)).keys()),
@@ -460,6 +470,15 @@ def test_an_instance_loaded_by_recipe_is_forgotten_with_its_last_reference(libra
     with Session(library.cached) as session:
         books(session)
         assert list(session.identity_map.keys()) == []
+
+
+def test_a_result_holds_none_of_the_rows_that_it_gave(library: Library) -> None:
+    for _ in ("a miss", "a hit by the ordinary loader", "a hit by recipe"):
+        with Session(library.cached) as session:
+            result = session.scalars(select(Book).where(Book.shelf_id == 1))
+            assert len(list(result)) > 1
+            assert list(session.identity_map.keys()) == []
+            del result
 
 
 def test_an_instance_loaded_by_recipe_is_flushed_refreshed_and_detached_like_any(library: Library) -> None:
