@@ -180,11 +180,11 @@ class Connections:
 
     def freshness_at_first(self, isolation: Any | None) -> Freshness:
         """Tell what the statements of a connection that nobody has yet would see. ``isolation``: a level that is asked for."""
-        if isolation:
-            return self._freshness_at_first(str(isolation))
-        level, freshness = self._at_first
-        if level != self.isolation:
-            level, freshness = self._at_first = self.isolation, self._freshness_at_first(self.isolation)
+        level = str(isolation or self.isolation)
+        known, freshness = self._at_first
+        if level != known:
+            freshness = self._freshness_at_first(level)
+            self._at_first = level, freshness
         return freshness
 
     def _freshness_at_first(self, isolation: str) -> Freshness:

@@ -29,6 +29,9 @@ from sqlalchemy.schema import ForeignKey
 
 from loading_support import Library, library_of
 from querycache import FromCache, _generated, _loading
+from querycache.questions import Questions
+from querycache.results import GETS, Results
+from querycache.session import attachment_of
 
 
 class Base(DeclarativeBase):
@@ -438,6 +441,29 @@ def test_a_get_after_a_commit_of_another_process_sees_it(library: Library) -> No
         session.commit()
     with Session(library.cached) as session:
         assert session.get_one(Book, 2).title == "new"
+
+
+def test_a_get_is_answered_without_a_statement_again_after_the_catalog_has_changed(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library.check(PLAIN["get"])
+    with library.cached.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE one_more (id INTEGER PRIMARY KEY)")
+    library.check(PLAIN["get"])
+    monkeypatch.delattr(Questions, "form_of")
+    library.check(PLAIN["get"], times=1)
+    assert library.made == [1]
+
+
+def test_a_get_is_known_to_the_cache_that_learnt_it_alone(library: Library) -> None:
+    library.check(PLAIN["get"])
+    found = attachment_of(library.cached)
+    assert found is not None
+    results = found[0].results
+    gets = vars(Book)[GETS]
+    assert results.known_get(gets, library.cached.dialect) is not None
+    assert Results(results.questions).known_get(gets, library.cached.dialect) is None
+    assert results.known_get(gets, library.plain.dialect) is None
 
 
 def test_a_get_in_a_transaction_that_wrote_reads_past_the_cache(library: Library) -> None:

@@ -465,6 +465,16 @@ def test_what_comes_after_one_statement_is_looked_up_at_one_time(
     assert library.made == [4]
 
 
+def test_a_store_that_does_not_answer_for_what_comes_after_leaves_it_to_the_database(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = many(OWNERS.options(selectinload(Owner.dogs), selectinload(Owner.cats)))
+    library.check(take, times=5)
+    monkeypatch.setattr(Coherence, "lookup_many", lambda *arguments, **options: None)
+    library.check(take, times=1)
+    assert library.made == []
+
+
 def test_where_one_of_several_below_is_gone_that_one_alone_is_read_again(library: Library) -> None:
     take = many(OWNERS.options(selectinload(Owner.dogs), selectinload(Owner.cats)))
     library.check(take, times=5)
