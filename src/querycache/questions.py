@@ -177,8 +177,8 @@ class Questions:
 
         ``values``: those of all its bind names, in their order, where no function gives one and the driver processes none.
         """
-        known = exactly(variation, values)
-        named = None if known is None or plan.shape.processors else plan.memory.named.get(known)
+        known = None if plan.shape.processors else exactly(variation, values)
+        named = None if known is None else plan.memory.named.get(known)
         if named is None:
             return None
         return Question(named.key, named.tags, None, plan.store, plan.ttl_s, plan, compilation, _NOTHING)
