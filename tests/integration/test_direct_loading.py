@@ -115,8 +115,8 @@ COUNTED = select(Book.shelf_id, func.count().label("many")).group_by(Book.shelf_
 BY_SHELF = select(Book, Shelf).join(Shelf).order_by(Book.id)
 
 
-def in_parts_afterwards(session: Session) -> list[Any]:
-    result = session.execute(select(Book).order_by(Book.id))
+def in_parts_afterwards(session: Session, **options: Any) -> list[Any]:
+    result = session.execute(select(Book).order_by(Book.id), execution_options=options)
     return [result.fetchone(), result.yield_per(2).all()]
 
 
@@ -160,6 +160,9 @@ PLAIN: dict[str, Callable[[Session], Any]] = {
         list(part) for part in session.execute(select(Book).order_by(Book.id)).yield_per(2).partitions()
     ],
     "parts of a size that is told when all were fetched": lambda session: in_parts_afterwards(session),
+    "parts of what was fetched for one that cannot wait": lambda session: in_parts_afterwards(
+        session, prebuffer_rows=True
+    ),
     "fetchmany": lambda session: session.execute(select(Book).order_by(Book.id)).fetchmany(2),
     "columns": lambda session: session.execute(select(Book).order_by(Book.id)).columns("Book").all(),
     "keys": lambda session: list(session.execute(select(Book)).keys()),
