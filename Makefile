@@ -1,7 +1,7 @@
 # Everything a contributor types. `make` alone lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-newest check format soak torture oracle oracle-rules rules bench profile clean servers
+.PHONY: help setup demo serve test test-newest test-versions check format soak torture oracle oracle-rules rules bench profile clean servers
 .DELETE_ON_ERROR:
 
 VENV        := .venv
@@ -54,6 +54,17 @@ test-newest: $(VENV)/.installed
 		$(NEWEST)/bin/python -m pytest $(NEWEST_TESTS) $(PYTEST_OPTIONS) || [ $$? = 5 ]; \
 	fi
 
+# Private names of SQLAlchemy stand for something else in some releases. Tried: the oldest that is supported, the first of 2.1.
+VERSIONS      := 2.0.41 2.1.0
+VERSION_TESTS := tests/unit $(addprefix tests/integration/test_,equality.py direct_loading.py tree_loading.py lazy_loading.py \
+    keys.py keys_equality.py)
+
+test-versions: $(VERSIONS:%=.venv-sqlalchemy-%/.installed) servers ## hits and queries compared on older releases of SQLAlchemy: VERSIONS="2.0.41 2.1.0"
+	@set -e; for version in $(VERSIONS); do \
+		$(call announce,.venv-sqlalchemy-$$version/bin/python); \
+		.venv-sqlalchemy-$$version/bin/python $(PYTEST) $(VERSION_TESTS) $(PYTEST_OPTIONS); \
+	done
+
 check: $(VENV)/.installed ## ruff, mypy --strict, import-linter
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
@@ -89,7 +100,7 @@ profile: $(VENV)/.installed-bench ## show where a hit's time goes: STORE=lmdb CA
 	@$(RUN) bench/profile_hit.py $(if $(STORE),--store $(STORE)) $(if $(CASES),--cases $(CASES))
 
 clean: ## remove the environments and what the tools left
-	rm -rf $(VENV) $(VENV20) $(NEWEST) bench/.environments .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) $(VENV20) $(NEWEST) .venv-sqlalchemy-* bench/.environments .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
 
 servers:
 	@tools/install_servers.sh
@@ -108,6 +119,9 @@ $(NEWEST)/.installed: pyproject.toml tools/find_python.sh
 $(VENV)/.installed-bench: $(VENV)/.installed
 	$(RUN) -m pip install $(PIP_OPTIONS) --group bench
 	@touch $@
+
+.venv-sqlalchemy-%/.installed: pyproject.toml tools/find_python.sh
+	@$(call make_environment,.venv-sqlalchemy-$*,SQLAlchemy==$*,--group tests)
 
 # $(1) folder, $(2) SQLAlchemy's version, $(3) dependency groups, $(4) options for find_python.sh
 define make_environment

@@ -14,6 +14,8 @@ import inspect
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
+from itertools import chain
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy.engine import CursorResult, Result, Row
@@ -36,6 +38,10 @@ _UNIQUE_PARAMETER: Final = (
 )
 _TELLS_CONTEXT: Final = "context" in inspect.signature(ChunkedIteratorResult).parameters
 _TRIED_ROWS: Final = 20
+
+_PREBUFFERED: Final = "prebuffer_rows"
+
+_Chunks: TypeAlias = Callable[[int | None], Iterator[Any]]
 
 Replay: TypeAlias = Callable[[Session, Sequence[Sequence[Any]]], Result[Any]]
 """Has the ordinary loader load rows into a Session."""
@@ -227,9 +233,9 @@ def follows(recipe: Recipe, orm: ORMExecuteState, description: Sequence[Sequence
 def may_apply(recipe: Recipe, session: Session, description: Sequence[Sequence[Any]]) -> bool:
     """Tell whether nobody listens to what the recipe would do unheard, and rows are described as they were."""
     return (
-        not any(_is_watched(mapper, session) for mapper in recipe.mappers)
-        and not any(is_heard(impl) for impl in recipe.heard)
-        and _described(description) == recipe.described
+        not any([_is_watched(mapper, session) for mapper in recipe.mappers])  # noqa: C419  (asked at every hit)
+        and not any(map(is_heard, recipe.heard))
+        and (description == recipe.described or _described(description) == recipe.described)
     )
 
 
@@ -245,22 +251,27 @@ def _options_of(orm: ORMExecuteState) -> tuple[Any, ...]:
 
 def _may_follow(orm: ORMExecuteState, recipe: Recipe | None = None) -> bool:
     """Tell whether nothing about one call asks for the ordinary loader: how it is to load, or its options."""
-    options: Any = orm.load_options
+    options: Any = _sqlalchemy.load_options_of(orm)
     given = _options_of(orm)
     return (
-        not (
-            options._only_return_tuples
-            or options._populate_existing
-            or options._version_check
-            or options._identity_token is not None
-            or options._refresh_state is not None
-            or options._yield_per
-        )
-        and all(map(may_be_loaded, given))
+        # Nearly always nobody asked for anything.
+        (options is QueryContext.default_load_options or _are_usual(options))
+        and (not given or all(map(may_be_loaded, given)))
         and (
             recipe is None
             or (recipe.tree.all_eagers == options._invoke_all_eagers and recipe.options == tuple(map(type, given)))
         )
+    )
+
+
+def _are_usual(options: Any) -> bool:
+    return not (
+        options._only_return_tuples
+        or options._populate_existing
+        or options._version_check
+        or options._identity_token is not None
+        or options._refresh_state is not None
+        or options._yield_per
     )
 
 
@@ -296,26 +307,49 @@ def result_of(
     """Return what the ORM returns for what rows stand for. ``ordinary`` makes the cursor result that it would have kept."""
     tree = recipe.tree
 
-    def chunks(size: int | None) -> Iterator[list[Any]]:
-        return iter([made])
-
-    told: dict[str, Any] = {}
-    if _TELLS_CONTEXT and ordinary is not None:
-        told["context"] = _Late(lambda: _context_of(orm, ordinary()))
+    chunks = _again_and_again([made]) if orm.execution_options.get(_PREBUFFERED) else _each_once([made])
     statement: Any = orm.statement
     metadata = recipe.metadata or _metadata_of(tree, statement._raw_columns)
-    result: Any = ChunkedIteratorResult(
-        metadata,
-        chunks,
-        source_supports_scalars=tree.is_single,
-        raw=None if ordinary is None else _Late(ordinary),  # type: ignore[arg-type]
-        **told,
-    )
-    result._attributes = result._attributes.union({"filtered": tree.has_entities, "is_single_entity": tree.is_single})
+    raw: Any = None if ordinary is None else _Late(ordinary)
+    result: Any = ChunkedIteratorResult(metadata, chunks, tree.is_single, raw)
+    if _TELLS_CONTEXT and ordinary is not None:
+        result.context = _Late(partial(_context_of, orm, ordinary))
+    result._attributes = _attributes_of(tree.has_entities, tree.is_single)
     if recipe.unique_state is not None:
         seen, demand = recipe.unique_state
         result._unique_filter_state = (None if seen is None else set(), demand)
     return result  # type: ignore[no-any-return]
+
+
+def hand_over(result: Result[Any], orm: ORMExecuteState) -> Result[Any]:
+    """Have a result whose rows we had fetched before they are asked for give them as one that fetches them."""
+    if isinstance(result, ChunkedIteratorResult) and not orm.execution_options.get(_PREBUFFERED):
+        chunks = _each_once(list(result.chunks(None)))
+        result.chunks = chunks
+        result.iterator = chain.from_iterable(chunks(None))
+    return result
+
+
+def _each_once(given: list[Any]) -> _Chunks:
+    """Give each list of rows once, whoever asks again, and hold none that was given: a result may outlive its rows."""
+    left = given[::-1]
+
+    def chunks(size: int | None) -> Iterator[Any]:
+        while left:
+            yield left.pop()
+
+    return chunks
+
+
+def _again_and_again(given: list[Any]) -> _Chunks:
+    """Give all lists of rows whenever one asks, as a result that was fetched for an ``AsyncSession`` does."""
+    return lambda size: iter(given)
+
+
+@cache
+def _attributes_of(has_entities: bool, is_single: bool) -> Any:
+    told = {"filtered": has_entities, "is_single_entity": is_single}
+    return ChunkedIteratorResult._attributes.union(told)
 
 
 class _Late:
@@ -337,9 +371,9 @@ class _Late:
         return getattr(self._made, name)
 
 
-def _context_of(orm: ORMExecuteState, cursor: CursorResult[Any]) -> QueryContext:
+def _context_of(orm: ORMExecuteState, ordinary: Callable[[], CursorResult[Any]]) -> QueryContext:
     """Make what the ORM's loader would have kept of a call."""
-    context: Any = cursor.context
+    context: Any = ordinary().context
     return QueryContext(
         context.compiled.compile_state,
         orm.statement,  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """Which private names of SQLAlchemy does this library lean on? These, and no others but
-those of results (``_cursors``), of the compiler (``_rendering``) and of the ORM's loader (``_loading``).
+those of results (``_cursors``), of listeners (``_listeners``), of the compiler (``_rendering``) and of the ORM's loader
+(``_loading``).
 
 Each function has a test that fails when a release changes what stands behind it (tests/unit/test_sqlalchemy_seams.py).
 Tried on 2.0.41 to 2.0.58 and 2.1.0 to 2.1.9.
@@ -10,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
-from sqlalchemy import TextClause, TextualSelect
+from sqlalchemy import Select, TextClause, TextualSelect
 from sqlalchemy.engine import Connection, CursorResult, Dialect, Engine, Result
 from sqlalchemy.engine.util import TransactionalContext
 from sqlalchemy.orm import Load, ORMExecuteState, Session
@@ -58,7 +59,7 @@ def compile_statement(
     answer: Any = statement._compile_w_cache(
         dialect=dialect,
         compiled_cache=options.get("compiled_cache", engine._compiled_cache),
-        column_keys=sorted(parameter_names),
+        column_keys=sorted(parameter_names) if parameter_names else [],
         for_executemany=False,
         schema_translate_map=options.get("schema_translate_map"),
         linting=dialect.compiler_linting | WARN_LINTING,  # once, and then not when the statement is sent
@@ -86,6 +87,38 @@ def parameters_of(compilation: Compilation, parameters: Mapping[str, Any] | None
             **more,
         )
     )
+
+
+def places_of_binds(compiled: SQLCompiler) -> tuple[int, ...] | None:
+    """Return where each bind name's value stands, in the order of the names, in what is extracted from a call.
+
+    None where not each name has a place, one alone: what ``parameters_of`` gives then is made of more than that.
+    """
+    extracted: Any = compiled.cache_key[1] if compiled.cache_key is not None else ()
+    matches: Any = (compiled._cache_key_bind_match or ({}, {}))[0]
+    places: dict[str, set[int]] = {}
+    for place, original in enumerate(extracted):
+        for bind in matches.get(original, ()):
+            if bind in compiled.bind_names:
+                places.setdefault(compiled.bind_names[bind], set()).add(place)
+    names = sorted(set(compiled.bind_names.values()))
+    is_plain = all(len(places.get(name, ())) == 1 for name in names) and len(names) == len(compiled.bind_names)
+    if not is_plain or any(bind.callable or bind.required for bind in compiled.bind_names):
+        return None
+    return tuple(place for name in names for place in places[name])
+
+
+def values_at(places: Sequence[int], compilation: Compilation) -> list[Any] | None:
+    """Return the values that stand at some places of a call; None where a function or another way gives one of them."""
+    if compilation.collected or compilation.extracted is None:
+        return None
+    values = []
+    for place in places:
+        bind = compilation.extracted[place]
+        if bind.callable is not None:
+            return None
+        values.append(bind.value)
+    return values
 
 
 def called_names(compilation: Compilation) -> list[str]:
@@ -130,7 +163,10 @@ def core_statement_of(compiled: SQLCompiler) -> Any:
 
 def has_other_listeners(state: ORMExecuteState) -> bool:
     """Tell whether ``do_orm_execute`` listeners that are none of this library's are told of the statement, too."""
-    return any(not getattr(listener, "__module__", "").startswith("querycache.") for listener in state._events_todo)
+    for listener in state._events_todo:  # noqa: SIM110  (asked at every read)
+        if not getattr(listener, "__module__", "").startswith("querycache."):
+            return True
+    return False
 
 
 def listen_last(state: ORMExecuteState, listener: Callable[[ORMExecuteState], Result[Any] | None]) -> Result[Any]:
@@ -166,7 +202,7 @@ def invoke(
     if "sa_top_level_orm_context" in given:
         # An eager or lazy load. The options of the statement that it belongs to are among its own by now: taken for them
         # another time, they would decide on what it loads. What it loads by is settled, but for what a listener changed.
-        settled = _LOADING.difference(state._update_execution_options)
+        settled = _LOADING.difference(_changed_by_listeners(state))
         given = immutabledict({name: value for name, value in given.items() if name not in settled})
     result: Result[Any] = internal(
         *(another or (state.statement, state.parameters)),
@@ -175,6 +211,16 @@ def invoke(
         _parent_execute_state=state,
     )
     return result
+
+
+def _changed_by_listeners(state: ORMExecuteState) -> Iterable[str]:
+    """Name the options by which a statement is loaded that listeners have changed, with others that they changed."""
+    told: Mapping[str, Any] | None = getattr(state, "_update_execution_options", None)
+    if told is not None:
+        return told
+    # Older releases keep no note of them.
+    now, before = state.local_execution_options, state.execution_options
+    return [name for name in _LOADING if now.get(name) != before.get(name)]
 
 
 def autoflush(session: Session) -> None:
@@ -214,8 +260,18 @@ def load_options_of(state: ORMExecuteState) -> Any:
     return state.execution_options.get("_sa_orm_load_options", QueryContext.default_load_options)
 
 
+def user_options_of(state: ORMExecuteState) -> Sequence[Any]:
+    """Return ``ORMExecuteState.user_defined_options``; it asks where there is something to ask."""
+    statement: Any = state.statement
+    if not statement._with_options and not getattr(statement, "_memoized_select_entities", ()):
+        return ()
+    return state.user_defined_options
+
+
 def written_select_of(statement: Any) -> Any | None:
     """Return the text that a statement is, bare, with columns, or as that of entities; None for any other."""
+    if type(statement) is Select:
+        return None
     if getattr(statement, "is_from_statement", False):
         statement = statement.element
     if isinstance(statement, TextualSelect):
@@ -238,6 +294,8 @@ def why_refreshing(state: ORMExecuteState) -> str | None:
     if getattr(getattr(state.statement, "_compile_options", None), "_for_refresh_state", False):
         return "it refreshes attributes of an instance"
     options = load_options_of(state)
+    if options is QueryContext.default_load_options:
+        return None
     if getattr(options, "_populate_existing", False) or getattr(options, "_refresh_state", None) is not None:
         return "it refreshes what the session holds"
     return None
@@ -299,6 +357,11 @@ def keep_with_class(model: type[Any], name: str, value: Any) -> None:
     type.__setattr__(model, name, value)
 
 
+def keep_with_compiled(compiled: SQLCompiler, name: str, value: Any) -> None:
+    """Keep something with a compiled statement, for as long as that lives; it may refer to that."""
+    setattr(compiled, name, value)
+
+
 def reads_more_than_one_from(select: Any) -> bool:
     """Tell whether a SELECT of an entity names more to read from than that."""
     return bool(select._setup_joins or select._from_obj) or len(select.get_final_froms()) > 1
@@ -329,9 +392,8 @@ def connect_arguments_of(pool: Pool | None) -> tuple[Sequence[Any], Mapping[str,
     if not _is_connect_of_engine(creator):
         return None
     kept = inspect.getclosurevars(creator).nonlocals
-    if "cargs_tup" not in kept or "cparams" not in kept:
-        return None
-    return kept["cargs_tup"], kept["cparams"]
+    given = kept.get("cargs_tup", kept.get("cargs"))  # older releases have them in a list
+    return None if given is None or "cparams" not in kept else (given, kept["cparams"])
 
 
 def creator_of(pool: Pool) -> Any | None:

@@ -25,7 +25,7 @@ from querycache._types import MAX_TTL_S, TagSet
 from querycache.coherence.binds import Bind, Binds
 from querycache.coherence.inquiry import Inquiry
 from querycache.coherence.protocol import Coherence
-from querycache.coherence.snapshots import Freshness
+from querycache.coherence.snapshots import Freshness, freshness_of
 from querycache.coherence.transactions import ConnectionState, ours
 from querycache.coherence.variables import Variables
 from querycache.commits import abandon
@@ -74,6 +74,7 @@ class Connections:
             _sqlalchemy.isolation_is_set_on_connect(engine.dialect) or engine.dialect.name == "postgresql"
         )
         self.isolation = ""
+        self._at_first = "", self._freshness_at_first("")
         self.met_replica = False
         self.was_set = False
         self.hooks: Final = Hooks(engine)
@@ -155,14 +156,14 @@ class Connections:
         """Why ``bind`` is not known."""
         return self._destination.why_not or self._why_no_bind
 
-    def needs_connection(self, session: Session, engine: Engine, *, is_told: bool) -> bool:
+    def needs_connection(self, session: Session, engine: Engine, *, is_quiet: bool) -> bool:
         """Tell whether only a connection can say what it shows a Session: nothing may be served before there is one.
 
-        ``is_told``: the application says in every key what its hooks set.
+        ``is_quiet``: there are no hooks that may set one, or the application says in every key what they set.
         """
         if self.was_set or self._destination.leads_to_several:
             return True
-        setter = None if is_told else self.hooks.setter(session, engine)
+        setter = None if is_quiet else self.hooks.setter(session, engine)
         if setter is not None and setter != self._told_setter:
             self._told_setter = setter
             url = self.engine.url.render_as_string()
@@ -171,11 +172,25 @@ class Connections:
 
     def ask(self) -> Bind | None:
         """Return the bind; where no connection was made yet, make one."""
-        bind = self.bind
+        bind = self._destination.bind
         if bind is None or bind.survey is None:
             with self.engine.connect():
                 bind = self.bind
         return bind
+
+    def freshness_at_first(self, isolation: Any | None) -> Freshness:
+        """Tell what the statements of a connection that nobody has yet would see. ``isolation``: a level that is asked for."""
+        level = str(isolation or self.isolation)
+        known, freshness = self._at_first
+        if level != known:
+            freshness = self._freshness_at_first(level)
+            self._at_first = level, freshness
+        return freshness
+
+    def _freshness_at_first(self, isolation: str) -> Freshness:
+        if self.dialect.name == "sqlite":
+            return Freshness.STATEMENT
+        return freshness_of(isolation, self.dialect.name, in_transaction=True)
 
     def state_of(self, connection: Connection) -> ConnectionState | None:
         """Return what is known of a connection's driver connection; None where it is closed or was never asked."""

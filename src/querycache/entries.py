@@ -77,7 +77,9 @@ def remember(reading: Situation, question: Question, tags: TagSet, lease: Lease,
     """Note under which stamps rows are served to a transaction whose snapshot is still to be taken."""
     state = reading.state
     if state is None:
-        served = reading.notes.served.setdefault(reading.attachment.dialect, Served())
+        of_session, dialect = reading.notes.served, reading.attachment.dialect
+        known = of_session.get(dialect)
+        served = of_session.setdefault(dialect, Served()) if known is None else known
     elif not state.pinned and freshness is Freshness.SNAPSHOT:
         served = state.served
     else:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from querycache import _loading, _sqlalchemy, entries
 from querycache.engine import Attachment
-from querycache.questions import Bypass
+from querycache.questions import Bypass, Plan, Question
 from querycache.reader import Reader
 from querycache.readings import freshness_in
 from querycache.results import KnownGet
@@ -45,15 +45,13 @@ def get(
         return NOT_ANSWERED
     _sqlalchemy.autoflush(session)
     situation = reader.situation_of(session, attachment, target, getattr(session, "execution_options", {}))
-    if isinstance(situation, Bypass) or not situation.options.keys() <= _HARMLESS_OPTIONS:
+    if isinstance(situation, Bypass) or (situation.options and not situation.options.keys() <= _HARMLESS_OPTIONS):
         return NOT_ANSWERED
-    plan = reader.questions.plan_of(known.compilation.compiled, situation.bind)
+    plan = known.plan_on(situation.bind)
     if isinstance(plan, Bypass) or situation.why_not_cached(plan.tables) is not None:
         return NOT_ANSWERED
     freshness = freshness_in(situation)
-    question = reader.questions.question_of(
-        plan, dict(zip(known.names, key, strict=True)), None, known.compilation, situation.variation
-    )
+    question = _question_of(reader, plan, known, key, situation.variation)
     if isinstance(freshness, Bypass) or isinstance(question, Bypass):
         return NOT_ANSWERED
     strict = situation.must_be_strict(freshness)
@@ -73,3 +71,15 @@ def get(
         return None
     instances = recipe.load(session, entry.rows) if len(entry.rows) == 1 else None
     return NOT_ANSWERED if instances is None else instances[0]
+
+
+def _question_of(
+    reader: Reader, plan: Plan, known: KnownGet, key: tuple[Any, ...], variation: bytes
+) -> Question | Bypass:
+    """Make key and tags of one get, or say why not."""
+    questions = reader.questions
+    values = key if len(key) == 1 else [key[at] for at in known.order]
+    remembered = questions.remembered(plan, values, known.compilation, variation)
+    if remembered is not None:
+        return remembered
+    return questions.question_of(plan, dict(zip(known.names, key, strict=True)), None, known.compilation, variation)

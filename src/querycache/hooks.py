@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from querycache import _sqlalchemy
+from querycache._listeners import Standing
 
 _OBSERVERS: Final = frozenset(
     {
@@ -25,6 +26,9 @@ _OBSERVERS: Final = frozenset(
     }
 )
 """Packages whose listeners look on: this one, SQLAlchemy's own, and tracers."""
+
+_MAX_QUIET: Final = 16
+"""So many makes of Session are known at a time to be heard by nobody."""
 
 
 class _Judge:
@@ -61,6 +65,35 @@ class Hooks:
         self._of_statements, self._of_cursors = _Judge(_sends_as_given), _Judge(_sends_as_given)
         names = ("after_begin", "begin", "engine_connect", "checkout", "do_connect", "connect")
         self._judges = tuple(_Judge(_observes) for _ in names)
+        self._quiet: dict[Any, Standing] = {}
+
+    def are_quiet(self, session: Session, engine: Engine) -> bool:
+        """Tell whether there is neither a ``setter`` nor a ``rewriter``. Cheap where the listeners are as they were before."""
+        of_engine: Any = engine.dispatch
+        pool: Any = engine.pool.dispatch
+        after_begin = session.dispatch.after_begin
+        asked = (
+            after_begin,
+            of_engine.begin,
+            of_engine.engine_connect,
+            of_engine.before_execute,
+            of_engine.before_cursor_execute,
+            engine.dialect.dispatch.do_connect,
+            pool.checkout,
+            pool.connect,
+        )
+        known = self._quiet.get(after_begin)
+        if known is not None and known.is_that_of(asked):
+            return True
+        # Before they are looked at: who comes meanwhile is asked about the next time.
+        standing = Standing.of(asked)
+        if self.setter(session, engine) is not None or self.rewriter(engine) is not None:
+            return False
+        if standing is not None:
+            if len(self._quiet) >= _MAX_QUIET:
+                self._quiet.clear()
+            self._quiet[after_begin] = standing
+        return True
 
     def rewriter(self, target: Engine | Connection) -> str | None:
         """Name a listener that may send another statement or other values than it is given; None for none."""

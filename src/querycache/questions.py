@@ -6,7 +6,8 @@ Asks the statement, the policies of its tables and what is known of the database
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import BindParameter
@@ -31,6 +32,8 @@ from querycache.statements.fingerprint import declared_shape_of, shape_of
 __all__ = ["OTHER_CATALOG", "Bypass", "Form", "Plan", "Question", "Questions"]
 
 OTHER_CATALOG: Final = "the database's catalog changed since it was asked"
+
+_NOTHING: Final = MappingProxyType[str, Any]({})
 
 
 class Form(NamedTuple):
@@ -116,7 +119,7 @@ class Questions:
         if options.get("compiled_cache", engine) is None:
             return Bypass("the compiled cache is turned off")
         compilation = _sqlalchemy.compile_statement(
-            statement, engine, attachment.dialect, options, list(parameters or ())
+            statement, engine, attachment.dialect, options, list(parameters) if parameters else ()
         )
         if compilation.extracted is None:
             return Bypass("SQLAlchemy gives the statement no cache key")
@@ -155,11 +158,30 @@ class Questions:
         self, form: Form, parameters: Mapping[str, Any] | None, request: CacheRequest | None, variation: bytes
     ) -> Question | Bypass:
         """Make key and tags of one call, or say why not."""
+        plan = form.plan
+        if request is None and not parameters and plan.shape.places is not None:
+            values = _sqlalchemy.values_at(plan.shape.places, form.compilation)
+            remembered = None if values is None else self.remembered(plan, values, form.compilation, variation)
+            if remembered is not None:
+                return remembered
         try:
             given = _sqlalchemy.parameters_of(form.compilation, parameters)
         except InvalidRequestError:
             return Bypass("a parameter has no value")
-        return self.question_of(form.plan, given, request, form.compilation, variation)
+        return self.question_of(plan, given, request, form.compilation, variation)
+
+    def remembered(
+        self, plan: Plan, values: Sequence[Any], compilation: _sqlalchemy.Compilation, variation: bytes
+    ) -> Question | None:
+        """Return the question of a call that was asked about lately; None where it was not.
+
+        ``values``: those of all its bind names, in their order, where no function gives one and the driver processes none.
+        """
+        known = None if plan.shape.processors else exactly(variation, values)
+        named = None if known is None else plan.memory.named.get(known)
+        if named is None:
+            return None
+        return Question(named.key, named.tags, None, plan.store, plan.ttl_s, plan, compilation, _NOTHING)
 
     def question_of(
         self,

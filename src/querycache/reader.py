@@ -18,7 +18,7 @@ from typing import Any, Final, TypeAlias
 from sqlalchemy.engine import Connection, Engine, Result
 from sqlalchemy.orm import ORMExecuteState, Session, UserDefinedOption
 
-from querycache import _sqlalchemy, entries
+from querycache import _loading, _sqlalchemy, entries
 from querycache._types import Lookup
 from querycache.coherence.binds import Bind
 from querycache.coherence.snapshots import Freshness
@@ -83,7 +83,7 @@ class Reader:
 
     def read(self, orm: ORMExecuteState, attachment: Attachment, engine: Engine | Connection) -> Result[Any] | Bypass:
         """Answer from the cache, or run and store; or say why neither."""
-        options = list(orm.user_defined_options)
+        options = _sqlalchemy.user_options_of(orm)
         own = _own_way_in(options) if options and not orm.is_relationship_load else None
         outcome = self._outcome_of(orm, options, own, attachment, engine)
         if isinstance(outcome, Bypass) and outcome.reason == OTHER_CATALOG:
@@ -151,10 +151,14 @@ class Reader:
         _sqlalchemy.autobegin(session)
         notes = notes_of(session)
         connection = _sqlalchemy.connection_of(session, engine)
-        is_told = self.variations.are_told
-        if connection is None and attachment.needs_connection(session, engine.engine, is_told=is_told):
-            connection = session.connection({"bind": engine})
-        rewriter = None if is_told else attachment.hooks.rewriter(engine if connection is None else connection)
+        # Where the application says in every key what its hooks go by, they may do what they like.
+        is_quiet = self.variations.are_told
+        if connection is None:
+            is_quiet = is_quiet or attachment.hooks.are_quiet(session, engine.engine)
+            if attachment.needs_connection(session, engine.engine, is_quiet=is_quiet):
+                is_quiet = self.variations.are_told
+                connection = session.connection({"bind": engine})
+        rewriter = None if is_quiet else attachment.hooks.rewriter(engine if connection is None else connection)
         if rewriter is not None:
             return Bypass(rewritten_by(rewriter))
         state = None if connection is None else attachment.state_of(connection)
@@ -193,8 +197,8 @@ class Reader:
         coherence, state = reading.attachment.coherence, reading.state
         waited = False
         while True:
-            asked_at = time.monotonic()
-            found = reading.notes.take_found(question.key)
+            asked_at = time.monotonic() if question.plan.grace_s else 0.0
+            found = None if reading.notes.found is None else reading.notes.take_found(question.key)
             found = found or coherence.lookup(
                 question.store, question.key, question.tags, strict=reading.must_be_strict(freshness)
             )
@@ -203,7 +207,8 @@ class Reader:
             if found.storable and not question.is_answered_by(found):
                 question.plan.bind.doubt_survey(question.plan.survey_stamps)
                 return Bypass(OTHER_CATALOG)
-            is_due = not waited and self.refreshing.is_due(question, found) and _could_store(reading, freshness)
+            is_due = self.refreshing.may_be_due(question, found) and not waited
+            is_due = is_due and self.refreshing.is_due(question, found) and _could_store(reading, freshness)
             if is_due and self.flights.begin(question.key):
                 return self._refresh(reading, question, found)
             entry = entries.take(reading, question, found, freshness)
@@ -284,7 +289,7 @@ class Reader:
         if question.plan.grace_s:
             self.graces.keep(_grace_key_of(question), entries.payload_of_now(reading, question, capture), began)
         self._fill(reading, question, found, collection, capture)
-        return result
+        return _loading.hand_over(result, reading.orm)
 
     def _fill(
         self, reading: Reading, question: Question, found: Lookup, collection: Collection | None, capture: Capture
@@ -327,7 +332,7 @@ def _could_store(reading: Reading, freshness: Freshness) -> bool:
 
 def declined_at_once(orm: ORMExecuteState) -> str | None:
     """Say what about the call itself sends it to the database, whatever others that are told of it make of it."""
-    options = list(orm.user_defined_options)
+    options = _sqlalchemy.user_options_of(orm)
     return _declined(orm, options) if _own_way_in(options) is None else None
 
 

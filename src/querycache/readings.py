@@ -14,7 +14,7 @@ from sqlalchemy.orm import ORMExecuteState, Session
 
 from querycache._types import Lookup
 from querycache.coherence.binds import Bind
-from querycache.coherence.snapshots import Freshness, freshness_of
+from querycache.coherence.snapshots import Freshness
 from querycache.coherence.transactions import ConnectionState, Served
 from querycache.engine import Attachment
 from querycache.questions import Bypass
@@ -91,7 +91,7 @@ class Reading(Situation):
     def parameters(self) -> Mapping[str, Any] | None:
         """The parameters given with the statement, where it is one set."""
         given = self.orm.parameters
-        return given if isinstance(given, Mapping) else None
+        return given if given is None or isinstance(given, Mapping) else None
 
 
 def freshness_in(reading: Situation) -> Freshness | Bypass:
@@ -99,11 +99,10 @@ def freshness_in(reading: Situation) -> Freshness | Bypass:
     state, connection = reading.state, reading.connection
     if state is not None and connection is not None:
         freshness = reading.attachment.freshness_of(state, connection.connection.dbapi_connection)
-    elif reading.attachment.dialect.name == "sqlite":
-        freshness = Freshness.STATEMENT
     else:
-        isolation = reading.options.get("isolation_level") or reading.attachment.isolation
-        freshness = freshness_of(str(isolation), reading.attachment.dialect.name, in_transaction=True)
+        freshness = reading.attachment.freshness_at_first(reading.options.get("isolation_level"))
+    if freshness is Freshness.STATEMENT:
+        return freshness
     on_replica = reading.attachment.met_replica if state is None else state.profile.is_replica
     if freshness is Freshness.SNAPSHOT and on_replica:
         return Bypass("a replica's snapshot may be older than the store's clock can tell")

@@ -8,9 +8,10 @@ either way.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from functools import partial
+from typing import Any, Final, TypeAlias
 
 from sqlalchemy import select
 from sqlalchemy.engine import CursorResult, Dialect, Result
@@ -18,51 +19,63 @@ from sqlalchemy.orm import Session
 
 from querycache import _cursors, _loading, _sqlalchemy, posts
 from querycache._trees import place_of
-from querycache.questions import Questions
+from querycache.coherence.binds import Bind
+from querycache.questions import Bypass, Plan, Questions
 from querycache.readings import Reading
 
-GET_STATEMENT: Final = "_querycache_get"
-"""Names, on a class whose gets are known, the statement by which a Session chooses the bind."""
+GETS: Final = "_querycache_get"
+"""Names, on a class whose gets are known, its ``Gets``; on their compiled statement, its ``KnownGet``."""
 
 
-class KnownGet(NamedTuple):
-    """What ``Session.get`` asks for a class, once it was asked: the names under which it passes the parts of a key."""
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class KnownGet:
+    """What ``Session.get`` asks for a class, once it was asked: the names under which it passes the parts of a key.
 
+    ``results``: in whose name it is known. ``order``: that of the names, by the places of the parts. ``plan``: the one used
+    last, and of which picture of the catalog it is.
+    """
+
+    results: Results
     compilation: _sqlalchemy.Compilation
     names: tuple[str, ...]
+    order: tuple[int, ...]
     recipe: _loading.Recipe
+    plan: tuple[int, Plan] | None = None
+
+    def plan_on(self, bind: Bind) -> Plan | Bypass:
+        """Return what holds for every key on one database."""
+        number, known = bind.picture_number, self.plan
+        if known is not None and known[0] == number:
+            return known[1]
+        plan = self.results.questions.plan_of(self.compilation.compiled, bind)
+        if isinstance(plan, Plan):
+            self.plan = number, plan
+        return plan
 
 
-@dataclass(frozen=True, slots=True)
-class _Tried:
-    """That a recipe was looked for, and what was found; ``names`` where the statement is that of ``Session.get``."""
+@dataclass(slots=True)
+class Gets:
+    """What is known of a class's gets. ``statement``: by which a Session chooses the bind."""
 
-    recipe: _loading.Recipe | None
-    names: tuple[str, ...] | None
+    statement: Any
+    by_dialect: weakref.WeakKeyDictionary[Dialect, weakref.ref[KnownGet]]
 
 
 class Results:
     """Makes the results of one cache, and keeps what was learnt of each compiled statement."""
 
     def __init__(self, questions: Questions) -> None:
-        self._questions = questions
-        # Of a compiled statement a weak reference: it refers to the class and to the engine, and SQLAlchemy keeps it.
-        self._gets: weakref.WeakKeyDictionary[type[Any], weakref.WeakKeyDictionary[Dialect, weakref.ref[Any]]] = (
-            weakref.WeakKeyDictionary()
-        )
-        self._recipes: weakref.WeakKeyDictionary[Any, _Tried] = weakref.WeakKeyDictionary()
+        self.questions = questions
+        # By compiled statement; None where there is none to be found.
+        self._recipes: weakref.WeakKeyDictionary[Any, _loading.Recipe | None] = weakref.WeakKeyDictionary()
         # By what the compiler made of a statement, the compiled statements that follow it, by their places below it.
         self._followers: weakref.WeakKeyDictionary[Any, dict[tuple[Any, ...], Any]] = weakref.WeakKeyDictionary()
 
-    def known_get(self, model: type[Any], dialect: Dialect) -> KnownGet | None:
+    def known_get(self, gets: Gets, dialect: Dialect) -> KnownGet | None:
         """Return what ``Session.get`` asks for a class on an engine; None before it was asked and answered once."""
-        by_dialect = self._gets.get(model)
-        kept = None if by_dialect is None else by_dialect.get(dialect)
-        compiled = None if kept is None else kept()
-        tried = None if compiled is None else self._recipes.get(compiled)
-        if compiled is None or tried is None or tried.recipe is None or tried.names is None:
-            return None
-        return KnownGet(_sqlalchemy.Compilation(compiled, None, None, None), tried.names, tried.recipe)
+        kept = gets.by_dialect.get(dialect)
+        known = None if kept is None else kept()
+        return known if known is not None and known.results is self else None
 
     def of(
         self,
@@ -73,35 +86,26 @@ class Results:
     ) -> Result[Any]:
         """Build what the Session would have returned for these rows."""
         orm = reading.orm
-
-        def options() -> dict[str, Any]:
-            return {**reading.options, "prebuffer_rows": True}
-
-        def cursor_of(rows: Sequence[Sequence[Any]]) -> CursorResult[Any]:
-            return _cursors.replay_cursor(compilation, orm.statement, reading.engine, options(), description, rows)
-
-        def load_alone(session: Session, rows: Sequence[Sequence[Any]]) -> Result[Any]:
-            return _sqlalchemy.load_result(orm, session, cursor_of(rows), _loading.without_top_level(options()))
-
-        known = self._recipes.get(compilation.compiled)
-        recipe = None if known is None else known.recipe
+        cursor_of = partial(_cursor_of, reading, compilation, description)
+        recipe = self._recipes.get(compilation.compiled)
         if recipe is not None and not recipe.tree.pairs and _loading.follows(recipe, orm, description):
             if recipe.is_alone:
                 made = recipe.load(orm.session, rows)
             else:
-                made = self.with_posts(reading, recipe, compilation, rows, load_alone)
+                made = self.with_posts(reading, recipe, compilation, rows, partial(_load_alone, reading, cursor_of))
             if made is not None:
-                return _loading.result_of(recipe, orm, made, lambda: cursor_of(rows))
+                return _loading.result_of(recipe, orm, made, partial(cursor_of, rows))
         cursor = cursor_of(rows)
-        result = _sqlalchemy.load_result(orm, orm.session, cursor, options())
+        result = _sqlalchemy.load_result(orm, orm.session, cursor, _options_of(reading))
         is_written = _sqlalchemy.written_select_of(orm.statement) is not None
         if rows and orm._compile_state_cls is not None and not is_written:
-            if known is None:
+            if compilation.compiled not in self._recipes:
+                load_alone = partial(_load_alone, reading, cursor_of)
                 self._learn(reading, compilation, cursor, description, rows, load_alone, result)
             leading = _loading.top_level_of(orm)
             if leading is not None:
                 self._followers.setdefault(leading, {})[place_of(compilation.compiled)] = compilation.compiled
-        return result
+        return _loading.hand_over(result, orm)
 
     def _learn(
         self,
@@ -116,15 +120,25 @@ class Results:
         """Keep what an ordinary load left behind of a compiled statement."""
         orm, compiled = reading.orm, compilation.compiled
         recipe = _loading.recipe_of(orm, cursor, description, rows, ordinary, result._unique_filter_state)
+        self._recipes[compiled] = recipe
         names = None
         if recipe is not None and recipe.is_plain:
             names = _loading.names_of_get(orm.statement, recipe.mapper)
-        self._recipes[compiled] = _Tried(recipe, names)
         # A column property may have a value of its own in it, which is made anew for each call.
         if recipe is not None and names is not None and set(compiled.bind_names.values()) == set(names):
-            _sqlalchemy.keep_with_class(recipe.mapper.class_, GET_STATEMENT, select(recipe.mapper.class_))
-            by_dialect = self._gets.setdefault(recipe.mapper.class_, weakref.WeakKeyDictionary())
-            by_dialect[reading.attachment.dialect] = weakref.ref(compiled)
+            self._know_get(reading.attachment.dialect, recipe, names, compiled)
+
+    def _know_get(self, dialect: Dialect, recipe: _loading.Recipe, names: tuple[str, ...], compiled: Any) -> None:
+        model = recipe.mapper.class_
+        gets = model.__dict__.get(GETS)
+        if gets is None:
+            gets = Gets(select(model), weakref.WeakKeyDictionary())
+            _sqlalchemy.keep_with_class(model, GETS, gets)
+        order = tuple(sorted(range(len(names)), key=names.__getitem__))
+        known = KnownGet(self, _sqlalchemy.Compilation(compiled, None, None, None), names, order, recipe)
+        # A compiled statement refers to the class and to the engine, and SQLAlchemy keeps it for as long as it likes.
+        _sqlalchemy.keep_with_compiled(compiled, GETS, known)
+        gets.by_dialect[dialect] = weakref.ref(known)
 
     def with_posts(
         self,
@@ -142,12 +156,35 @@ class Results:
 
         def recipe_at(place: tuple[Any, ...]) -> tuple[Any, _loading.Recipe] | None:
             follower = followers.get(place)
-            tried = None if follower is None else self._recipes.get(follower)
-            return None if tried is None or tried.recipe is None else (follower, tried.recipe)
+            found = None if follower is None else self._recipes.get(follower)
+            return None if found is None else (follower, found)
 
-        whole = posts.gather(reading, self._questions, recipe, rows, recipe_at)
+        whole = posts.gather(reading, self.questions, recipe, rows, recipe_at)
         if whole is None:
             return None
         if not recipe.is_tried:
             recipe.is_tried.append(posts.is_faithful(reading, whole, ordinary))
         return posts.load(reading, whole) if recipe.is_tried[0] else None
+
+
+_CursorOf: TypeAlias = Callable[[Sequence[Sequence[Any]]], CursorResult[Any]]
+
+
+def _options_of(reading: Reading) -> dict[str, Any]:
+    return {**reading.options, "prebuffer_rows": True}
+
+
+def _cursor_of(
+    reading: Reading,
+    compilation: _sqlalchemy.Compilation,
+    description: Sequence[Any],
+    rows: Sequence[Sequence[Any]],
+) -> CursorResult[Any]:
+    statement, options = reading.orm.statement, _options_of(reading)
+    return _cursors.replay_cursor(compilation, statement, reading.engine, options, description, rows)
+
+
+def _load_alone(reading: Reading, cursor_of: _CursorOf, session: Session, rows: Sequence[Sequence[Any]]) -> Result[Any]:
+    """Have the ordinary loader load rows into another Session, as those of a statement of its own."""
+    options = _loading.without_top_level(_options_of(reading))
+    return _sqlalchemy.load_result(reading.orm, session, cursor_of(rows), options)

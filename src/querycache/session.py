@@ -20,7 +20,7 @@ from querycache.gets import NOT_ANSWERED, get, key_of
 from querycache.questions import Bypass
 from querycache.reader import Reader, declined_at_once
 from querycache.readings import NOTES, notes_of
-from querycache.results import GET_STATEMENT
+from querycache.results import GETS, Gets
 from querycache.statements.reads import NotCacheable
 from querycache.statements.textreads import text_reads_of, why_not_declared
 
@@ -80,7 +80,7 @@ def _found(orm: ORMExecuteState) -> tuple[Reader, Attachment, Engine | Connectio
         bind = orm.session.get_bind(**orm.bind_arguments)
     except Exception:  # the application's code, perhaps; a sharded session has no bind before its own listener ran
         return None
-    found = _reader_of(bind.engine.dialect)
+    found = _reader_of(bind.dialect)
     if found is None:
         return None
     reader, attachment = found
@@ -113,7 +113,7 @@ _ordinary_get: Final = Session.get
 
 @wraps(_ordinary_get)
 def _get(self: Session, entity: Any, ident: Any, **options: Any) -> Any:
-    if not any(options.values()) and options.get("identity_token") is None:
+    if not (options and any(options.values())) and options.get("identity_token") is None:
         found = _get_from_cache(self, entity, ident)
         if found is not NOT_ANSWERED:
             return found
@@ -122,21 +122,19 @@ def _get(self: Session, entity: Any, ident: Any, **options: Any) -> Any:
 
 def _get_from_cache(session: Session, entity: Any, ident: Any) -> Any:
     """Return the instance of a primary key, None where there is no such row, or ``NOT_ANSWERED``."""
-    statement = entity.__dict__.get(GET_STATEMENT) if isinstance(entity, type) else None
+    gets: Gets | None = entity.__dict__.get(GETS) if isinstance(entity, type) else None
     # Before the bind is asked for: a session of another make (sharded, say) may need to know more for that.
-    if statement is None or not _loading.may_get(session, entity.__mapper__):
+    if gets is None or not _loading.may_get(session, entity.__mapper__):
         return NOT_ANSWERED
     try:
-        target = session.get_bind(entity.__mapper__, clause=statement)
+        target = session.get_bind(entity.__mapper__, clause=gets.statement)
     except Exception:  # the ordinary way asks again, and lets it raise
         return NOT_ANSWERED
-    dialect = target.engine.dialect
+    dialect = target.dialect
     found = _reader_of(dialect)
-    if found is None:
-        return NOT_ANSWERED
-    known = found[0].results.known_get(entity, dialect)
+    known = None if found is None else found[0].results.known_get(gets, dialect)
     key = None if known is None else key_of(known, ident)
-    if known is None or key is None:
+    if found is None or known is None or key is None:
         return NOT_ANSWERED
     reader, attachment = found
     return get(reader, session, attachment, target, known, key)

@@ -28,7 +28,7 @@ from querycache.questions import Question, Questions
 from querycache.reader import Reader
 from querycache.readings import Reading
 from querycache.refreshing import EarlyRefresh
-from querycache.results import KnownGet, Results
+from querycache.results import Gets, KnownGet, Results
 from querycache.rows.codec import DecodedRows, UnsupportedValue, decode_rows, encode_rows, encode_values
 from querycache.variation import Variations
 
@@ -113,7 +113,7 @@ class VerifyingReader(Reader):
 class _WithoutShortCuts(Results):
     """Knows no gets and nothing that follows: those would be answered without a statement that could be sent."""
 
-    def known_get(self, model: type[Any], dialect: Dialect) -> KnownGet | None:
+    def known_get(self, gets: Gets, dialect: Dialect) -> KnownGet | None:
         return None
 
     def with_posts(self, *arguments: Any) -> list[Any] | None:

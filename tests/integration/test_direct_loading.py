@@ -29,6 +29,9 @@ from sqlalchemy.schema import ForeignKey
 
 from loading_support import Library, library_of
 from querycache import FromCache, _generated, _loading
+from querycache.questions import Questions
+from querycache.results import GETS, Results
+from querycache.session import attachment_of
 
 
 class Base(DeclarativeBase):
@@ -111,6 +114,12 @@ COLUMNS = select(Book.id, Book.title).order_by(Book.id)
 COUNTED = select(Book.shelf_id, func.count().label("many")).group_by(Book.shelf_id).order_by(Book.shelf_id)
 BY_SHELF = select(Book, Shelf).join(Shelf).order_by(Book.id)
 
+
+def in_parts_afterwards(session: Session, **options: Any) -> list[Any]:
+    result = session.execute(select(Book).order_by(Book.id), execution_options=options)
+    return [result.fetchone(), result.yield_per(2).all()]
+
+
 PLAIN: dict[str, Callable[[Session], Any]] = {
     "deferred columns": lambda session: session.scalars(select(Scroll)).all(),
     "a deferred column afterwards": lambda session: [scroll.long for scroll in session.scalars(select(Scroll))],
@@ -147,6 +156,13 @@ PLAIN: dict[str, Callable[[Session], Any]] = {
     "partitions": lambda session: [
         list(part) for part in session.scalars(select(Book).order_by(Book.id)).partitions(2)
     ],
+    "parts of a size that is told": lambda session: [
+        list(part) for part in session.execute(select(Book).order_by(Book.id)).yield_per(2).partitions()
+    ],
+    "parts of a size that is told when all were fetched": lambda session: in_parts_afterwards(session),
+    "parts of what was fetched for one that cannot wait": lambda session: in_parts_afterwards(
+        session, prebuffer_rows=True
+    ),
     "fetchmany": lambda session: session.execute(select(Book).order_by(Book.id)).fetchmany(2),
     "columns": lambda session: session.execute(select(Book).order_by(Book.id)).columns("Book").all(),
     "keys": lambda session: list(session.execute(select(Book)).keys()),
@@ -430,6 +446,29 @@ def test_a_get_after_a_commit_of_another_process_sees_it(library: Library) -> No
         assert session.get_one(Book, 2).title == "new"
 
 
+def test_a_get_is_answered_without_a_statement_again_after_the_catalog_has_changed(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library.check(PLAIN["get"])
+    with library.cached.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE one_more (id INTEGER PRIMARY KEY)")
+    library.check(PLAIN["get"])
+    monkeypatch.delattr(Questions, "form_of")
+    library.check(PLAIN["get"], times=1)
+    assert library.made == [1]
+
+
+def test_a_get_is_known_to_the_cache_that_learnt_it_alone(library: Library) -> None:
+    library.check(PLAIN["get"])
+    found = attachment_of(library.cached)
+    assert found is not None
+    results = found[0].results
+    gets = vars(Book)[GETS]
+    assert results.known_get(gets, library.cached.dialect) is not None
+    assert Results(results.questions).known_get(gets, library.cached.dialect) is None
+    assert results.known_get(gets, library.plain.dialect) is None
+
+
 def test_a_get_in_a_transaction_that_wrote_reads_past_the_cache(library: Library) -> None:
     library.check(PLAIN["get"])
     with Session(library.cached) as session:
@@ -460,6 +499,15 @@ def test_an_instance_loaded_by_recipe_is_forgotten_with_its_last_reference(libra
     with Session(library.cached) as session:
         books(session)
         assert list(session.identity_map.keys()) == []
+
+
+def test_a_result_holds_none_of_the_rows_that_it_gave(library: Library) -> None:
+    for _ in ("a miss", "a hit by the ordinary loader", "a hit by recipe"):
+        with Session(library.cached) as session:
+            result = session.scalars(select(Book).where(Book.shelf_id == 1))
+            assert len(list(result)) > 1
+            assert list(session.identity_map.keys()) == []
+            del result
 
 
 def test_an_instance_loaded_by_recipe_is_flushed_refreshed_and_detached_like_any(library: Library) -> None:

@@ -31,6 +31,7 @@ from sqlalchemy.schema import Column, ForeignKey, Table
 
 from loading_support import Library, library_of, nothing
 from querycache import FromCache, _loading, _trees, posts
+from querycache.coherence.protocol import Coherence
 from querycache.session import attachment_of
 
 
@@ -439,6 +440,50 @@ def test_where_an_entry_below_is_gone_that_one_alone_is_read_again(library: Libr
     library.check(take, times=1)
     assert library.sent == []
     assert -1 not in library.made
+
+
+def test_what_comes_after_one_statement_is_looked_up_at_one_time(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = many(OWNERS.options(selectinload(Owner.dogs), selectinload(Owner.cats), selectinload(Owner.card)))
+    library.check(take, times=5)
+    look_up, look_up_many = Coherence.lookup, Coherence.lookup_many
+    asked: list[int] = []
+
+    def one(self: Coherence, *arguments: Any, **options: Any) -> Any:
+        asked.append(1)
+        return look_up(self, *arguments, **options)
+
+    def several(self: Coherence, store: int, questions: Any, **options: Any) -> Any:
+        asked.append(len(questions))
+        return look_up_many(self, store, questions, **options)
+
+    monkeypatch.setattr(Coherence, "lookup", one)
+    monkeypatch.setattr(Coherence, "lookup_many", several)
+    library.check(take, times=1)
+    assert asked == [1, 3]
+    assert library.made == [4]
+
+
+def test_a_store_that_does_not_answer_for_what_comes_after_leaves_it_to_the_database(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = many(OWNERS.options(selectinload(Owner.dogs), selectinload(Owner.cats)))
+    library.check(take, times=5)
+    monkeypatch.setattr(Coherence, "lookup_many", lambda *arguments, **options: None)
+    library.check(take, times=1)
+    assert library.made == []
+
+
+def test_where_one_of_several_below_is_gone_that_one_alone_is_read_again(library: Library) -> None:
+    take = many(OWNERS.options(selectinload(Owner.dogs), selectinload(Owner.cats)))
+    library.check(take, times=5)
+    with Session(library.cached) as session:
+        session.add(Cat(id=9, owner_id=1))
+        session.commit()
+    library.check(take, times=1)
+    assert [statement for statement in library.sent if "FROM cat" not in statement] == []
+    assert len(library.sent) == 1
 
 
 def test_a_statement_knows_what_follows_another_one_that_was_read_before(library: Library) -> None:

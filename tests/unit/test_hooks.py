@@ -121,3 +121,32 @@ def test_a_connections_own_listener_may_rewrite(engine: Engine) -> None:
         event.listen(connection, "before_execute", of_the_application, retval=True)
         assert Hooks(engine).rewriter(connection) is not None
     assert Hooks(engine).rewriter(engine) is None
+
+
+@pytest.mark.parametrize("name", ["begin", "checkout", "do_connect", "engine_connect", "before_execute"])
+def test_a_hook_that_comes_when_all_were_quiet_is_heard(engine: Engine, name: str) -> None:
+    hooks, session = Hooks(engine), Session(engine)
+    assert hooks.are_quiet(session, engine)
+    assert hooks.are_quiet(session, engine)
+    event.listen(engine, name, of_the_application, **({"retval": True} if name == "before_execute" else {}))
+    assert not hooks.are_quiet(session, engine)
+    event.remove(engine, name, of_the_application)
+    assert hooks.are_quiet(session, engine)
+
+
+def test_a_session_of_its_own_make_is_asked_about_by_itself(engine: Engine) -> None:
+    hooks, factory = Hooks(engine), sessionmaker(engine)
+    assert hooks.are_quiet(Session(engine), engine)
+    assert hooks.are_quiet(factory(), engine)
+    event.listen(factory, "after_begin", of_the_application)
+    assert not hooks.are_quiet(factory(), engine)
+    assert hooks.are_quiet(Session(engine), engine)
+    one = Session(engine)
+    event.listen(one, "after_begin", of_the_application)
+    assert not hooks.are_quiet(one, engine)
+
+
+def test_makes_of_sessions_without_end_are_not_all_remembered(engine: Engine) -> None:
+    hooks = Hooks(engine)
+    assert all(hooks.are_quiet(sessionmaker(engine)(), engine) for _ in range(100))
+    assert len(hooks._quiet) <= 16

@@ -16,6 +16,7 @@ from sqlalchemy import (
     ColumnClause,
     Engine,
     ForeignKey,
+    Integer,
     StaticPool,
     String,
     Uuid,
@@ -45,7 +46,7 @@ from sqlalchemy.orm import (
     with_loader_criteria,
 )
 
-from querycache import _cursors
+from querycache import FromCache, _cursors
 from querycache import _sqlalchemy as seams
 
 
@@ -129,6 +130,79 @@ def test_a_call_takes_the_values_given_beside_the_statement(engine: Engine) -> N
 def test_a_callable_bind_is_asked_for_its_value(engine: Engine) -> None:
     compilation = compiled_of(engine, select(Owner).where(Owner.id == bindparam("wanted", callable_=lambda: 5)))
     assert list(seams.parameters_of(compilation, None).values()) == [5]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        select(Owner).where(Owner.id == 3, Owner.name == "a"),
+        select(Owner).where(Owner.id.in_([3, 4]), Owner.name == "a").limit(2).offset(1),
+        select(Owner.id, literal(7)).where(Owner.name == "a").order_by(Owner.id),
+        select(Owner).where(Owner.id == bindparam("b", 1), Owner.name == bindparam("a", "x")),
+        select(Owner).where(tuple_(Owner.id, Owner.name).in_([(1, "a")])),
+        select(Owner).join(Owner.pets).where(Pet.name == "b", Owner.id > 1),
+        select(Owner).where(Owner.pets.any(Pet.id == 5), Owner.id == 5),
+        select(Owner),
+    ],
+)
+def test_values_at_their_places_are_those_that_are_sent(engine: Engine, statement: Any) -> None:
+    compilation = compiled_of(engine, statement)
+    places = seams.places_of_binds(compilation.compiled)
+    assert places is not None
+    given = seams.parameters_of(compilation, None)
+    assert seams.values_at(places, compilation) == [given[name] for name in sorted(given)]
+
+
+def test_values_of_another_call_stand_at_the_same_places(engine: Engine) -> None:
+    one, two = (
+        compiled_of(engine, select(Owner).where(Owner.id == number, Owner.name == name))
+        for number, name in ((1, "a"), (2, "b"))
+    )
+    places = seams.places_of_binds(one.compiled)
+    assert places is not None
+    assert sorted(map(str, seams.values_at(places, two) or ())) == ["2", "b"]
+
+
+@pytest.mark.parametrize("bind", [bindparam("wanted", callable_=lambda: 5), bindparam("wanted", type_=String)])
+def test_a_value_that_a_call_itself_does_not_give_has_no_place(engine: Engine, bind: Any) -> None:
+    compilation = compiled_of(engine, select(Owner).where(Owner.id == bind))
+    assert seams.places_of_binds(compilation.compiled) is None
+
+
+def test_where_a_function_gives_what_another_call_gave_itself_its_place_is_empty(engine: Engine) -> None:
+    given = compiled_of(engine, select(Owner).where(Owner.id == bindparam("wanted", 1)))
+    called = compiled_of(
+        engine, select(Owner).where(Owner.id == bindparam("wanted", callable_=lambda: 5, type_=Integer))
+    )
+    assert called.compiled is given.compiled
+    places = seams.places_of_binds(given.compiled)
+    assert places is not None
+    assert seams.values_at(places, called) is None
+
+
+def test_values_that_a_statement_was_given_apart_have_no_places(engine: Engine) -> None:
+    compilation = compiled_of(engine, select(Owner).where(Owner.id == bindparam("wanted", 1)))
+    places = seams.places_of_binds(compilation.compiled)
+    assert places is not None
+    assert seams.values_at(places, compilation._replace(collected={"wanted": 2})) is None
+    assert seams.values_at(places, compilation._replace(extracted=None)) is None
+
+
+def test_a_compiled_statement_keeps_what_refers_to_it_no_longer_than_it_lives(engine: Engine) -> None:
+    class Kept(list[Any]):
+        pass
+
+    compiled = compiled_of(engine, select(Owner)).compiled
+    kept = Kept([compiled])
+    seams.keep_with_compiled(compiled, "_kept_for_a_test", kept)
+    kept_still = weakref.ref(kept)
+    del kept
+    gc.collect()
+    assert kept_still() is not None
+    del compiled
+    engine.clear_compiled_cache()
+    gc.collect()
+    assert kept_still() is None
 
 
 def test_a_statement_without_cache_key_has_no_extracted_parameters(engine: Engine) -> None:
@@ -306,6 +380,17 @@ def test_a_result_that_a_later_listener_gives_is_the_result(engine: Engine) -> N
         event.listen(session, "do_orm_execute", lambda state: seams.listen_last(state, never))
         event.listen(session, "do_orm_execute", answered)
         assert [pet.name for pet in session.scalars(select(Pet))] == ["tom"]
+
+
+@pytest.mark.parametrize(
+    "statement", [select(Owner), select(Owner).options(FromCache()), select(Owner).options(selectinload(Owner.pets))]
+)
+def test_options_of_the_users_are_those_that_sqlalchemy_tells(engine: Engine, statement: Any) -> None:
+    with Session(engine) as session:
+        told, asked = orm_state_of(
+            session, statement, lambda state: (list(state.user_defined_options), list(seams.user_options_of(state)))
+        )
+    assert told == asked
 
 
 def test_listeners_of_the_librarys_own_are_no_others(engine: Engine) -> None:

@@ -11,18 +11,17 @@ import ctypes
 import os
 import struct
 import sys
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 _AT_FDCWD: Final = -100
-_STATX_INO: Final = 0x100
-_STATX_BTIME: Final = 0x800
-_STATX_SIZE: Final = 256  # struct statx, linux/stat.h
-_INODE: Final = (struct.Struct("=Q"), 32)
-_BIRTH: Final = (struct.Struct("=qI"), 80)
-_DEVICE: Final = (struct.Struct("=II"), 136)
+_WANTED: Final = 0x100 | 0x800
+"""STATX_INO and STATX_BTIME."""
+
+# struct statx, linux/stat.h: what is given, the inode, the time of birth, the device.
+_STATX: Final = struct.Struct("=I28xQ40xqI44xII")
+_Buffer: Final = ctypes.c_char * 256
 
 # Where other machines may write to the file too, so that no identity of this machine's making names it.
 _NETWORK_FILESYSTEMS: Final = frozenset(
@@ -34,11 +33,11 @@ class NoIdentity(Exception):
     """The file cannot be told from others; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Birth:
+class _Birth(NamedTuple):
     device: tuple[int, int]
     inode: int
-    born: str
+    born: tuple[int, int] | str
+    """In seconds and nanoseconds, or as the system says it."""
 
 
 class FileWatch:
@@ -79,30 +78,27 @@ def _identity_of(birth: _Birth) -> str:
     if (filesystem := _network_filesystem_of(birth.device)) is not None:
         raise NoIdentity(f"its file is on a network filesystem ({filesystem}), where other machines may write to it")
     device = f"{birth.device[0]}.{birth.device[1]}"
-    return f"sqlite:{_boot_id()}:{device}:{birth.inode}:{birth.born}"
+    born = birth.born if isinstance(birth.born, str) else "{}.{:09d}".format(*birth.born)
+    return f"sqlite:{_boot_id()}:{device}:{birth.inode}:{born}"
 
 
 @cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
+def _statx_of_libc() -> Any | None:
+    return getattr(ctypes.CDLL(None, use_errno=True), "statx", None)
 
 
 def _statx(path: str) -> _Birth:
-    libc = _libc()
-    if not hasattr(libc, "statx"):
+    statx = _statx_of_libc()
+    if statx is None:
         raise NoIdentity("this system's C library has no statx() to ask for the time the file was made")
-    buffer = ctypes.create_string_buffer(_STATX_SIZE)
-    wanted = _STATX_INO | _STATX_BTIME
-    if libc.statx(_AT_FDCWD, os.fsencode(path), 0, wanted, buffer) != 0:
+    buffer = _Buffer()
+    if statx(_AT_FDCWD, os.fsencode(path), 0, _WANTED, buffer) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-    (given,) = struct.unpack_from("=I", buffer)
-    if given & wanted != wanted:
+    given, inode, seconds, nanoseconds, major, minor = _STATX.unpack_from(buffer)
+    if given & _WANTED != _WANTED:
         raise NoIdentity("its filesystem does not keep the time a file was made")
-    seconds, nanoseconds = _BIRTH[0].unpack_from(buffer, _BIRTH[1])
-    major, minor = _DEVICE[0].unpack_from(buffer, _DEVICE[1])
-    (inode,) = _INODE[0].unpack_from(buffer, _INODE[1])
-    return _Birth((major, minor), inode, f"{seconds}.{nanoseconds:09d}")
+    return _Birth((major, minor), inode, (seconds, nanoseconds))
 
 
 def _stat(path: str) -> _Birth:

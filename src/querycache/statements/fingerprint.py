@@ -21,7 +21,13 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.visitors import iterate
 
 from querycache._rendering import Rendered, rendered_by
-from querycache._sqlalchemy import bind_processors_of, core_statement_of, plain_table, result_types_of
+from querycache._sqlalchemy import (
+    bind_processors_of,
+    core_statement_of,
+    places_of_binds,
+    plain_table,
+    result_types_of,
+)
 from querycache.rows.codec import MAGIC, UnsupportedValue, encode_values
 from querycache.statements.reads import ElementRead, NotCacheable, SelectReads, reads_of
 from querycache.statements.textreads import text_reads_of, why_not_declared
@@ -36,7 +42,11 @@ so that two versions of the library side by side keep entries of their own."""
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shape:
-    """What one compiled statement is, for every call of it. ``reads`` is None where it is not cacheable: ``why_not``."""
+    """What one compiled statement is, for every call of it. ``reads`` is None where it is not cacheable: ``why_not``.
+
+    ``places``: where the values of its bind names stand, in the order of these, among what SQLAlchemy extracts from a call;
+    None where that alone does not say what is sent.
+    """
 
     digest: bytes
     reads: SelectReads | None
@@ -45,6 +55,7 @@ class Shape:
     names: Mapping[BindParameter[Any], str]
     processors: Mapping[str, Any]
     expanding: frozenset[str]
+    places: tuple[int, ...] | None
 
     def processed(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Run the bind processors, as the driver's execution would.
@@ -131,19 +142,21 @@ def _reads_of_rendered(compiled: SQLCompiler, dialect: Dialect) -> SelectReads |
 
 
 def _shape(compiled: SQLCompiler, dialect: Dialect, answer: SelectReads) -> Shape:
+    processors = dict(bind_processors_of(compiled))
     return Shape(
         digest=_digest_of(compiled, dialect),
         reads=answer,
         why_not=None,
         defect=False,
         names=dict(compiled.bind_names),
-        processors=dict(bind_processors_of(compiled)),
+        processors=processors,
         expanding=frozenset(name for bound, name in compiled.bind_names.items() if bound.expanding),
+        places=None if processors else places_of_binds(compiled),
     )
 
 
 def _refused(why_not: str, *, defect: bool = False) -> Shape:
-    return Shape(b"", None, why_not, defect, {}, {}, frozenset())
+    return Shape(b"", None, why_not, defect, {}, {}, frozenset(), None)
 
 
 class KeyMaker:
