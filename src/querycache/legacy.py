@@ -202,7 +202,7 @@ class _Stored(_ByHand):
         if entry is None:
             return no_rows()
         self.present = True
-        return reader.results.of(reading, question.compilation, entry.description, entry.rows)
+        return reader.results.of(reading, question, entry.description, entry.rows)
 
 
 class _SetByHand(_ByHand):
@@ -241,7 +241,7 @@ class _SetByHand(_ByHand):
         if rows is None:
             return no_rows()
         self.put_together = True
-        return reader.results.of(reading, whole.compilation, rows.description, rows.rows)
+        return reader.results.of(reading, whole, rows.description, rows.rows)
 
     def _with_names_of_rows(self, reading: Reading) -> CacheRequest:
         mapper = mapper_of(reading.orm.statement)

@@ -24,9 +24,13 @@ from querycache.coherence.snapshots import Freshness
 from querycache.options import CacheRequest, FromCache
 from querycache.questions import Bypass, Question, Questions
 from querycache.readings import Reading, freshness_in
+from querycache.recall import Named
 from querycache.rows.codec import DecodedRows
 
 logger = logging.getLogger("querycache")
+
+MAX_AHEAD: Final = 16
+"""Of more questions than that nothing is asked before it is sure that they come."""
 
 _KEYS: Final = "primary_keys"
 _HARMLESS_OPTIONS: Final = frozenset(
@@ -67,23 +71,33 @@ class _Asked:
 
 def gather(
     reading: Reading,
+    leading: Question,
     questions: Questions,
     recipe: _loading.Recipe,
     rows: Sequence[Sequence[Any]],
     recipe_at: RecipeAt,
 ) -> Part | None:
-    """Look up all that a statement is followed by; None where not all of it may be served from the store."""
+    """Look up all that a statement is followed by; None where not all of it may be served from the store.
+
+    What was asked is asked together with the statement's own question next time.
+    """
     if not _loading.is_ours_alone(reading.orm.session) or not reading.options.keys() <= _HARMLESS_OPTIONS:
         return None
     freshness = freshness_in(reading)
     if isinstance(freshness, Bypass):
         return None
     whole = _Gathering(reading, questions, recipe_at, freshness, recipe.options).part(recipe, rows)
-    if whole is not None:
-        for part in whole.parts():
-            for question, lease, _ in part.answers:
-                entries.remember(reading, question, question.tags, lease, freshness)
-                reading.attachment.coherence.events.emit("hit", key=question.key)
+    if whole is None:
+        return None
+    asked = []
+    for part in whole.parts():
+        for question, lease, _ in part.answers:
+            entries.remember(reading, question, question.tags, lease, freshness)
+            reading.attachment.coherence.events.emit("hit", key=question.key)
+            if question.store == leading.store:
+                asked.append(Named(question.key, question.tags))
+    if len(asked) <= MAX_AHEAD:
+        leading.plan.memory.keep_after(leading.key, tuple(asked))
     return whole
 
 
@@ -213,7 +227,11 @@ class _Gathering:
         return all(question.key in self._answers for question in questions)
 
     def _look_up(self, questions: list[Question]) -> Iterator[Lookup | None]:
-        coherence, strict = self._reading.attachment.coherence, self._strict
+        coherence, strict, ahead = self._reading.attachment.coherence, self._strict, self._reading.ahead or {}
+        told = [ahead.get(question.key) for question in questions]
+        if all(one is not None and one[0] == question.tags for one, question in zip(told, questions, strict=True)):
+            yield from (one[1] for one in told if one is not None)
+            return
         if len(questions) > 1 and len({question.store for question in questions}) == 1:
             asked = [(question.key, question.tags) for question in questions]
             yield from coherence.lookup_many(questions[0].store, asked, strict=strict) or ()

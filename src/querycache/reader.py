@@ -199,9 +199,7 @@ class Reader:
         while True:
             asked_at = time.monotonic() if question.plan.grace_s else 0.0
             found = None if reading.notes.found is None else reading.notes.take_found(question.key)
-            found = found or coherence.lookup(
-                question.store, question.key, question.tags, strict=reading.must_be_strict(freshness)
-            )
+            found = found or self._look_up(reading, question, freshness)
             if found is None:
                 return Bypass(NO_ANSWER)
             if found.storable and not question.is_answered_by(found):
@@ -234,6 +232,18 @@ class Reader:
             finally:
                 if is_filler:
                     self.flights.end(question.key)
+
+    def _look_up(self, reading: Reading, question: Question, freshness: Freshness) -> Lookup | None:
+        """Ask the store, in the same breath of what followed the statement last time; None where it does not answer."""
+        coherence, strict = reading.attachment.coherence, reading.must_be_strict(freshness)
+        following = question.plan.memory.after.get(question.key)
+        if following is None:
+            return coherence.lookup(question.store, question.key, question.tags, strict=strict)
+        found = coherence.lookup_many(question.store, [(question.key, question.tags), *following], strict=strict)
+        if found is None:
+            return None
+        reading.ahead = {key: (tags, said) for (key, tags), said in zip(following, found[1:], strict=True)}
+        return found[0]
 
     def _within_grace(self, reading: Reading, question: Question, found: Lookup, freshness: Freshness) -> bytes | None:
         """Return what was valid until a moment ago, where such may be served while another read asks the database.
@@ -315,7 +325,7 @@ class Reader:
 
     def serve(self, reading: Reading, question: Question, entry: DecodedRows) -> Result[Any]:
         """Return what the Session would have returned for the rows of an entry."""
-        return self.results.of(reading, question.compilation, entry.description, entry.rows)
+        return self.results.of(reading, question, entry.description, entry.rows)
 
 
 def _grace_key_of(question: Question) -> GraceKey:

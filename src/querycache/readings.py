@@ -12,7 +12,7 @@ from typing import Any, Final
 from sqlalchemy.engine import Connection, Dialect, Engine
 from sqlalchemy.orm import ORMExecuteState, Session
 
-from querycache._types import Lookup
+from querycache._types import Lookup, TagSet
 from querycache.coherence.binds import Bind
 from querycache.coherence.snapshots import Freshness
 from querycache.coherence.transactions import ConnectionState, Served
@@ -79,9 +79,13 @@ class Situation:
 
 @dataclass(slots=True)
 class Reading(Situation):
-    """One read of a Session that may be answered from the cache."""
+    """One read of a Session that may be answered from the cache.
+
+    ``ahead``: by key, what was asked together with the read's own question, and what the store said of it.
+    """
 
     orm: ORMExecuteState
+    ahead: Mapping[bytes, tuple[TagSet, Lookup]] | None = None
 
     def is_still_the_same(self) -> bool:
         """Tell whether what decides on the rows beside all that is what it was before."""

@@ -29,18 +29,25 @@ class Named(NamedTuple):
 
 
 class Memory:
-    """What was made of the values of one statement."""
+    """What was made of the values of one statement. ``after``: by its key, what was asked after it last."""
 
-    __slots__ = ("__weakref__", "_recall", "named")
+    __slots__ = ("__weakref__", "_recall", "after", "named")
 
     def __init__(self, recall: Recall) -> None:
         self._recall = recall
         self.named: dict[Hashable, Named] = {}
+        self.after: dict[bytes, tuple[Named, ...]] = {}
 
     def keep(self, values: Hashable, named: Named) -> None:
         """Remember what was made of values."""
         self._recall.make_room(self)
         self.named[values] = named
+
+    def keep_after(self, key: bytes, asked: tuple[Named, ...]) -> None:
+        """Remember what is asked after a statement, which will most likely be asked after it again."""
+        if self.after.get(key) != asked:
+            self._recall.make_room(self)
+            self.after[key] = asked
 
 
 class Recall:
@@ -62,6 +69,7 @@ class Recall:
             self._left = self._most
             for other in list(self._memories):
                 other.named.clear()
+                other.after.clear()
         self._memories.add(memory)
 
 

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from querycache import _cursors, _loading, _sqlalchemy, posts
 from querycache._trees import place_of
 from querycache.coherence.binds import Bind
-from querycache.questions import Bypass, Plan, Questions
+from querycache.questions import Bypass, Plan, Question, Questions
 from querycache.readings import Reading
 
 GETS: Final = "_querycache_get"
@@ -80,19 +80,19 @@ class Results:
     def of(
         self,
         reading: Reading,
-        compilation: _sqlalchemy.Compilation,
+        question: Question,
         description: Sequence[Any],
         rows: Sequence[Sequence[Any]],
     ) -> Result[Any]:
         """Build what the Session would have returned for these rows."""
-        orm = reading.orm
+        orm, compilation = reading.orm, question.compilation
         cursor_of = partial(_cursor_of, reading, compilation, description)
         recipe = self._recipes.get(compilation.compiled)
         if recipe is not None and not recipe.tree.pairs and _loading.follows(recipe, orm, description):
             if recipe.is_alone:
                 made = recipe.load(orm.session, rows)
             else:
-                made = self.with_posts(reading, recipe, compilation, rows, partial(_load_alone, reading, cursor_of))
+                made = self.with_posts(reading, recipe, question, rows, partial(_load_alone, reading, cursor_of))
             if made is not None:
                 return _loading.result_of(recipe, orm, made, partial(cursor_of, rows))
         cursor = cursor_of(rows)
@@ -144,12 +144,12 @@ class Results:
         self,
         reading: Reading,
         recipe: _loading.Recipe,
-        compilation: _sqlalchemy.Compilation,
+        question: Question,
         rows: Sequence[Sequence[Any]],
         ordinary: _loading.Replay,
     ) -> list[Any] | None:
         """Return what rows stand for with all that is loaded after them; None where not all of that is in the store."""
-        compiled: Any = compilation.compiled
+        compiled: Any = question.compilation.compiled
         followers = self._followers.get(compiled.compile_state)
         if followers is None or _loading.top_level_of(reading.orm) is not None:
             return None
@@ -159,7 +159,7 @@ class Results:
             found = None if follower is None else self._recipes.get(follower)
             return None if found is None else (follower, found)
 
-        whole = posts.gather(reading, self.questions, recipe, rows, recipe_at)
+        whole = posts.gather(reading, question, self.questions, recipe, rows, recipe_at)
         if whole is None:
             return None
         if not recipe.is_tried:

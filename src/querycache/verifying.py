@@ -81,7 +81,7 @@ class VerifyingReader(Reader):
         try:
             payload = encode_rows(question.key, [column[:2] for column in capture.description], capture.rows)
         except UnsupportedValue:
-            return self.results.of(reading, question.compilation, capture.description, capture.rows)
+            return self.results.of(reading, question, capture.description, capture.rows)
         self.verdicts[REPLAYED] += 1
         return super().serve(reading, question, decode_rows(question.key, payload))
 

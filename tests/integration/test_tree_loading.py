@@ -442,11 +442,9 @@ def test_where_an_entry_below_is_gone_that_one_alone_is_read_again(library: Libr
     assert -1 not in library.made
 
 
-def test_what_comes_after_one_statement_is_looked_up_at_one_time(
-    library: Library, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    take = many(OWNERS.options(selectinload(Owner.dogs), selectinload(Owner.cats), selectinload(Owner.card)))
-    library.check(take, times=5)
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Tell of each call of a store how much it was asked at once."""
     look_up, look_up_many = Coherence.lookup, Coherence.lookup_many
     asked: list[int] = []
 
@@ -460,9 +458,42 @@ def test_what_comes_after_one_statement_is_looked_up_at_one_time(
 
     monkeypatch.setattr(Coherence, "lookup", one)
     monkeypatch.setattr(Coherence, "lookup_many", several)
-    library.check(take, times=1)
+    return asked
+
+
+ALL_BELOW = OWNERS.options(selectinload(Owner.dogs), selectinload(Owner.cats), selectinload(Owner.card))
+
+
+def test_what_comes_after_one_statement_is_looked_up_at_one_time(library: Library, asked: list[int]) -> None:
+    library.check(many(ALL_BELOW.where(Owner.id > 0)), times=5)
+    library.check(many(ALL_BELOW.where(Owner.id > 1)), times=1)
+    del asked[:]
+    library.check(many(ALL_BELOW.where(Owner.id > 1)), times=1)
     assert asked == [1, 3]
-    assert library.made == [4]
+
+
+def test_what_followed_a_statement_last_time_is_looked_up_together_with_it(library: Library, asked: list[int]) -> None:
+    take = AFTERWARDS["two levels"]
+    library.check(take, times=5)
+    del asked[:]
+    library.check(take, times=1)
+    assert asked == [3]
+
+
+def test_what_follows_a_statement_is_told_by_its_rows_and_not_by_what_followed_last_time(
+    library: Library, asked: list[int]
+) -> None:
+    take = many(OWNERS.options(selectinload(Owner.dogs)))
+    library.check(take, times=5)
+    with Session(library.cached) as session:
+        session.add(Owner(id=90, name="new"))
+        session.flush()
+        session.add(Dog(id=90, owner_id=90, name="dog of the new one"))
+        session.commit()
+    library.check(take, times=5)
+    del asked[:]
+    library.check(take, times=1)
+    assert asked == [2]
 
 
 def test_a_store_that_does_not_answer_for_what_comes_after_leaves_it_to_the_database(
