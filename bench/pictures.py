@@ -26,9 +26,11 @@ COLOURS: Final = {
     "redis-near": "#b279a2",
     "no-cache": "#9d9d9d",
     "bound": "#d3d3d3",
+    "bound-reads": "#c0c0c0",
     "ttl": "#eeca3b",
     "table-level": "#54a24b",
 }
+WITHOUT_DATABASE: Final = {"bound": "no database at all", "bound-reads": "none for reads"}
 OTHERS: Final = ("#54a24b", "#72b7b2", "#eeca3b", "#9d755d", "#bab0ac", "#ff9da6")
 
 matplotlib.rcParams.update(
@@ -190,7 +192,7 @@ def _app(rows: list[Row]) -> Any:
         axes.barh(names, heights, color=[COLOURS.get(name, OTHERS[0]) for name in names])
         for place, (name, height) in enumerate(zip(names, heights, strict=True)):
             share = stale.get((f"{mix}-stale", name))
-            note = "no database at all" if share is None else f"{share:.1%} stale"
+            note = WITHOUT_DATABASE[name] if share is None else f"{share:.1%} stale"
             axes.text(height, place, f" {height:.1f} ({note})", va="center", fontsize=8)
         axes.set_title(f"{mix} mix: pages per second", loc="left")
         axes.invert_yaxis()

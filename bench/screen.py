@@ -13,7 +13,7 @@ from rounds import Row
 
 T = TypeVar("T")
 _WIDTH: Final = 130
-_WIDE: Final = 5
+_WIDE: Final = 6
 """So many stores leave no room for the spread."""
 
 

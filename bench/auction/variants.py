@@ -1,8 +1,9 @@
 """How does the auction site get what a page shows: from the database each time, or from a cache of one kind or another?
 
 ``no-cache``; ``ttl``: what a page shows is kept for 5 seconds in each worker; ``table-level``: this library, and each write
-drops whatever depends on its tables; ``lmdb``: this library. ``bound`` is no way to run a site: no database at all, pages are
-made of what was kept, for whatever they are asked; it shows what the application's own work allows.
+drops whatever depends on its tables; ``lmdb``: this library. Two are no way to run a site, and show what the application's own
+work allows: ``bound`` has no database at all, pages are made of what was kept, for whatever they are asked; ``bound-reads``
+makes pages so, but writes as ``no-cache`` does.
 """
 
 from __future__ import annotations
@@ -17,13 +18,10 @@ from sqlalchemy.orm import Session
 from auction.models import Bid, Category, Comment, Item, User
 from auction.reads import READS
 from auction.writes import CHANGES, WRITES
-from querycache import Policy, QueryCache
+from querycache import QueryCache
 
 TTL_S: Final = 5.0
-MODELS: Final = {
-    **dict.fromkeys((User, Category, Bid, Comment), Policy()),
-    Item: Policy(shape="keys"),  # bids change rows of lists, and hardly ever which rows are in them
-}
+MODELS: Final = (User, Category, Item, Bid, Comment)
 
 
 class Site:
@@ -99,8 +97,8 @@ class CachedByTable(Cached):
         return found
 
 
-class Bound(Site):
-    """Serves pages that it kept, whatever was asked for, and writes nothing."""
+class BoundOfReads(Site):
+    """Serves pages that it kept, whatever was asked for."""
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
@@ -113,6 +111,10 @@ class Bound(Site):
             self._kept[place] = self._ask(name, *args)
         return self._kept[place]
 
+
+class Bound(BoundOfReads):
+    """Writes nothing, either."""
+
     def write(self, name: str, *args: Any) -> dict[str, int]:
         return {}
 
@@ -122,6 +124,7 @@ VARIANTS: Final[dict[str, Callable[[Engine, str], Site]]] = {
     "ttl": lambda engine, store: KeptForSeconds(engine),
     "table-level": CachedByTable,
     "lmdb": Cached,
+    "bound-reads": lambda engine, store: BoundOfReads(engine),
     "bound": lambda engine, store: Bound(engine),
 }
 

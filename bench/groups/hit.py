@@ -2,7 +2,7 @@
 
 ``postgresql`` and ``sqlite``: both with their Session's opening and closing. ``postgresql-open``: the read alone, in a Session
 that is open, the query in a transaction that is already begun. ``floor``: the hit with its Session, against a GET and a
-decoding.
+decoding. ``bound``, where a store stands elsewhere: what a read takes whose answer is ready (``bounds.py``).
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
+from typing import Final
 
+from bounds import ready_session
 from caches import Attached, attached, engine_of
 from floors import floor_of, payloads_of
 from places import Places, database_urls, places
@@ -22,7 +24,10 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 Name = tuple[str, str, str]
-"""A variant: a store or "query", the database, and "" or "-open"; the floor of a store has no database."""
+"""A variant: a store, "query" or "bound", the database, and "" or "-open"; the floor of a store has no database."""
+
+UNBOUNDED: Final = ("lazy-m2o",)
+"""Cases of which nobody is told before they are answered."""
 
 
 def measure(setting: Setting) -> Iterator[Row]:
@@ -58,6 +63,10 @@ def _measure(
         for database, engine in plain.items():
             variants["query", database, ""] = partial(with_session, engine, case)
             variants["query", database, "-open"] = partial(in_session, engine, case, begun=True)
+            if name not in UNBOUNDED:
+                ready = ready_session(engine, case)
+                variants["bound", database, ""] = partial(with_session, engine, case, ready)
+                variants["bound", database, "-open"] = partial(in_session, engine, case, ready)
         for (store, database), there in engines.items():
             variants[store, database, ""] = partial(with_session, there.engine, case)
             variants[store, database, "-open"] = partial(in_session, there.engine, case)
@@ -69,26 +78,37 @@ def _measure(
         for store in setting.stores:
             variants[store, "floor", ""] = floor_of(store, payloads, where, stack)
         times = in_turns(variants, setting.rounds)
+    for database in plain:
+        for how in ("", "-open"):
+            query = times["query", database, how]
+            for store in setting.stores:
+                yield compared("hit", name, store, database + how, times[store, database, how], query)
+            if name not in UNBOUNDED:
+                bound = compared("hit", name, "bound", database + how, times["bound", database, how], query)
+                _note(setting, bound)
+                yield bound
     for store in setting.stores:
-        for database in plain:
-            for how in ("", "-open"):
-                mine, theirs = times[store, database, how], times["query", database, how]
-                yield compared("hit", name, store, database + how, mine, theirs)
         yield compared("hit", name, store, "floor", times[store, first, ""], times[store, "floor", ""])
 
 
-def with_session(engine: Engine, case: Case) -> float:
+def _note(setting: Setting, bound: Row) -> None:
+    for store in setting.stores:
+        said = f"SQLAlchemy's own part and the instances, with the answer ready, take {bound.ratio:.3f}"
+        setting.notes[bound.group, bound.case, store, bound.against] = said
+
+
+def with_session(engine: Engine, case: Case, session_class: type[Session] = Session) -> float:
     """Time a read with the opening and closing of its Session."""
     start = time.perf_counter()
-    with Session(engine) as session:
+    with session_class(engine) as session:
         case.before(session)
         case.read(session)
     return time.perf_counter() - start
 
 
-def in_session(engine: Engine, case: Case, *, begun: bool = False) -> float:
+def in_session(engine: Engine, case: Case, session_class: type[Session] = Session, *, begun: bool = False) -> float:
     """Time a read alone, in a Session that is open; ``begun``: in a transaction that the database knows of."""
-    with Session(engine) as session:
+    with session_class(engine) as session:
         case.before(session)
         if begun:
             session.connection()

@@ -51,8 +51,10 @@ def test_the_hit_group_writes_a_ratio_for_each_case_and_whatever_it_is_compared_
     assert {"python", "sqlalchemy"} <= set(document["versions"])
     assert {tuple(row) for row in document["results"]} == {FIELDS}
     assert {row["group"] for row in document["results"]} == {"hit"}
-    assert {row["store"] for row in document["results"]} == {"memory"}
-    assert {row["against"] for row in document["results"]} == {"sqlite", "sqlite-open", "floor"}
+    assert {(row["store"], row["against"]) for row in document["results"]} == {
+        *(("memory", against) for against in ("sqlite", "sqlite-open", "floor")),
+        *(("bound", against) for against in ("sqlite", "sqlite-open")),
+    }
     assert {row["case"] for row in document["results"]} == {
         *("get", "select-1", "select-10", "select-100", "select-1000", "count", "columns"),
         *("selectin-10x5", "joined-10x5", "lazy-m2o"),
@@ -60,6 +62,38 @@ def test_the_hit_group_writes_a_ratio_for_each_case_and_whatever_it_is_compared_
     assert all(0 < row["p10"] <= row["ratio"] <= row["p90"] for row in document["results"])
     assert all(row["n"] == 2 for row in document["results"])
     assert "hit: get, lmdb / postgresql-open" in done.stdout  # a target that was not measured is told, too
+
+
+READY = """
+import sys
+from bounds import ready_session
+from caches import engine_of
+from groups.hit import UNBOUNDED
+from rows import CASES, fill
+from sqlalchemy.orm import Session
+
+def shown(value):
+    if isinstance(value, list):
+        return [shown(one) for one in value]
+    if not hasattr(value, "_sa_instance_state"):
+        return value
+    return {name: shown(one) for name, one in vars(value).items() if name != "_sa_instance_state"}
+
+engine = engine_of("sqlite:///" + sys.argv[1])
+fill(engine)
+for name in CASES.keys() - set(UNBOUNDED):
+    ready = ready_session(engine, CASES[name])
+    with Session(engine) as real, ready() as session:
+        assert shown(CASES[name].read(session)) == shown(CASES[name].read(real)), name
+    print(name)
+"""
+
+
+def test_the_bound_gives_what_the_query_gives(tmp_path: Path) -> None:
+    done = run_program(READY, str(tmp_path / "bench.sqlite"))
+
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 9
 
 
 def test_a_postgresql_that_is_missing_is_told_with_the_remedy(tmp_path: Path) -> None:

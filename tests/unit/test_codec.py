@@ -211,6 +211,34 @@ def test_a_description_comes_back_with_names_and_type_codes() -> None:
     assert decoded == DecodedRows(tuple(description), [(1, 2, 3, 4)], is_immutable=True)
 
 
+ALIKE = [1, 1.0, True, 0.0, -0.0, Decimal("1"), Decimal("1.0"), Decimal("sNaN"), float("nan"), "1", b"1", None]
+
+
+@pytest.mark.parametrize("one", ALIKE, ids=repr)
+@pytest.mark.parametrize("other", ALIKE, ids=repr)
+def test_what_only_seems_to_be_repeated_comes_back_as_it_was(one: Any, other: Any) -> None:
+    rows = [(7, one, 1), (7, one, 2), (7, other, 3), (7, one, 4), (7, other, 5), (7, other, 6), (8, other, 7)]
+
+    assert same(round_trip(rows), rows)
+
+
+def test_a_parent_is_written_once_for_its_children() -> None:
+    rows = [(parent, f"parent {parent} {'x' * 100}", child, child) for parent in range(5) for child in range(20)]
+
+    payload = encode_rows(KEY, described(4), rows)
+
+    assert same(decode_rows(KEY, payload).rows, rows)
+    assert payload.count(b"x" * 100) == 5
+
+
+def test_a_document_that_each_row_repeats_is_each_row_s_own() -> None:
+    rows = [(1, [1, 2], child) for child in range(4)]
+
+    found = decode_rows(KEY, encode_rows(KEY, described(3), rows)).rows
+
+    assert len({id(document) for _, document, _ in found}) == 4
+
+
 def test_types_that_psycopg_brings_come_back() -> None:
     ranges = importlib.import_module("psycopg.types.range")
     multiranges = importlib.import_module("psycopg.types.multirange")
@@ -395,8 +423,8 @@ def forged(body: bytes) -> bytes:
     return SMALL[:12] + struct.pack(">I", zlib.crc32(body)) + body
 
 
-def forged_rows(rows: bytes, signature: str = "a") -> bytes:
-    head = msgspec.msgpack.encode([[("column", 1)] * len(signature), signature])
+def forged_rows(rows: bytes, signature: str = "a", shared: int = 0) -> bytes:
+    head = msgspec.msgpack.encode([[("column", 1)] * len(signature), signature, shared])
     return forged(struct.pack(">I", len(head)) + head + rows)
 
 
@@ -416,7 +444,13 @@ def test_trailing_bytes_are_rejected_under_a_checksum_that_fits() -> None:
         forged(b"\0\0\0\0"),
         forged(b"\xff\xff\xff\xff"),
         forged_rows(b"\x90", "?"),
+        forged(struct.pack(">I", 4) + msgspec.msgpack.encode([[], "s", 0]) + b"\x90"),
         forged(struct.pack(">I", 4) + msgspec.msgpack.encode([[], "s"]) + b"\x90"),
+        forged_rows(b"\x90", "ss", -1),
+        forged_rows(b"\x90", "ss", 2),
+        forged_rows(b"\x90", "as", 1),
+        forged_rows(msgspec.msgpack.encode([[[1], [[]]]]), "ss", 1),
+        forged_rows(msgspec.msgpack.encode([[[1, 2], [[3]]]]), "ss", 1),
         forged_rows(b"\xdd\xff\xff\xff\xff"),
         forged_rows(b"\x91" * 100_000),
         forged_rows(msgspec.msgpack.encode([["text"]]), "t"),

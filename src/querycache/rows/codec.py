@@ -4,7 +4,8 @@ A payload carries a checksum, its format's version and a digest of the key it wa
 another version or of another key are refused, never read as something else. Each value comes back with exactly its type
 and value, each row as a tuple, in the order of the rows; a value of a type that is not known is refused at encoding.
 
-Columns whose values need no tag go the fast way: one decoder for all rows of a signature, found while encoding.
+Columns whose values need no tag go the fast way: one decoder for all rows of a signature, found while encoding. What a
+joined load repeats for each child is written once (``repeats``).
 Never executes what a payload says: it names no classes. Somebody who can write to the store can forge a whole payload;
 what comes out then are still plain values of the known types.
 """
@@ -25,6 +26,7 @@ from zlib import crc32
 from msgspec.msgpack import Decoder
 
 from querycache.errors import QueryCacheError
+from querycache.rows.repeats import grouped, repeats_in, ungrouped
 from querycache.rows.tagged import (
     MAX_PLAIN_INT,
     MIN_PLAIN_INT,
@@ -37,7 +39,7 @@ from querycache.rows.tagged import (
 
 __all__ = ["MAGIC", "DecodedRows", "PayloadRejected", "UnsupportedValue", "decode_rows", "encode_rows", "encode_values"]
 
-MAGIC: Final = b"qcr\x02"
+MAGIC: Final = b"qcr\x03"
 """What a payload is, and the version of the format: to be raised with any change to the layout, the letters or the codes."""
 
 _HEADER: Final = struct.Struct(">4s8sI")
@@ -89,8 +91,10 @@ def encode_rows(key: bytes, description: Sequence[tuple[str, object]], rows: Seq
     """
     plain_rows = [row if type(row) is tuple else tuple(row) for row in rows]
     signature = _signature_of(plain_rows, len(description))
-    head = pack([[_described(name, code) for name, code in description], signature])
-    body = b"".join((_HEAD_SIZE.pack(len(head)), head, pack(_tag_columns(plain_rows, signature))))
+    repeats = repeats_in(plain_rows, _shareable(signature))
+    head = pack([[_described(name, code) for name, code in description], signature, repeats.width])
+    tagged = _tag_columns(plain_rows, signature)
+    body = b"".join((_HEAD_SIZE.pack(len(head)), head, pack(grouped(tagged, repeats) if repeats.width else tagged)))
     return _HEADER.pack(MAGIC, _digest_of(key), crc32(body)) + body
 
 
@@ -100,8 +104,9 @@ def decode_rows(key: bytes, payload: bytes) -> DecodedRows:
     try:
         (size,) = _HEAD_SIZE.unpack_from(body)
         start = _HEAD_SIZE.size + size
-        description, decoder, is_immutable = _known_head(bytes(body[_HEAD_SIZE.size : start]))
-        return DecodedRows(description, decoder.decode(body[start:]), is_immutable)
+        description, decoder, shared, is_immutable = _known_head(bytes(body[_HEAD_SIZE.size : start]))
+        found = decoder.decode(body[start:])
+        return DecodedRows(description, ungrouped(found) if shared else found, is_immutable)
     # What constructors of values say to content that no encoder wrote: the checksum lets forged bytes alone pass.
     except (
         ArithmeticError,
@@ -145,25 +150,38 @@ def _digest_of(key: bytes) -> bytes:
 
 
 @lru_cache(_KNOWN_HEADS)
-def _known_head(head: bytes) -> tuple[tuple[tuple[str, object], ...], Decoder[list[tuple[Any, ...]]], bool]:
-    description, signature = _HEADS.decode(head)
+def _known_head(head: bytes) -> tuple[tuple[tuple[str, object], ...], Decoder[Any], int, bool]:
+    description, signature, shared = _HEADS.decode(head)
     if len(description) != len(signature):
         raise ValueError("as many letters as columns are needed")
+    if not 0 <= shared <= _shareable(signature):
+        raise ValueError("columns are shared that cannot be")
     # A tagged column may hold lists and dicts; the types of all others are immutable.
-    return tuple(description), _decoder_of(signature), _TAGGED not in signature
+    return tuple(description), _decoder_of(signature, shared), shared, _TAGGED not in signature
+
+
+def _shareable(signature: str) -> int:
+    """Return how many of the first columns may have one value for several rows: not the last, nor any from a tagged one on."""
+    return min(max(0, len(signature) - 1), len(signature.partition(_TAGGED)[0]))
 
 
 @lru_cache(_KNOWN_HEADS)
-def _decoder_of(signature: str) -> Decoder[list[tuple[Any, ...]]]:
-    row: Any = tuple[tuple(_COLUMN_TYPES[letter] for letter in signature)]  # type: ignore[misc]  # made at run time
+def _decoder_of(signature: str, shared: int) -> Decoder[Any]:
+    row: Any = _row_type(signature)
+    if shared:
+        row = tuple[_row_type(signature[:shared]), list[_row_type(signature[shared:])]]  # type: ignore[misc]  # as below
     return Decoder(list[row], ext_hook=_value_of_hook)
+
+
+def _row_type(signature: str) -> Any:
+    return tuple[tuple(_COLUMN_TYPES[letter] for letter in signature)]  # type: ignore[misc]  # made at run time
 
 
 def _value_of_hook(code: int, data: memoryview) -> object:
     return value_of_ext(code, bytes(data))
 
 
-_HEADS: Final = Decoder(tuple[list[tuple[str, Any]], str])
+_HEADS: Final = Decoder(tuple[list[tuple[str, Any]], str, int])
 
 
 def _described(name: str, code: object) -> tuple[str, object]:
@@ -208,11 +226,11 @@ def _is_fast(zone: tzinfo | None) -> bool:
     return zone is None or zone is UTC
 
 
-def _tag_columns(rows: list[tuple[object, ...]], signature: str) -> Sequence[Sequence[object]]:
+def _tag_columns(rows: list[tuple[object, ...]], signature: str) -> list[tuple[object, ...]]:
     """Tag the values of the columns that need it."""
     if _TAGGED not in signature:
         return rows
     return [
-        [tag_value(value) if letter == _TAGGED else value for letter, value in zip(signature, row, strict=True)]
+        tuple(tag_value(value) if letter == _TAGGED else value for letter, value in zip(signature, row, strict=True))
         for row in rows
     ]
