@@ -19,7 +19,7 @@ from querycache.stores._redis_calls import (
     lease_text,
     marking,
     releasing,
-    were_marked,
+    told_of_marks,
 )
 from querycache.stores._redis_scripts import CLEAR, LOOKUP, packed
 
@@ -110,10 +110,12 @@ def test_what_a_look_up_never_returns_is_an_error_of_the_store(rest: Any) -> Non
         asking.found([Witness().answer(asking.calls[0], reply(rest))])
 
 
-@pytest.mark.parametrize("rest", [None, 1, b"", b"00", [b"1"]])
+@pytest.mark.parametrize(
+    "rest", [None, 1, b"0", [b"0"], [b"", b""], [b"00", b""], [b"0", None], [b"0", b"x"], [b"0", b"", b""]]
+)
 def test_what_a_mark_never_returns_is_an_error_of_the_store(rest: Any) -> None:
     with pytest.raises(StoreUnavailable, match="never return"):
-        were_marked(TAGS.guards, Witness().answer(Call(0, CLEAR), reply(rest)))
+        told_of_marks(TAGS.guards, Witness().answer(Call(0, CLEAR), reply(rest)))
 
 
 def test_a_process_tells_each_part_the_last_that_it_has_seen_there() -> None:

@@ -131,20 +131,24 @@ class Coherence:
         return stamps
 
     def mark(self, tags: TagSet, catalogs: Mapping[int, Catalog] | None = None) -> list[Mark]:
-        """Mark in every store, before a commit. ``catalogs``: by store, what decides at the release where that fails.
+        """Mark in every store, before a commit; return the marks in the order of the stores.
+
+        ``catalogs``: by store, what the changes are named by. Each store says with the mark whether it is still that; where it
+        cannot be marked, that decides at the release.
 
         Raises ``StoreError`` where a store cannot and the policy is "raise"; what was marked until then is released.
         """
         marks: list[Mark] = []
         for position, journal in enumerate(self.journals):
+            catalog = None if catalogs is None else catalogs.get(position)
             try:
-                marks.append(journal.mark(tags))
+                marks.append(journal.mark(tags, None if catalog is None else catalog.guard))
             except StoreError as error:
                 self.events.emit("store_error", reason=f"mark: {error}")
                 if self.must_mark(journal.store):
                     self.release(marks)
                     raise
-                marks.append(journal.pretend(tags, (catalogs or {}).get(position)))
+                marks.append(journal.pretend(tags, catalog))
                 logger.error("a commit goes on unmarked: %s. Others may read stale rows until its release lands", error)
             except BaseException:
                 self.release(marks)
