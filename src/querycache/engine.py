@@ -21,7 +21,7 @@ from sqlalchemy.engine import Connection, Engine
 from querycache import _cursors
 from querycache._rendering import record_rendering
 from querycache._types import Stamp
-from querycache.capture import inserts_unknown_keys, note_changes, note_inserted_keys
+from querycache.capture import note_changes, note_inserted_keys
 from querycache.coherence.binds import Bind, Binds
 from querycache.coherence.declared import READS, WRITES, declared_in, unknown_tables
 from querycache.coherence.journal import Mark
@@ -55,6 +55,7 @@ _ROLLS_BACK: Final = re.compile(r"\s*ROLLBACK\b", re.IGNORECASE)
 _TEMPORARY: Final = re.compile(r"\b(TEMP|TEMPORARY)\b", re.IGNORECASE)
 _SETS_LEVEL: Final = re.compile(r"ISOLATION|SNAPSHOT|SERIALIZABLE", re.IGNORECASE)
 _ROWS_NOT_COUNTED: Final = 2**63
+_NOT_ASKED: Final = Effect("not asked yet")
 _READS: Final = ("read", "harmless", "savepoint")
 _TRANSACTIONAL: Final = ("read", "harmless", "savepoint", "write")
 
@@ -141,9 +142,10 @@ class Attachment(Connections):
         compiled = None if context is None else context.compiled
         if compiled is None or not self._is_as_compiled(context, statement, parameters, connection):
             return effect_of_textual(statement, self.dialect.name)
-        if compiled not in self._effects:
-            self._effects[compiled] = effect_of_compiled(compiled)
-        return self._effects[compiled] or effect_of_textual(statement, self.dialect.name)
+        effect = self._effects.get(compiled, _NOT_ASKED)
+        if effect is _NOT_ASKED:
+            effect = self._effects[compiled] = effect_of_compiled(compiled)
+        return effect or effect_of_textual(statement, self.dialect.name)
 
     def _is_as_compiled(self, context: Any, statement: str, parameters: Any, connection: Connection) -> bool:
         """Tell whether no listener has rewritten a statement or its values so far."""
@@ -220,14 +222,14 @@ class Attachment(Connections):
         return Sent(effect, [], self._commits_itself(state, effect, statement, raw))
 
     def begin(self, state: ConnectionState, raw: Any) -> None:
-        freshness = self.freshness_of(state, raw)
+        self.note_autocommit(state, raw)
         if state.began:
             return
         state.began = True
         if self._is_under_way(state, raw) or (state.dialect_name == "sqlite" and state.has_open_cursor()):
             # Begun past SQLAlchemy, or pinned by rows not fetched yet: the snapshot is older than the clock now.
             state.statements = 1
-        elif freshness is not Freshness.STATEMENT or state.dialect_name == "sqlite":
+        elif state.dialect_name == "sqlite" or self.freshness_of(state, raw) is not Freshness.STATEMENT:
             state.since = self.coherence.clocks()
 
     def _is_under_way(self, state: ConnectionState, raw: Any) -> bool:
@@ -271,14 +273,11 @@ class Attachment(Connections):
                 # What it may become before it is sent would be known too late.
                 state.pending.add_bind(state.bind.tag)
             old_images = self._old_images and not (commits_itself or rewritten)
-            note_changes(state, effect, context, connection, old_images=old_images)
-            for write in effect.writes:
-                if inserts_unknown_keys(write, context):
-                    facts = state.bind.facts(write.table, context.execution_options.get("schema_translate_map"))
-                    if commits_itself:
-                        state.pending.add(facts.key_tags(None))
-                    else:
-                        state.inserts[id(context)] = facts
+            for facts in note_changes(state, effect, context, connection, old_images=old_images):
+                if commits_itself:
+                    state.pending.add(facts.key_tags(None))
+                else:
+                    state.inserts[id(context)] = facts
         if effect.is_ddl or effect.kind == "unknown":
             state.schema_changed = True
         if commits_itself:
@@ -394,7 +393,9 @@ class Attachment(Connections):
 
     def _compare_served(self, state: ConnectionState, raw: Any, *, pinned: bool) -> None:
         """Look again at what was served before the snapshot; ``pinned``: it is surely taken by now."""
-        moved = has_moved(state, self.coherence, in_transaction=in_transaction_of(self.dialect, raw))
+        moved = bool(state.served) and has_moved(
+            state, self.coherence, in_transaction=in_transaction_of(self.dialect, raw)
+        )
         state.pinned = pinned
         if pinned or moved:
             state.served.clear()

@@ -171,6 +171,11 @@ class ConnectionState:
     inquiry: Inquiry | None = None
     _cursors: weakref.WeakSet[OpenCursor] = field(default_factory=weakref.WeakSet)
 
+    @property
+    def goes_by_transaction(self) -> bool:
+        """Whether it depends on the driver's word, that a transaction is open, what the next statement sees."""
+        return self.dialect_name == "sqlite" or self.isolation == "AUTOCOMMIT"
+
     def freshness(self, *, in_transaction: bool | None) -> Freshness:
         """Tell what the next statement will see. ``in_transaction``: what the driver says, None where it cannot tell."""
         return Freshness.UNKNOWN if self.why_not_known is not None else self._level(in_transaction)
