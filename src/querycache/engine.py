@@ -36,6 +36,7 @@ from querycache.databases.driver import row_of
 from querycache.driver_calls import DriverCalls
 from querycache.errors import ConfigurationError
 from querycache.images import INTERNAL
+from querycache.locked import images_told, tells_images
 from querycache.statements.writes import Effect, declared_effect, effect_of_compiled, effect_of_textual
 from querycache.unannounced import Unannounced
 
@@ -99,6 +100,15 @@ class Sent:
         self.may_go_on = dialect_name == "sqlite" or (
             dialect_name in ("mysql", "mariadb") and self.effect.kind != "write"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """The rows of a statement that locked them, as the driver gave them, until SQLAlchemy has made a result of them."""
+
+    context: Any
+    effect: Effect
+    rows: list[Any]
 
 
 class Attachment(Connections):
@@ -308,8 +318,9 @@ class Attachment(Connections):
             and parameters is context.parameters[0]
         ):
             capture.parameters = context.compiled_parameters[0]
-            capture.description = cursor.description
-            capture.rows = _cursors.buffer_cursor(context, cursor)
+            capture.rows, capture.description = _cursors.buffer_cursor(context, cursor)
+        elif self._tells_images(state, sent, statement, options, connection):
+            state.locked = Locked(context, sent.effect, _cursors.buffer_cursor(context, cursor)[0])
         elif sent.marks and cursor.description is not None:
             self._see_its_end(state, sent, cursor, context)
         elif state.dialect_name == "sqlite" and cursor.description is not None and context is not None:
@@ -317,6 +328,14 @@ class Attachment(Connections):
             if watch is not None:
                 state.watch(watch)
         self.answered(state, sent, connection.connection.dbapi_connection)
+
+    def _tells_images(
+        self, state: ConnectionState, sent: Sent, statement: str, options: Mapping[str, Any], connection: Connection
+    ) -> bool:
+        """Tell whether to keep what a statement told of rows that it locked: not of one that was rewritten on its way."""
+        if sent.effect.locked is None or not self._old_images or sent.marks or statement != sent.text:
+            return False
+        return tells_images(state, options, self.dialect) and self.hooks.rewriter(connection) is None
 
     def _note_rewritten(self, state: ConnectionState, statement: str) -> None:
         """Note what a statement changed that a later listener has rewritten; what was noted before it was sent stays."""
@@ -417,10 +436,15 @@ class Attachment(Connections):
     ) -> None:
         context = getattr(result, "context", None)
         state = None if context is None else self.state_of(connection)
-        if state is not None:
-            facts = state.inserts.pop(id(context), None)
-            if facts is not None:
-                note_inserted_keys(state, facts, context)
+        if state is None:
+            return
+        facts = state.inserts.pop(id(context), None) if state.inserts else None
+        if facts is not None:
+            note_inserted_keys(state, facts, context)
+        locked, state.locked = state.locked, None
+        if locked is not None and locked.context is context:
+            schema_map = context.execution_options.get("schema_translate_map")
+            state.images.update(images_told(state, locked.effect, result, locked.rows, schema_map))
 
     def _handle_error(self, context: Any) -> None:
         state = None if context.connection is None else self.state_of(context.connection)

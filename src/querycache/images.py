@@ -7,6 +7,7 @@ Promises that asking makes nobody wait, and no two for each other, who would not
 that its statement is about to take, as strong as that and no stronger, in its order, and none of them earlier than
 another lock that the statement takes before it. Transactions then lock in the same order as if nothing was asked, hence
 one question a statement and not one for a whole flush. Where this cannot be had, nothing is asked, and the caller widens.
+What the application's own statements told of rows that they locked (``locked``) is not asked again.
 
 Never: a question to change what the application's statement says, or to save a lock that it would take anyway. Neither
 RETURNING nor a version that matched are taken for an answer: the first would mean to rewrite the statement (and tells old

@@ -164,6 +164,7 @@ class ConnectionState:
     schema_changed: bool = False
     survey_stamps: Mapping[int, Stamp] | None = None
     sent: Any = None
+    locked: Any = None
     is_ours: bool = False
     in_phase: bool = False
     prepared: Any = None
@@ -249,5 +250,6 @@ class ConnectionState:
         self.schema_changed = False
         self.survey_stamps = None
         self.prepared = None
+        self.locked = None
         self.inserts = {}
         self.variables.end()
