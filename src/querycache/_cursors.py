@@ -17,6 +17,7 @@ from sqlalchemy.engine.cursor import (
     CursorFetchStrategy,
     FullyBufferedCursorFetchStrategy,
 )
+from sqlalchemy.sql.compiler import _CompileLabel
 
 from querycache._sqlalchemy import Compilation
 
@@ -125,8 +126,13 @@ def bare_places_of(cursor: CursorResult[Any], columns: Sequence[Any]) -> list[tu
     entries = context.compiled._result_columns
     places = places_of(cursor, columns)
     names = [name for position, _ in places for name in entries[position].objects]
-    are_bare = context.compiled._ordered_columns and all(isinstance(name, str | Column) for name in names)
+    are_bare = context.compiled._ordered_columns and all(map(_is_bare, names))
     return places if are_bare else None
+
+
+def _is_bare(name: Any) -> bool:
+    """Tell whether a name of a result's column is a text or a column, or the compiler's label of a column."""
+    return isinstance(name.element if isinstance(name, _CompileLabel) else name, str | Column)
 
 
 class OpenCursor:

@@ -13,6 +13,8 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import (
+    LABEL_STYLE_DISAMBIGUATE_ONLY,
+    LABEL_STYLE_TABLENAME_PLUS_COL,
     ColumnClause,
     Engine,
     ForeignKey,
@@ -271,11 +273,13 @@ def test_buffered_rows_are_what_the_driver_gave_and_are_still_processed(engine: 
 
 
 @pytest.mark.parametrize("is_bare", [True, False])
-def test_a_column_is_bare_where_nothing_is_done_to_it_on_the_way(engine: Engine, is_bare: bool) -> None:
+@pytest.mark.parametrize("style", [LABEL_STYLE_DISAMBIGUATE_ONLY, LABEL_STYLE_TABLENAME_PLUS_COL])
+def test_a_column_is_bare_where_nothing_is_done_to_it_on_the_way(engine: Engine, is_bare: bool, style: Any) -> None:
     pets: Any = Pet.__table__
+    statement = select(pets.c.name, pets.c.id if is_bare else -pets.c.id).set_label_style(style)
     with engine.connect() as connection:
         for _ in range(2):  # the second time by what was compiled the first time
-            cursor = connection.execute(select(pets.c.name, pets.c.id if is_bare else -pets.c.id))
+            cursor = connection.execute(statement)
             assert _cursors.places_of(cursor, [pets.c.id, pets.c.name]) == [(1, None), (0, None)]
             assert _cursors.bare_places_of(cursor, [pets.c.id, pets.c.name]) == (
                 [(1, None), (0, None)] if is_bare else None
