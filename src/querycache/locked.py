@@ -31,8 +31,8 @@ def tells_images(state: ConnectionState, options: Mapping[str, Any], dialect: Di
         return False
     if options.get("stream_results") or options.get("yield_per") or getattr(dialect, "server_side_cursors", False):
         return False
-    # By the same name another table may be meant; and a statement in autocommit has given its locks back by now.
-    return state.tainted is None and not state.autocommit
+    # By the same name another table may be meant. (In autocommit the state's transaction is over when rows are told.)
+    return state.tainted is None
 
 
 def images_told(

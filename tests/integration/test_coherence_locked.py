@@ -11,6 +11,7 @@ from sqlalchemy import Connection, String, cast, event, func, insert, select, te
 from sqlalchemy.orm import Session, aliased, load_only
 
 from image_support import Book, Leaf, Library, Shelf, meet
+from querycache import NoCache
 
 ID, NUMBER, STOCK = Leaf.id, Leaf.number, Leaf.stock
 LOCKED = select(ID, NUMBER, STOCK).where(ID == 1).with_for_update()
@@ -167,7 +168,7 @@ TELLING = {
     "for no key update": Telling(lambda: LOCKED.with_for_update(key_share=True), True),
     "skip locked": Telling(lambda: LOCKED.with_for_update(skip_locked=True), True),
     "by another column": Telling(lambda: select(Leaf).where(NUMBER == 1).with_for_update(), True),
-    "not locked": Telling(lambda: select(ID, NUMBER, STOCK).where(ID == 1), False),
+    "not locked": Telling(lambda: select(ID, NUMBER, STOCK).where(ID == 1).options(NoCache()), False),
     "for share": Telling(lambda: LOCKED.with_for_update(read=True), False),
     "a column too few": Telling(lambda: select(ID, NUMBER).where(ID == 1).with_for_update(), False),
     "a part of the entity": Telling(

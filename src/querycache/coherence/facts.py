@@ -60,7 +60,8 @@ class _Group:
 class TableFacts:
     """One table of one bind, as tags see it. ``tag_keys`` are the columns that narrow, the single primary key left out.
 
-    ``needs_images``: an update's or delete's tags depend on values that the primary key does not give.
+    ``needs_images``: an update's or delete's tags depend on values that the primary key does not give. ``can_be_asked``: this
+    user may lock rows and read these values. ``locked_stronger``: to set one of these may take a stronger lock than others do.
     ``value_columns``: the names of ``tag_keys`` in the database, grouped. ``distrusted`` are names of columns whose values are
     not equal when the mapping says so, but when the database does. ``untold`` are names of those that may change in an update
     which does not set them.
@@ -78,6 +79,8 @@ class TableFacts:
     key_is_trusted: bool
     tag_keys: tuple[str, ...]
     needs_images: bool
+    can_be_asked: bool
+    locked_stronger: frozenset[str]
     _rows: Tag
     _suffixes: Mapping[str, bytes]
     _key: tuple[_TagColumn, ...] | None
@@ -217,6 +220,11 @@ def facts_of(
         key_is_trusted=all((said := catalog[column]) is not None and not said.is_computed for column in key),
         tag_keys=tag_keys,
         needs_images=bool(key) and any(name not in key_columns for name in tag_keys),
+        can_be_asked=survey is not None
+        and survey.can_lock(catalog_name, [table.columns[name].name for name in (*key_columns, *tag_keys)]),
+        locked_stronger=frozenset(
+            column.key for column in table.columns if survey is None or survey.changes_key(catalog_name, [column.name])
+        ),
         _rows=naming.rows_tag(bind, name),
         _suffixes={column.key: naming.column_suffix_of(column.name) for column in table.columns},
         _key=tuple(_tag_column(column, catalog[column], dialect) for column in key) or None,

@@ -161,9 +161,7 @@ class Coherence:
         if not marks:
             return
         try:
-            with ExitStack() as all_of_them:  # also where one of them is cancelled
-                for mark in reversed(marks):
-                    all_of_them.callback(mark.journal.release, mark)
+            _release_each(marks)
         finally:
             self.changed_at = time.monotonic()
         self.events.emit("release", tags=marks[0].tags.tags)
@@ -194,3 +192,12 @@ class Coherence:
         if self._on_mark_failure is not None:
             return self._on_mark_failure == "raise"
         return store.commits_need_marks
+
+
+def _release_each(marks: Sequence[Mark]) -> None:
+    if len(marks) == 1:
+        marks[0].journal.release(marks[0])
+        return
+    with ExitStack() as all_of_them:  # also where one of them is cancelled
+        for mark in reversed(marks):
+            all_of_them.callback(mark.journal.release, mark)
