@@ -65,7 +65,8 @@ _TRANSACTIONAL: Final = ("read", "harmless", "savepoint", "write")
 class Capture:
     """Asks for the raw rows of one execution, and carries them back with what the snapshot rules need to know.
 
-    ``parameters``: the values with which it was sent, by bind name, before bind processors.
+    ``description``: of each column its name and the driver's code for its type. ``parameters``: the values with which it was
+    sent, by bind name, before bind processors.
     """
 
     compiled: Any
@@ -239,7 +240,7 @@ class Attachment(Connections):
         if self._is_under_way(state, raw) or (state.dialect_name == "sqlite" and state.has_open_cursor()):
             # Begun past SQLAlchemy, or pinned by rows not fetched yet: the snapshot is older than the clock now.
             state.statements = 1
-        elif state.dialect_name == "sqlite" or self.freshness_of(state, raw) is not Freshness.STATEMENT:
+        elif state.dialect_name == "sqlite" or self.freshness_noted(state, raw) is not Freshness.STATEMENT:
             state.since = self.coherence.clocks()
 
     def _is_under_way(self, state: ConnectionState, raw: Any) -> bool:
@@ -250,7 +251,7 @@ class Attachment(Connections):
 
     def _prepare_capture(self, capture: Capture, state: ConnectionState, raw: Any) -> None:
         capture.bind = state.bind
-        capture.freshness = self.freshness_of(state, raw)
+        capture.freshness = self.freshness_noted(state, raw)
         capture.first = state.statements == 0
         capture.since = state.since
         capture.dirty = state.dirty or state.failed or state.profile.is_replica
@@ -318,7 +319,8 @@ class Attachment(Connections):
             and parameters is context.parameters[0]
         ):
             capture.parameters = context.compiled_parameters[0]
-            capture.rows, capture.description = _cursors.buffer_cursor(context, cursor)
+            capture.rows, description = _cursors.buffer_cursor(context, cursor)
+            capture.description = [(column[0], column[1]) for column in description]
         elif self._tells_images(state, sent, statement, options, connection):
             state.locked = Locked(context, sent.effect, _cursors.buffer_cursor(context, cursor)[0])
         elif sent.marks and cursor.description is not None:
@@ -393,9 +395,9 @@ class Attachment(Connections):
 
     def _look_again(self, state: ConnectionState, sent: Sent, raw: Any) -> None:
         """Compare what was served before the snapshot with what it shows, where the statement may have taken it."""
-        pin = pin_of(
-            sent.effect, state.dialect_name, found_rows=sent.found_rows and self._are_stored(state, sent.effect)
-        )
+        # Where the snapshot is taken by any query it does not matter which rows were found.
+        asks_rows = sent.found_rows and state.dialect_name in ("mysql", "mariadb")
+        pin = pin_of(sent.effect, state.dialect_name, found_rows=asks_rows and self._are_stored(state, sent.effect))
         if pin is not Pin.NONE:
             self._compare_served(state, raw, pinned=pin is Pin.SURE)
 

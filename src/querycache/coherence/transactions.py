@@ -72,13 +72,15 @@ class Pending:
 
     def tag_set(self, bind_tag: Tag) -> TagSet:
         """Return what to mark; past ``MAX_PENDING_TAGS`` names, whole tables, then the whole bind."""
-        rows: Iterable[Tag] = (tag for of_table in self.rows.values() for tag in of_table)
+        tags = dict(self.tags)
         if sum(map(len, self.rows.values())) > MAX_PENDING_TAGS:
-            rows = self.rows
-        tags = tuple(dict.fromkeys((*self.tags, *rows)))
+            tags.update(dict.fromkeys(self.rows))
+        else:
+            for rows in self.rows.values():
+                tags.update(rows)
         if self.whole_bind or len(tags) > MAX_PENDING_TAGS:
             return TagSet((bind_tag,))
-        return TagSet(tags, tuple(self.guards.items()))
+        return TagSet(tuple(tags), tuple(self.guards.items()))
 
 
 @dataclass(slots=True)
@@ -199,7 +201,7 @@ class ConnectionState:
             # In a transaction that was begun by text, at a level that nobody told us.
             return Freshness.UNKNOWN if self.begun_by_text or in_transaction else Freshness.STATEMENT
         inside = True if in_transaction is None else in_transaction
-        if self.has_open_cursor() and self.dialect_name == "sqlite" and not inside:
+        if self.dialect_name == "sqlite" and not inside and self.has_open_cursor():
             return Freshness.UNKNOWN
         return freshness_of(self.isolation, self.dialect_name, in_transaction=inside)
 
