@@ -36,7 +36,7 @@ from querycache.databases.driver import row_of
 from querycache.driver_calls import DriverCalls
 from querycache.errors import ConfigurationError
 from querycache.images import INTERNAL
-from querycache.locked import images_told, tells_images
+from querycache.locked import Locked, images_told, tells_images
 from querycache.statements.writes import Effect, declared_effect, effect_of_compiled, effect_of_textual
 from querycache.unannounced import Unannounced
 
@@ -101,15 +101,6 @@ class Sent:
         self.may_go_on = dialect_name == "sqlite" or (
             dialect_name in ("mysql", "mariadb") and self.effect.kind != "write"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Locked:
-    """The rows of a statement that locked them, as the driver gave them, until SQLAlchemy has made a result of them."""
-
-    context: Any
-    effect: Effect
-    rows: list[Any]
 
 
 class Attachment(Connections):
@@ -445,8 +436,7 @@ class Attachment(Connections):
             note_inserted_keys(state, facts, context)
         locked, state.locked = state.locked, None
         if locked is not None and locked.context is context:
-            schema_map = context.execution_options.get("schema_translate_map")
-            state.images.update(images_told(state, locked.effect, result, locked.rows, schema_map))
+            state.images.update(images_told(state, locked, result))
 
     def _handle_error(self, context: Any) -> None:
         state = None if context.connection is None else self.state_of(context.connection)

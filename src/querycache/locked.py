@@ -10,6 +10,7 @@ statement reads. Never: a statement sent, a lock taken, rows fetched before the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy.engine import CursorResult, Dialect
@@ -25,6 +26,15 @@ MAX_LOCKED_ROWS: Final = 100
 """Of statements that lock more rows than this nothing is kept: hardly all of them will be changed one by one."""
 
 
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """The rows of a statement that locked them, as the driver gave them, until SQLAlchemy has made a result of them."""
+
+    context: Any
+    effect: Effect
+    rows: Sequence[Sequence[Any]]
+
+
 def tells_images(state: ConnectionState, options: Mapping[str, Any], dialect: Dialect) -> bool:
     """Tell whether the rows that a statement has just locked stay locked, and may be fetched at once."""
     if state.dialect_name == "sqlite":  # which has no locks of rows
@@ -35,30 +45,25 @@ def tells_images(state: ConnectionState, options: Mapping[str, Any], dialect: Di
     return state.tainted is None
 
 
-def images_told(
-    state: ConnectionState,
-    effect: Effect,
-    result: CursorResult[Any],
-    rows: Sequence[Sequence[Any]],
-    schema_map: Mapping[str | None, str | None] | None,
-) -> dict[ImageKey, dict[str, Any]]:
+def images_told(state: ConnectionState, locked: Locked, result: CursorResult[Any]) -> dict[ImageKey, dict[str, Any]]:
     """Return the tag values of rows that a statement locked, as it told them; empty where it does not tell all."""
     bind: Bind = state.bind
-    if effect.locked is None or bind.survey is None or len(rows) > MAX_LOCKED_ROWS:
+    table = locked.effect.locked
+    if table is None or bind.survey is None or len(locked.rows) > MAX_LOCKED_ROWS:
         return {}
-    facts = bind.facts(effect.locked, schema_map)
+    facts = bind.facts(table, locked.context.execution_options.get("schema_translate_map"))
     places = _places_of(result, facts) if facts.needs_images and bind.survey.plain(facts.catalog_name) else None
     if places is None:
         return {}
     told: dict[ImageKey, dict[str, Any]] = {}
-    for row in rows:
+    for row in locked.rows:
         values = [row[at] if process is None else process(row[at]) for at, process in places]
         width = len(facts.key_columns)
         key = facts.image_key(values[:width])
         if key is not None:
             told[key] = dict(zip(facts.tag_keys, values[width:], strict=True))
     # Where the mapping's primary key is not one in the database, several rows have it.
-    return told if len(told) == len(rows) else {}
+    return told if len(told) == len(locked.rows) else {}
 
 
 def _places_of(result: CursorResult[Any], facts: TableFacts) -> list[tuple[int, Any]] | None:
