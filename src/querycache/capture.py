@@ -6,7 +6,7 @@ Takes a statement's effect and the values sent along, has the rows' old tag valu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sqlalchemy.engine import Connection
@@ -20,10 +20,11 @@ from querycache.statements.writes import UNKNOWN, Effect, RowChange, TableWrite,
 
 
 def note_changes(
-    state: ConnectionState, effect: Effect, context: Any, connection: Connection | None, *, old_images: bool
+    state: ConnectionState, effect: Effect, context: Any, asked: Callable[[], Connection | None]
 ) -> list[TableFacts]:
     """Note in ``state`` all that a statement may change, before it is sent.
 
+    ``asked``: gives the connection on which old values may be asked for, None where they may not.
     Return the tables into which it inserts rows whose primary keys only the database knows yet.
     """
     keyless: list[TableFacts] = []
@@ -46,7 +47,7 @@ def note_changes(
             bind.note_table(state.pending, facts.catalog_name, deletes=effect.deletes or write.how == "any")
             state.images.clear()
             continue
-        if old_images and connection is not None and write.how != "insert":
+        if write.how != "insert" and facts.needs_images and (connection := asked()) is not None:
             learn_images(state, facts, write, rows, connection, schema_map)
         for row in rows:
             _note_row(state, facts, row)

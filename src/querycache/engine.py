@@ -270,22 +270,29 @@ class Attachment(Connections):
             if state.names_moved and effect.kind == "write":
                 # By the same name it may write a table that it does not write elsewhere.
                 state.pending.add_bind(state.bind.tag)
-            rewritten = connection is not None and self.hooks.rewriter(connection) is not None
-            if rewritten and commits_itself:
+            if commits_itself and self._may_be_rewritten(connection):
                 # What it may become before it is sent would be known too late.
                 state.pending.add_bind(state.bind.tag)
-            old_images = self._old_images and not (commits_itself or rewritten)
-            for facts in note_changes(state, effect, context, connection, old_images=old_images):
+
+            def asked() -> Connection | None:
+                may_ask = self._old_images and not commits_itself and not self._may_be_rewritten(connection)
+                return connection if may_ask else None
+
+            for facts in note_changes(state, effect, context, asked):
                 if commits_itself:
                     state.pending.add(facts.key_tags(None))
                 else:
                     state.inserts[id(context)] = facts
+                    context.querycache_waits = True
         if effect.is_ddl or effect.kind == "unknown":
             state.schema_changed = True
         if commits_itself:
             widen_unreported(state)
         if commits_itself and state.pending:
             sent.marks = set_marks(state, self.coherence)
+
+    def _may_be_rewritten(self, connection: Connection | None) -> bool:
+        return connection is not None and self.hooks.rewriter(connection) is not None
 
     def _after_cursor_execute(
         self, connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
@@ -314,6 +321,7 @@ class Attachment(Connections):
             capture.description = [(column[0], column[1]) for column in description]
         elif self._tells_images(state, sent, statement, options, connection):
             state.locked = Locked(context, sent.effect, _cursors.buffer_cursor(context, cursor)[0])
+            context.querycache_waits = True
         elif sent.marks and cursor.description is not None:
             self._see_its_end(state, sent, cursor, context)
         elif state.dialect_name == "sqlite" and cursor.description is not None and context is not None:
@@ -328,14 +336,14 @@ class Attachment(Connections):
         """Tell whether to keep what a statement told of rows that it locked: not of one that was rewritten on its way."""
         if sent.effect.locked is None or not self._old_images or sent.marks or statement != sent.text:
             return False
-        return tells_images(state, options, self.dialect) and self.hooks.rewriter(connection) is None
+        return tells_images(state, options, self.dialect) and not self._may_be_rewritten(connection)
 
     def _note_rewritten(self, state: ConnectionState, statement: str) -> None:
         """Note what a statement changed that a later listener has rewritten; what was noted before it was sent stays."""
         effect = effect_of_textual(statement, self.dialect.name)
         if effect.kind not in _READS:
             state.dirty = True
-            note_changes(state, effect, None, None, old_images=False)
+            note_changes(state, effect, None, lambda: None)
             if state.names_moved:
                 state.pending.add_bind(state.bind.tag)
 
@@ -428,10 +436,11 @@ class Attachment(Connections):
         self, connection: Connection, element: Any, multiparams: Any, params: Any, options: Any, result: Any
     ) -> None:
         context = getattr(result, "context", None)
-        state = None if context is None else self.state_of(connection)
+        # Only where something is told by the result that SQLAlchemy has made by now.
+        state = self.state_of(connection) if getattr(context, "querycache_waits", False) else None
         if state is None:
             return
-        facts = state.inserts.pop(id(context), None) if state.inserts else None
+        facts = state.inserts.pop(id(context), None)
         if facts is not None:
             note_inserted_keys(state, facts, context)
         locked, state.locked = state.locked, None
