@@ -18,7 +18,7 @@ from sqlalchemy import Engine, NullPool, create_engine, event, func, select, tex
 from sqlalchemy.orm import Session, make_transient_to_detached
 
 from querycache import QueryCache
-from querycache._types import Lookup, Tag, TagSet, Writer
+from querycache._types import Guard, Lookup, Stamp, Tag, TagSet, Writer
 from querycache.errors import StoreUnavailable
 from querycache.stores.lmdb import LMDBStore
 
@@ -72,6 +72,12 @@ class Store(LMDBStore):
     def mark(self, tags: TagSet, writer: Writer, ttl_s: float) -> tuple[Tag, ...]:
         with self._verb("mark"):
             return super().mark(tags, writer, ttl_s)
+
+    def mark_and_look(
+        self, tags: TagSet, guard: Guard, writer: Writer, ttl_s: float
+    ) -> tuple[tuple[Tag, ...], Stamp | None]:
+        with self._verb("mark"):
+            return super().mark_and_look(tags, guard, writer, ttl_s)
 
     def release(self, tags: Sequence[Tag], writer: Writer) -> None:
         with self._verb("release"):

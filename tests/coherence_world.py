@@ -16,7 +16,7 @@ from sqlalchemy import Engine, ForeignKey, String, create_engine, event, select,
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 from querycache import QueryCache
-from querycache._types import Lease, Lookup, Tag, TagSet, Writer
+from querycache._types import Guard, Lease, Lookup, Stamp, Tag, TagSet, Writer
 from querycache.errors import StoreUnavailable
 from querycache.stores.memory import MemoryStore
 
@@ -82,6 +82,12 @@ class StagedStore(MemoryStore):
     def mark(self, tags: TagSet, writer: Writer, ttl_s: float) -> tuple[Tag, ...]:
         with self._verb("mark"):
             return super().mark(tags, writer, ttl_s)
+
+    def mark_and_look(
+        self, tags: TagSet, guard: Guard, writer: Writer, ttl_s: float
+    ) -> tuple[tuple[Tag, ...], Stamp | None]:
+        with self._verb("mark"):
+            return super().mark_and_look(tags, guard, writer, ttl_s)
 
     def release(self, tags: Sequence[Tag], writer: Writer) -> None:
         with self._verb("release"):

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from querycache._sqlalchemy import run_on_bridge
-from querycache._types import Lease, Lookup, Stamp, Tag, TagSet, Writer
+from querycache._types import Guard, Lease, Lookup, Stamp, Tag, TagSet, Writer
 from querycache.stores.base import Store, StoreStats
 
 Did = TypeVar("Did")
@@ -73,6 +73,11 @@ class StoreOnLoop(Store):
 
     def mark(self, tags: TagSet, writer: Writer, ttl_s: float) -> tuple[Tag, ...]:
         return self._loop.do(self.beneath.mark, tags, writer, ttl_s)
+
+    def mark_and_look(
+        self, tags: TagSet, guard: Guard, writer: Writer, ttl_s: float
+    ) -> tuple[tuple[Tag, ...], Stamp | None]:
+        return self._loop.do(self.beneath.mark_and_look, tags, guard, writer, ttl_s)
 
     def release(self, tags: Sequence[Tag], writer: Writer) -> None:
         return self._loop.do(self.beneath.release, tags, writer)

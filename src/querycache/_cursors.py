@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Executable
+from sqlalchemy import Column, Executable
 from sqlalchemy.engine import Connection, CursorResult, Engine, ExecutionContext
 from sqlalchemy.engine.cursor import (
     _DEFAULT_FETCH,
@@ -17,6 +17,7 @@ from sqlalchemy.engine.cursor import (
     CursorFetchStrategy,
     FullyBufferedCursorFetchStrategy,
 )
+from sqlalchemy.sql.compiler import _CompileLabel
 
 from querycache._sqlalchemy import Compilation
 
@@ -95,13 +96,17 @@ def replay_cursor(
     return CursorResult(context, buffered, description)  # type: ignore[arg-type]
 
 
-def buffer_cursor(context: ExecutionContext, cursor: Any) -> list[Sequence[Any]]:
-    """Fetch all rows as the driver gives them, and leave them in the context for SQLAlchemy to process."""
+def buffer_cursor(context: ExecutionContext, cursor: Any) -> tuple[list[Sequence[Any]], Description]:
+    """Fetch all rows as the driver gives them, and leave them in the context for SQLAlchemy to process.
+
+    Return them, and the cursor's description, which some drivers make anew whenever it is asked for.
+    """
+    description = cursor.description
     rows = list(cursor.fetchall())
     context.cursor_fetch_strategy = FullyBufferedCursorFetchStrategy(  # type: ignore[attr-defined]
-        cursor, alternate_description=cursor.description, initial_buffer=rows
+        cursor, alternate_description=description, initial_buffer=rows
     )
-    return rows
+    return rows, description
 
 
 def places_of(cursor: CursorResult[Any], columns: Sequence[Any]) -> list[tuple[int, Any]]:
@@ -113,6 +118,21 @@ def places_of(cursor: CursorResult[Any], columns: Sequence[Any]) -> list[tuple[i
     positions = metadata._indexes_for_keys(columns)
     processors = metadata._processors or ()
     return [(position, processors[position] if processors else None) for position in positions]
+
+
+def bare_places_of(cursor: CursorResult[Any], columns: Sequence[Any]) -> list[tuple[int, Any]] | None:
+    """Do the same; None where something is done to one of them on the way: ``-column`` goes by its column's name, too."""
+    context: Any = cursor.context
+    entries = context.compiled._result_columns
+    places = places_of(cursor, columns)
+    names = [name for position, _ in places for name in entries[position].objects]
+    are_bare = context.compiled._ordered_columns and all(map(_is_bare, names))
+    return places if are_bare else None
+
+
+def _is_bare(name: Any) -> bool:
+    """Tell whether a name of a result's column is a text or a column, or the compiler's label of a column."""
+    return isinstance(name.element if isinstance(name, _CompileLabel) else name, str | Column)
 
 
 class OpenCursor:

@@ -6,7 +6,7 @@ Takes a statement's effect and the values sent along, has the rows' old tag valu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sqlalchemy.engine import Connection
@@ -20,18 +20,23 @@ from querycache.statements.writes import UNKNOWN, Effect, RowChange, TableWrite,
 
 
 def note_changes(
-    state: ConnectionState, effect: Effect, context: Any, connection: Connection | None, *, old_images: bool
-) -> None:
-    """Note in ``state`` all that a statement may change, before it is sent."""
+    state: ConnectionState, effect: Effect, context: Any, asked: Callable[[], Connection | None]
+) -> list[TableFacts]:
+    """Note in ``state`` all that a statement may change, before it is sent.
+
+    ``asked``: gives the connection on which old values may be asked for, None where they may not.
+    Return the tables into which it inserts rows whose primary keys only the database knows yet.
+    """
+    keyless: list[TableFacts] = []
     bind: Bind = state.bind
     schema_map = (context.execution_options if context is not None else {}).get("schema_translate_map")
     if effect.kind not in ("read", "write", "harmless") or bind.calls_user_function(effect.functions):
         state.pending.add_bind(bind.tag)
         state.images.clear()
-        return
+        return keyless
     if effect.is_declared:
         _note_declared(state, effect, schema_map)
-        return
+        return keyless
     for name in effect.named_writes:
         bind.note_table(state.pending, bind.name_of_text(name), deletes=True)
         state.images.clear()
@@ -42,12 +47,15 @@ def note_changes(
             bind.note_table(state.pending, facts.catalog_name, deletes=effect.deletes or write.how == "any")
             state.images.clear()
             continue
-        if old_images and connection is not None and write.how != "insert":
+        if write.how != "insert" and facts.needs_images and (connection := asked()) is not None:
             learn_images(state, facts, write, rows, connection, schema_map)
         for row in rows:
             _note_row(state, facts, row)
+        if write.how == "insert" and any(row.key is None for row in rows):
+            keyless.append(facts)
         if bind.note_reach(state.pending, facts, write):
             state.images.clear()
+    return keyless
 
 
 def _note_declared(state: ConnectionState, effect: Effect, schema_map: Mapping[str | None, str | None] | None) -> None:
@@ -66,14 +74,6 @@ def note_inserted_keys(state: ConnectionState, facts: TableFacts, context: Any) 
     keys = _inserted_keys(context)
     for key in [None] if keys is None else keys:
         state.pending.add_rows(facts.guard, facts.name, facts.key_tags(None if key is None else tuple(key)))
-
-
-def inserts_unknown_keys(write: TableWrite, context: Any) -> bool:
-    """Tell whether rows are inserted whose primary keys only the database knows yet."""
-    if write.how != "insert":
-        return False
-    rows = _rows_of(write, context)
-    return rows is not None and any(row.key is None for row in rows)
 
 
 def _inserted_keys(context: Any) -> list[Any] | None:

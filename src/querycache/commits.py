@@ -53,20 +53,18 @@ def commit(
 def set_marks(state: ConnectionState, coherence: Coherence) -> list[Mark]:
     """Mark what a transaction changes, the whole bind where the catalog may be another one.
 
-    A store that is out says nothing of the catalog, and then what is known to change is marked first. Where that fails, no
-    other table is dropped if it aborts what was to be sent; if that goes on, the catalog is asked about at the release.
+    What is known to change is marked first, and each store tells with its mark which catalog is there. Where a store is out,
+    no other table is dropped if that aborts what was to be sent; if that goes on, the catalog is asked about at the release.
     Whatever it raises, ``StoreError`` above all, nothing is marked then.
     """
-    marks: list[Mark] = []
+    if state.pending.whole_bind:
+        return coherence.mark(state.tags_to_mark())
     guard, known = state.bind.schema_guard, state.survey_stamps or {}
-    told = {} if state.pending.whole_bind else coherence.stamps_of(guard)
+    catalogs = {position: Catalog(guard, stamp, state.bind.tag) for position, stamp in known.items()}
+    marks = coherence.mark(state.tags_to_mark(), catalogs)
+    told = {position: mark.schema_stamp for position, mark in enumerate(marks) if mark.schema_stamp is not None}
     try:
-        if not state.pending.whole_bind and len(told) < len(coherence.journals):
-            catalogs = {position: Catalog(guard, stamp, state.bind.tag) for position, stamp in known.items()}
-            marks = coherence.mark(state.tags_to_mark(), catalogs)
-            left = {position: known[position] for position, mark in enumerate(marks) if mark.catalog is not None}
-            told = {**coherence.stamps_of(guard), **left}
-        if _widen_unless_known(state, coherence, told) or not marks:
+        if _widen_unless_known(state, coherence, told):
             marks = [*marks, *coherence.mark(state.tags_to_mark())]
     except BaseException:  # a task that is cancelled, too
         coherence.release(marks)

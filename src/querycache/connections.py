@@ -358,6 +358,15 @@ class Connections:
 
     def freshness_of(self, state: ConnectionState, raw: Any) -> Freshness:
         """Tell what the connection's next statement will see."""
+        self.note_autocommit(state, raw)
+        return self.freshness_noted(state, raw)
+
+    def freshness_noted(self, state: ConnectionState, raw: Any) -> Freshness:
+        """Tell the same where it was noted just now whether the connection is in autocommit."""
+        inside = in_transaction_of(self.dialect, raw) if state.goes_by_transaction else None
+        return state.freshness(in_transaction=inside)
+
+    def note_autocommit(self, state: ConnectionState, raw: Any) -> None:
+        """Note whether the connection's next statement commits by itself."""
         # Asked each time: a BEGIN given as text ends autocommit for one transaction.
         state.autocommit = not state.begun_by_text and autocommit_of(self.dialect, raw)
-        return state.freshness(in_transaction=in_transaction_of(self.dialect, raw))

@@ -21,7 +21,7 @@ from sqlalchemy.engine import Connection, Engine
 from querycache import _cursors
 from querycache._rendering import record_rendering
 from querycache._types import Stamp
-from querycache.capture import inserts_unknown_keys, note_changes, note_inserted_keys
+from querycache.capture import note_changes, note_inserted_keys
 from querycache.coherence.binds import Bind, Binds
 from querycache.coherence.declared import READS, WRITES, declared_in, unknown_tables
 from querycache.coherence.journal import Mark
@@ -36,6 +36,7 @@ from querycache.databases.driver import row_of
 from querycache.driver_calls import DriverCalls
 from querycache.errors import ConfigurationError
 from querycache.images import INTERNAL
+from querycache.locked import Locked, images_told, tells_images
 from querycache.statements.writes import Effect, declared_effect, effect_of_compiled, effect_of_textual
 from querycache.unannounced import Unannounced
 
@@ -55,6 +56,7 @@ _ROLLS_BACK: Final = re.compile(r"\s*ROLLBACK\b", re.IGNORECASE)
 _TEMPORARY: Final = re.compile(r"\b(TEMP|TEMPORARY)\b", re.IGNORECASE)
 _SETS_LEVEL: Final = re.compile(r"ISOLATION|SNAPSHOT|SERIALIZABLE", re.IGNORECASE)
 _ROWS_NOT_COUNTED: Final = 2**63
+_NOT_ASKED: Final = Effect("not asked yet")
 _READS: Final = ("read", "harmless", "savepoint")
 _TRANSACTIONAL: Final = ("read", "harmless", "savepoint", "write")
 
@@ -63,7 +65,8 @@ _TRANSACTIONAL: Final = ("read", "harmless", "savepoint", "write")
 class Capture:
     """Asks for the raw rows of one execution, and carries them back with what the snapshot rules need to know.
 
-    ``parameters``: the values with which it was sent, by bind name, before bind processors.
+    ``description``: of each column its name and the driver's code for its type. ``parameters``: the values with which it was
+    sent, by bind name, before bind processors.
     """
 
     compiled: Any
@@ -141,9 +144,10 @@ class Attachment(Connections):
         compiled = None if context is None else context.compiled
         if compiled is None or not self._is_as_compiled(context, statement, parameters, connection):
             return effect_of_textual(statement, self.dialect.name)
-        if compiled not in self._effects:
-            self._effects[compiled] = effect_of_compiled(compiled)
-        return self._effects[compiled] or effect_of_textual(statement, self.dialect.name)
+        effect = self._effects.get(compiled, _NOT_ASKED)
+        if effect is _NOT_ASKED:
+            effect = self._effects[compiled] = effect_of_compiled(compiled)
+        return effect or effect_of_textual(statement, self.dialect.name)
 
     def _is_as_compiled(self, context: Any, statement: str, parameters: Any, connection: Connection) -> bool:
         """Tell whether no listener has rewritten a statement or its values so far."""
@@ -220,14 +224,14 @@ class Attachment(Connections):
         return Sent(effect, [], self._commits_itself(state, effect, statement, raw))
 
     def begin(self, state: ConnectionState, raw: Any) -> None:
-        freshness = self.freshness_of(state, raw)
+        self.note_autocommit(state, raw)
         if state.began:
             return
         state.began = True
         if self._is_under_way(state, raw) or (state.dialect_name == "sqlite" and state.has_open_cursor()):
             # Begun past SQLAlchemy, or pinned by rows not fetched yet: the snapshot is older than the clock now.
             state.statements = 1
-        elif freshness is not Freshness.STATEMENT or state.dialect_name == "sqlite":
+        elif state.dialect_name == "sqlite" or self.freshness_noted(state, raw) is not Freshness.STATEMENT:
             state.since = self.coherence.clocks()
 
     def _is_under_way(self, state: ConnectionState, raw: Any) -> bool:
@@ -238,7 +242,7 @@ class Attachment(Connections):
 
     def _prepare_capture(self, capture: Capture, state: ConnectionState, raw: Any) -> None:
         capture.bind = state.bind
-        capture.freshness = self.freshness_of(state, raw)
+        capture.freshness = self.freshness_noted(state, raw)
         capture.first = state.statements == 0
         capture.since = state.since
         capture.dirty = state.dirty or state.failed or state.profile.is_replica
@@ -266,25 +270,29 @@ class Attachment(Connections):
             if state.names_moved and effect.kind == "write":
                 # By the same name it may write a table that it does not write elsewhere.
                 state.pending.add_bind(state.bind.tag)
-            rewritten = connection is not None and self.hooks.rewriter(connection) is not None
-            if rewritten and commits_itself:
+            if commits_itself and self._may_be_rewritten(connection):
                 # What it may become before it is sent would be known too late.
                 state.pending.add_bind(state.bind.tag)
-            old_images = self._old_images and not (commits_itself or rewritten)
-            note_changes(state, effect, context, connection, old_images=old_images)
-            for write in effect.writes:
-                if inserts_unknown_keys(write, context):
-                    facts = state.bind.facts(write.table, context.execution_options.get("schema_translate_map"))
-                    if commits_itself:
-                        state.pending.add(facts.key_tags(None))
-                    else:
-                        state.inserts[id(context)] = facts
+
+            def asked() -> Connection | None:
+                may_ask = self._old_images and not commits_itself and not self._may_be_rewritten(connection)
+                return connection if may_ask else None
+
+            for facts in note_changes(state, effect, context, asked):
+                if commits_itself:
+                    state.pending.add(facts.key_tags(None))
+                else:
+                    state.inserts[id(context)] = facts
+                    context.querycache_waits = True
         if effect.is_ddl or effect.kind == "unknown":
             state.schema_changed = True
         if commits_itself:
             widen_unreported(state)
         if commits_itself and state.pending:
             sent.marks = set_marks(state, self.coherence)
+
+    def _may_be_rewritten(self, connection: Connection | None) -> bool:
+        return connection is not None and self.hooks.rewriter(connection) is not None
 
     def _after_cursor_execute(
         self, connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
@@ -309,8 +317,11 @@ class Attachment(Connections):
             and parameters is context.parameters[0]
         ):
             capture.parameters = context.compiled_parameters[0]
-            capture.description = cursor.description
-            capture.rows = _cursors.buffer_cursor(context, cursor)
+            capture.rows, description = _cursors.buffer_cursor(context, cursor)
+            capture.description = [(column[0], column[1]) for column in description]
+        elif self._tells_images(state, sent, statement, options, connection):
+            state.locked = Locked(context, sent.effect, _cursors.buffer_cursor(context, cursor)[0])
+            context.querycache_waits = True
         elif sent.marks and cursor.description is not None:
             self._see_its_end(state, sent, cursor, context)
         elif state.dialect_name == "sqlite" and cursor.description is not None and context is not None:
@@ -319,12 +330,20 @@ class Attachment(Connections):
                 state.watch(watch)
         self.answered(state, sent, connection.connection.dbapi_connection)
 
+    def _tells_images(
+        self, state: ConnectionState, sent: Sent, statement: str, options: Mapping[str, Any], connection: Connection
+    ) -> bool:
+        """Tell whether to keep what a statement told of rows that it locked: not of one that was rewritten on its way."""
+        if sent.effect.locked is None or not self._old_images or sent.marks or statement != sent.text:
+            return False
+        return tells_images(state, options, self.dialect) and not self._may_be_rewritten(connection)
+
     def _note_rewritten(self, state: ConnectionState, statement: str) -> None:
         """Note what a statement changed that a later listener has rewritten; what was noted before it was sent stays."""
         effect = effect_of_textual(statement, self.dialect.name)
         if effect.kind not in _READS:
             state.dirty = True
-            note_changes(state, effect, None, None, old_images=False)
+            note_changes(state, effect, None, lambda: None)
             if state.names_moved:
                 state.pending.add_bind(state.bind.tag)
 
@@ -375,9 +394,9 @@ class Attachment(Connections):
 
     def _look_again(self, state: ConnectionState, sent: Sent, raw: Any) -> None:
         """Compare what was served before the snapshot with what it shows, where the statement may have taken it."""
-        pin = pin_of(
-            sent.effect, state.dialect_name, found_rows=sent.found_rows and self._are_stored(state, sent.effect)
-        )
+        # Where the snapshot is taken by any query it does not matter which rows were found.
+        asks_rows = sent.found_rows and state.dialect_name in ("mysql", "mariadb")
+        pin = pin_of(sent.effect, state.dialect_name, found_rows=asks_rows and self._are_stored(state, sent.effect))
         if pin is not Pin.NONE:
             self._compare_served(state, raw, pinned=pin is Pin.SURE)
 
@@ -394,7 +413,9 @@ class Attachment(Connections):
 
     def _compare_served(self, state: ConnectionState, raw: Any, *, pinned: bool) -> None:
         """Look again at what was served before the snapshot; ``pinned``: it is surely taken by now."""
-        moved = has_moved(state, self.coherence, in_transaction=in_transaction_of(self.dialect, raw))
+        moved = bool(state.served) and has_moved(
+            state, self.coherence, in_transaction=in_transaction_of(self.dialect, raw)
+        )
         state.pinned = pinned
         if pinned or moved:
             state.served.clear()
@@ -415,11 +436,16 @@ class Attachment(Connections):
         self, connection: Connection, element: Any, multiparams: Any, params: Any, options: Any, result: Any
     ) -> None:
         context = getattr(result, "context", None)
-        state = None if context is None else self.state_of(connection)
-        if state is not None:
-            facts = state.inserts.pop(id(context), None)
-            if facts is not None:
-                note_inserted_keys(state, facts, context)
+        # Only where something is told by the result that SQLAlchemy has made by now.
+        state = self.state_of(connection) if getattr(context, "querycache_waits", False) else None
+        if state is None:
+            return
+        facts = state.inserts.pop(id(context), None)
+        if facts is not None:
+            note_inserted_keys(state, facts, context)
+        locked, state.locked = state.locked, None
+        if locked is not None and locked.context is context:
+            state.images.update(images_told(state, locked, result))
 
     def _handle_error(self, context: Any) -> None:
         state = None if context.connection is None else self.state_of(context.connection)

@@ -7,6 +7,7 @@ Promises that asking makes nobody wait, and no two for each other, who would not
 that its statement is about to take, as strong as that and no stronger, in its order, and none of them earlier than
 another lock that the statement takes before it. Transactions then lock in the same order as if nothing was asked, hence
 one question a statement and not one for a whole flush. Where this cannot be had, nothing is asked, and the caller widens.
+What the application's own statements told of rows that they locked (``locked``) is not asked again.
 
 Never: a question to change what the application's statement says, or to save a lock that it would take anyway. Neither
 RETURNING nor a version that matched are taken for an answer: the first would mean to rewrite the statement (and tells old
@@ -92,23 +93,21 @@ def _locks_nothing_more(
     if state.dialect_name == "sqlite":
         return True  # one lock for all of the database
     bind: Bind = state.bind
-    survey, name, columns = bind.survey, facts.catalog_name, facts.table.columns
-    changed = [columns[key].name for key in (write.set_by_value | write.set_by_database) if key in columns]
-    if survey is None or not survey.can_lock(name, [columns[key].name for key in _asked_columns(facts)]):
+    survey, changed = bind.survey, write.set_by_value | write.set_by_database
+    if survey is None or not facts.can_be_asked:
         return False
     if state.tainted is not None:
         return False  # in another role, perhaps, that may not lock: to be refused would end the transaction
     if state.dialect_name == "postgresql":
-        if write.how == "update" and survey.changes_key(name, changed):
+        if write.how == "update" and not facts.locked_stronger.isdisjoint(changed):
             return False  # the lock's strength depends on the value that is there
     elif write.conditions and state.isolation not in _KEEPING_LOCKS:
         return False  # a row that does not fulfil them is unlocked by the statement, but not by the question
     if len(rows) == 1:
         return True
-    keys = [row.key or () for row in rows]
-    return _are_in_key_order(keys, state.dialect_name) and not survey.waits_between_rows(
-        name, None if write.how == "delete" else changed
-    )
+    keys, columns = [row.key or () for row in rows], facts.table.columns
+    names = None if write.how == "delete" else [columns[key].name for key in changed if key in columns]
+    return _are_in_key_order(keys, state.dialect_name) and not survey.waits_between_rows(facts.catalog_name, names)
 
 
 def _are_in_key_order(keys: Sequence[tuple[Any, ...]], dialect_name: str) -> bool:
@@ -134,10 +133,11 @@ def _ask(
         connection.execute(_nothing_of(facts.table), execution_options=options)
     key_share = state.dialect_name == "postgresql" and write.how == "update"
     question = _question_of(facts.table, facts.key_columns, facts.tag_keys, key_share=key_share)
-    keys = {}
+    keys: dict[str, Any] = {}
     if len(facts.key_columns) == 1 and not any(row.conditions for row in rows):
-        question = _by_key(question, facts.table.columns[facts.key_columns[0]])
-        keys = {_KEYS: [key for row in rows for key in row.key or ()]}
+        of_rows = [key for row in rows for key in row.key or ()]
+        question = _by_key(question, facts.table.columns[facts.key_columns[0]], is_one=len(of_rows) == 1)
+        keys = {_KEYS: of_rows[0] if len(of_rows) == 1 else of_rows}
     else:
         question = question.where(or_(*(_is_row(facts, row) for row in rows)))
     try:
@@ -157,10 +157,6 @@ def _ask(
     return images if len(images) == len(answer) else {}
 
 
-def _asked_columns(facts: TableFacts) -> tuple[str, ...]:
-    return (*facts.key_columns, *facts.tag_keys)
-
-
 @lru_cache(maxsize=1024)
 def _question_of(
     table: Table, key_columns: tuple[str, ...], tag_keys: tuple[str, ...], *, key_share: bool
@@ -173,8 +169,9 @@ def _question_of(
 
 
 @lru_cache(maxsize=1024)
-def _by_key(question: Select[Any], key: Column[Any]) -> Select[Any]:
-    return question.where(key.in_(bindparam(_KEYS, expanding=True)))
+def _by_key(question: Select[Any], key: Column[Any], *, is_one: bool) -> Select[Any]:
+    # A list of values has its placeholders written into the statement each time.
+    return question.where(key == bindparam(_KEYS) if is_one else key.in_(bindparam(_KEYS, expanding=True)))
 
 
 @lru_cache(maxsize=1024)

@@ -256,7 +256,14 @@ def test_a_touch_of_this_process_is_seen_at_once_whatever_is_heard(near: PushedS
     assert found(near) is None
 
 
-@pytest.mark.parametrize("verb", ["mark", "release"])
+VERBS: dict[str, Callable[[PushedStore], object]] = {
+    "mark": lambda near: near.mark(T, W, 60),
+    "mark_and_look": lambda near: near.mark_and_look(T, (b"schema", b"mind"), W, 60),
+    "release": lambda near: near.release(T.tags, W),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
 def test_what_the_server_was_not_told_ends_what_is_held_here_all_the_same(
     near: PushedStore, proxy: TroubledProxy, verb: str
 ) -> None:
@@ -264,7 +271,7 @@ def test_what_the_server_was_not_told_ends_what_is_held_here_all_the_same(
     deafen(near)
     proxy.what = "cut"
     with pytest.raises(StoreUnavailable):
-        near.mark(T, W, 60) if verb == "mark" else near.release(T.tags, W)
+        VERBS[verb](near)
     assert not is_served_here(near)
 
 

@@ -219,6 +219,16 @@ def test_a_session_closed_without_commit_touches_what_was_pending(world: World, 
     assert world.store.calls == ["release"]
 
 
+def test_a_commit_asks_the_store_twice(world: World, writer: Process) -> None:
+    """The mark tells of the catalog as well."""
+    with writer.session() as session:
+        session.get_one(Product, 1).name = "b"
+        session.flush()
+        world.store.calls.clear()
+        session.commit()
+    assert world.store.calls == ["mark", "release"]
+
+
 def test_a_transaction_that_only_read_tells_the_store_nothing_at_its_end(world: World, writer: Process) -> None:
     with writer.session() as session:
         name_of(session)

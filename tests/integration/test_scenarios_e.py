@@ -11,8 +11,9 @@ from sqlalchemy import event, func, select, text
 from sqlalchemy.orm import Session
 
 from querycache import SnapshotMovedError
+from querycache._types import Guard, Stamp, TagSet, Writer
 from querycache._types import Tag as StoreTag
-from querycache._types import TagSet, Writer
+from querycache.stores.base import Store
 from querycache.stores.memory import MemoryStore
 from scenario_support import Category, Product, World, get, in_category, names, once, rows
 
@@ -282,6 +283,11 @@ class LosingMarks(MemoryStore):
         marked = super().mark(tags, writer, ttl_s)
         super().release(marked, writer)
         return marked
+
+    def mark_and_look(
+        self, tags: TagSet, guard: Guard, writer: Writer, ttl_s: float
+    ) -> tuple[tuple[StoreTag, ...], Stamp | None]:
+        return Store.mark_and_look(self, tags, guard, writer, ttl_s)
 
 
 class LosingStamps(MemoryStore):

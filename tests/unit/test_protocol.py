@@ -8,12 +8,13 @@ import pytest
 
 from coherence_world import StagedStore
 from querycache._types import TagSet
-from querycache.coherence.journal import Journal
+from querycache.coherence.journal import Catalog, Journal
 from querycache.coherence.protocol import Coherence, OnMarkFailure
 from querycache.errors import StoreUnavailable
 from querycache.events import Events
 
 TAGS = TagSet((b"one",))
+SCHEMA = (b"bind/schema", b"schema")
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +53,27 @@ def test_a_mark_is_set_in_every_store_and_released_in_each(made: list[Coherence]
     assert marked(stores) == [True, True]
     coherence.release(marks)
     assert marked(stores) == [False, False]
+
+
+def test_a_mark_says_which_catalog_each_store_has(made: list[Coherence], stores: list[StagedStore]) -> None:
+    coherence = coherence_of(made, stores)
+    catalogs = {at: Catalog(SCHEMA, stamp, b"bind/") for at, stamp in coherence.stamps_of(SCHEMA).items()}
+    stores[1].release([SCHEMA[0]], bytes(16))
+    now = stores[1].lookup(None, TagSet((), (SCHEMA,))).lease[0]
+    marks = coherence.mark(TAGS, catalogs)
+    assert [mark.schema_stamp for mark in marks] == [catalogs[0].stamp, now]
+    assert catalogs[1].stamp != now
+
+
+def test_a_store_that_cannot_be_marked_says_of_no_catalog_that_it_is_another_one(
+    made: list[Coherence], stores: list[StagedStore]
+) -> None:
+    coherence = coherence_of(made, stores, "continue")
+    catalogs = {at: Catalog(SCHEMA, stamp, b"bind/") for at, stamp in coherence.stamps_of(SCHEMA).items()}
+    stores[1].failing.add("mark")
+    marks = coherence.mark(TAGS, catalogs)
+    assert [mark.schema_stamp for mark in marks] == [catalogs[0].stamp, catalogs[1].stamp]
+    assert [mark.catalog for mark in marks] == [None, catalogs[1]]
 
 
 def test_a_mark_that_must_be_set_and_cannot_leaves_none_behind(

@@ -13,6 +13,8 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import (
+    LABEL_STYLE_DISAMBIGUATE_ONLY,
+    LABEL_STYLE_TABLENAME_PLUS_COL,
     ColumnClause,
     Engine,
     ForeignKey,
@@ -337,11 +339,25 @@ def test_buffered_rows_are_what_the_driver_gave_and_are_still_processed(engine: 
 
     @event.listens_for(engine, "after_cursor_execute")
     def buffer(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
-        raw.extend(_cursors.buffer_cursor(context, cursor))
+        raw.extend(_cursors.buffer_cursor(context, cursor)[0])
 
     with engine.connect() as connection:
         rows = connection.execute(select(Pet.__table__.c.name)).scalars().all()
     assert (raw, rows) == ([("rex",), ("tom",)], ["rex", "tom"])
+
+
+@pytest.mark.parametrize("is_bare", [True, False])
+@pytest.mark.parametrize("style", [LABEL_STYLE_DISAMBIGUATE_ONLY, LABEL_STYLE_TABLENAME_PLUS_COL])
+def test_a_column_is_bare_where_nothing_is_done_to_it_on_the_way(engine: Engine, is_bare: bool, style: Any) -> None:
+    pets: Any = Pet.__table__
+    statement = select(pets.c.name, pets.c.id if is_bare else -pets.c.id).set_label_style(style)
+    with engine.connect() as connection:
+        for _ in range(2):  # the second time by what was compiled the first time
+            cursor = connection.execute(statement)
+            assert _cursors.places_of(cursor, [pets.c.id, pets.c.name]) == [(1, None), (0, None)]
+            assert _cursors.bare_places_of(cursor, [pets.c.id, pets.c.name]) == (
+                [(1, None), (0, None)] if is_bare else None
+            )
 
 
 # -- sessions -------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from querycache.stores._redis_calls import (
     lease_text,
     marking,
     releasing,
-    were_marked,
+    told_of_marks,
 )
 from querycache.stores._redis_places import place_of
 from querycache.stores._redis_scripts import CLEAR, FILL, LOOKUP, Script, packed
@@ -189,10 +189,10 @@ def test_what_a_look_up_never_returns_is_an_error_of_the_store(kept: Any, rest: 
         answered(asking, kept, reply(rest))
 
 
-@pytest.mark.parametrize("rest", [b"", b"00"])
+@pytest.mark.parametrize("rest", [b"", b"00", b"0" + STAMPS[0][1:], b"0x" + STAMPS[0][1:], b"0" + STAMPS[0] + b"0"])
 def test_what_a_mark_never_returns_is_an_error_of_the_store(rest: bytes) -> None:
     with pytest.raises(StoreUnavailable, match="never return"):
-        were_marked(TAGS.guards, Witness().answer(Call(0, CLEAR), [reply(rest)]))
+        told_of_marks(TAGS.guards, Witness().answer(Call(0, CLEAR), [reply(rest)]))
 
 
 def test_a_process_tells_each_part_the_last_that_it_has_seen_there() -> None:

@@ -235,6 +235,38 @@ def test_a_locking_read_is_told() -> None:
     assert not effect_of_textual("SELECT * FROM item", "mariadb").locks_rows
 
 
+LOCKING = select(item).with_for_update()
+
+
+@pytest.mark.parametrize(
+    ("statement", "is_told"),
+    [
+        (LOCKING, True),
+        (select(item.c.name).where(item.c.shelf == 3).with_for_update(key_share=True, nowait=True), True),
+        (LOCKING.where(item.c.id.in_(select(link.c.item_id))), True),
+        (select(item), False),
+        (select(item).with_for_update(read=True), False),
+        (select(item).with_for_update(read=True, key_share=True), False),
+        (select(item, link).with_for_update(), False),
+        (select(item).join(link, link.c.item_id == item.c.id).with_for_update(of=link), False),
+        (select(item.alias()).with_for_update(), False),
+        (LOCKING.distinct(), False),
+        (LOCKING.group_by(item.c.id), False),
+        (LOCKING.having(item.c.id > 0), False),
+        (select(LOCKING.subquery()), False),
+        (select(LOCKING.subquery()).with_for_update(), False),
+        (union_all(select(item), select(item)).with_for_update(), False),
+        (select(select(item.c.name).with_for_update().scalar_subquery()), False),
+    ],
+)
+def test_a_select_locks_the_rows_of_a_table_where_it_reads_no_other_and_nobody_may_change_them(
+    statement: Any, is_told: bool
+) -> None:
+    effect = effect_of(statement)
+    assert effect is not None
+    assert effect.locked is (item if is_told else None)
+
+
 def test_text_inside_a_construct_is_left_to_the_text_that_is_sent() -> None:
     assert effect_of(select(item).where(text("bump() = 1"))) is None
     assert effect_of(update(item).where(text("bump() = 1")).values(name="n")) is None

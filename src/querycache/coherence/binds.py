@@ -204,8 +204,8 @@ class Bind:
 
     def calls_user_function(self, names: Iterable[str]) -> bool:
         """Tell whether one of these may be a function of the users' own, which may do anything."""
-        unknown = (name for name in names if not self.declared.vouches_for(name))
-        return any(self.survey is None or self.survey.is_user_function(name) for name in unknown)
+        unknown = [name for name in names if not self.declared.vouches_for(name)]
+        return bool(unknown) and any(self.survey is None or self.survey.is_user_function(name) for name in unknown)
 
     def note_table(self, pending: Pending, name: CatalogName, *, deletes: bool) -> None:
         """Note that rows of a table changed, not known one by one, with all that cascades reach."""
@@ -231,6 +231,8 @@ class Bind:
             return False
         if write.how == "delete":
             reached = self.survey.reached_by_delete(facts.catalog_name)
+        elif not self.survey.reached_by_update(facts.catalog_name):
+            return False  # whatever is set
         else:
             changed = write.set_by_value | write.set_by_database
             names = [facts.table.columns[key].name for key in changed if key in facts.table.columns]

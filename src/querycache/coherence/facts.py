@@ -6,7 +6,7 @@ values become tags of rows; what is not known becomes a wider tag, never none. N
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -47,11 +47,23 @@ class _TagColumn:
 
 
 @dataclass(frozen=True, slots=True)
+class _Group:
+    """Columns that narrow together, and the tags of their values: what is the same for every row is made once."""
+
+    columns: tuple[_TagColumn, ...]
+    keys: frozenset[str]
+    tag_of: Callable[[Sequence[str]], Tag]
+    unknown: Tag
+
+
+@dataclass(frozen=True, slots=True)
 class TableFacts:
     """One table of one bind, as tags see it. ``tag_keys`` are the columns that narrow, the single primary key left out.
 
-    ``value_columns`` are their names in the database, grouped. ``distrusted`` are names of columns whose values are not
-    equal when the mapping says so, but when the database does. ``untold`` are names of those that may change in an update
+    ``needs_images``: an update's or delete's tags depend on values that the primary key does not give. ``can_be_asked``: this
+    user may lock rows and read these values. ``locked_stronger``: to set one of these may take a stronger lock than others do.
+    ``value_columns``: the names of ``tag_keys`` in the database, grouped. ``distrusted`` are names of columns whose values are
+    not equal when the mapping says so, but when the database does. ``untold`` are names of those that may change in an update
     which does not set them.
     """
 
@@ -65,17 +77,15 @@ class TableFacts:
     distrusted: frozenset[str]
     untold: frozenset[str]
     key_is_trusted: bool
+    tag_keys: tuple[str, ...]
+    needs_images: bool
+    can_be_asked: bool
+    locked_stronger: frozenset[str]
+    _rows: Tag
+    _suffixes: Mapping[str, bytes]
     _key: tuple[_TagColumn, ...] | None
-    _groups: tuple[tuple[_TagColumn, ...], ...]
-
-    @property
-    def tag_keys(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(column.key for group in self._groups for column in group))
-
-    @property
-    def needs_images(self) -> bool:
-        """Whether an update's or delete's tags depend on values that the primary key does not give."""
-        return self._key is not None and any(key not in self.key_columns for key in self.tag_keys)
+    _key_tag_of: Callable[[Sequence[str]], Tag]
+    _groups: tuple[_Group, ...]
 
     def image_key(self, key: Sequence[Any] | None) -> ImageKey | None:
         """Return the name under which a row's image is kept; None where its primary key has no canonical form."""
@@ -94,10 +104,9 @@ class TableFacts:
         stays, moves, unknown = self._places(row, old)
         told = self._told(row)
         few = told if len(told) * len(stays) <= MAX_COLUMN_TAGS else [naming.MEMBERS_SUFFIX]
-        rows = naming.rows_tag(self.bind, self.name)
-        tags = [rows, *(rows + suffix for suffix in told)]
+        tags = [self._rows, *[self._rows + suffix for suffix in told]]
         for place in stays:
-            tags += [place, *(place + suffix for suffix in few)]
+            tags += [place, *[place + suffix for suffix in few]]
         for place in moves:
             tags += [place, naming.members_tag(place)]
         return [*tags, *unknown]
@@ -111,8 +120,7 @@ class TableFacts:
         is_same = row.how == "update" and row.new and not any(key in row.new for key in self.key_columns)
         if not is_same or len(row.new) > MAX_COLUMN_TAGS:
             return [naming.MEMBERS_SUFFIX]
-        columns = self.table.columns
-        return [naming.column_suffix_of(columns[key].name) for key in row.new]
+        return [self._suffixes[key] for key in row.new]
 
     def _places(self, row: RowChange, old: Mapping[str, Any] | None) -> tuple[list[Tag], list[Tag], list[Tag]]:
         """Return the tags of the rows among which a row stays, of those that it leaves or joins, and what is not known."""
@@ -129,25 +137,19 @@ class TableFacts:
                 tag = self._key_tag(key)
                 (unknown if tag is None else moves if moved else stays).append(self.guard[0] if tag is None else tag)
         for group in self._groups:
-            moved = row.how != "update" or any(column.key in row.new for column in group)
+            moved = row.how != "update" or not group.keys.isdisjoint(row.new)
             images = [] if row.how == "insert" else [self._image(group, row, old, is_new=False)]
             if row.how != "delete" and moved:
                 images.append(self._image(group, row, old, is_new=True))
             for image in images:
-                tag = self._value_tag(group, image)
-                names = [column.name for column in group]
-                if tag is None:
-                    unknown.append(naming.unknown_tag(self.bind, self.name, names))
-                else:
-                    (moves if moved else stays).append(tag)
+                tag = _value_tag(group, image)
+                (unknown if tag is None else moves if moved else stays).append(group.unknown if tag is None else tag)
         return stays, moves, unknown
 
-    def _image(
-        self, group: Sequence[_TagColumn], row: RowChange, old: Mapping[str, Any] | None, *, is_new: bool
-    ) -> list[Any]:
+    def _image(self, group: _Group, row: RowChange, old: Mapping[str, Any] | None, *, is_new: bool) -> list[Any]:
         return [
             row.new[column.key] if is_new and column.key in row.new else self._old_value(column, row, old)
-            for column in group
+            for column in group.columns
         ]
 
     def _old_value(self, column: _TagColumn, row: RowChange, old: Mapping[str, Any] | None) -> Any:
@@ -157,19 +159,9 @@ class TableFacts:
             return row.key[self.key_columns.index(column.key)]
         return UNKNOWN if old is None else old.get(column.key, UNKNOWN)
 
-    def _value_tag(self, group: Sequence[_TagColumn], image: Sequence[Any]) -> Tag | None:
-        """Return the tag of a group's values; None where one is not known or has no canonical form."""
-        canonicals = [
-            None if value is UNKNOWN else column.canonical_of(value) for column, value in zip(group, image, strict=True)
-        ]
-        known = [text for text in canonicals if text is not None]
-        if len(known) < len(canonicals):
-            return None
-        return naming.value_tag(self.bind, self.name, [column.name for column in group], known)
-
     def _key_tag(self, key: Sequence[Any] | None) -> Tag | None:
         canonicals = self._canonical_key(key)
-        return None if canonicals is None else naming.key_tag(self.bind, self.name, canonicals)
+        return None if canonicals is None else self._key_tag_of(canonicals)
 
     def _canonical_key(self, key: Sequence[Any] | None) -> tuple[str, ...] | None:
         if self._key is None or key is None or len(key) != len(self._key):
@@ -178,6 +170,18 @@ class TableFacts:
             None if value is None else part.canonical_of(value) for part, value in zip(self._key, key, strict=True)
         ]
         return None if None in canonicals else tuple(text for text in canonicals if text is not None)
+
+
+def _value_tag(group: _Group, image: Sequence[Any]) -> Tag | None:
+    """Return the tag of a group's values; None where one is not known or has no canonical form."""
+    canonicals = [
+        None if value is UNKNOWN else column.canonical_of(value)
+        for column, value in zip(group.columns, image, strict=True)
+    ]
+    known = [text for text in canonicals if text is not None]
+    if len(known) < len(canonicals):
+        return None
+    return group.tag_of(known)
 
 
 def facts_of(
@@ -194,26 +198,51 @@ def facts_of(
     Without a survey no column is trusted.
     """
     catalog = {column: _trusted(column, catalog_name, dialect, survey) for column in table.columns}
-    groups = [
-        tuple(_tag_column(column, catalog[column], dialect) for column in group)
+    narrowing = [
+        group
         for group in naming.value_groups_of(table, dialect, given)
         if all((said := catalog[column]) is not None and not said.is_computed for column in group)
     ]
-    value_columns = tuple(tuple(column.name for column in group) for group in groups)
+    value_columns = tuple(tuple(column.name for column in group) for group in narrowing)
     key = naming.key_columns_of(table, dialect)
+    key_columns = tuple(column.key for column in table.primary_key.columns)
+    tag_keys = tuple(dict.fromkeys(column.key for group in narrowing for column in group))
     return TableFacts(
         bind=bind,
         table=table,
         name=name,
         catalog_name=catalog_name,
         guard=(naming.table_tag(bind, name), naming.fingerprint_of(table, dialect, value_columns)),
-        key_columns=tuple(column.key for column in table.primary_key.columns),
+        key_columns=key_columns,
         value_columns=value_columns,
         distrusted=frozenset(column.name for column, said in catalog.items() if said is None),
         untold=frozenset(column.name for column in table.columns if _is_untold(column, catalog_name, survey)),
         key_is_trusted=all((said := catalog[column]) is not None and not said.is_computed for column in key),
+        tag_keys=tag_keys,
+        needs_images=bool(key) and any(name not in key_columns for name in tag_keys),
+        can_be_asked=survey is not None
+        and survey.can_lock(catalog_name, [table.columns[name].name for name in (*key_columns, *tag_keys)]),
+        locked_stronger=frozenset(
+            column.key for column in table.columns if survey is None or survey.changes_key(catalog_name, [column.name])
+        ),
+        _rows=naming.rows_tag(bind, name),
+        _suffixes={column.key: naming.column_suffix_of(column.name) for column in table.columns},
         _key=tuple(_tag_column(column, catalog[column], dialect) for column in key) or None,
-        _groups=tuple(groups),
+        _key_tag_of=naming.key_tag_maker(bind, name),
+        _groups=tuple(
+            _group([_tag_column(column, catalog[column], dialect) for column in group], bind, name)
+            for group in narrowing
+        ),
+    )
+
+
+def _group(columns: Sequence[_TagColumn], bind: str, table: str) -> _Group:
+    names = [column.name for column in columns]
+    return _Group(
+        tuple(columns),
+        frozenset(column.key for column in columns),
+        naming.value_tag_maker(bind, table, names),
+        naming.unknown_tag(bind, table, names),
     )
 
 

@@ -63,6 +63,7 @@ class Mark:
     """A mark that this process has set, or tries to (``is_set``): ``marked`` is what must be released.
 
     ``catalog``: what the store could not be asked about; it decides at the release, when the store answers again.
+    ``schema_stamp``: that of the catalog's guard as the store said it with the mark; None where it is not known.
     """
 
     journal: Journal
@@ -72,6 +73,7 @@ class Mark:
     set_at: float
     is_set: bool = True
     catalog: Catalog | None = None
+    schema_stamp: Stamp | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,17 +121,24 @@ class Journal:
         self._keeper: threading.Thread | None = None
         self._closed = False
 
-    def mark(self, tags: TagSet) -> Mark:
-        """Set a mark under a new writer's name; raise ``StoreError`` when the store cannot."""
+    def mark(self, tags: TagSet, schema_guard: Guard | None = None) -> Mark:
+        """Set a mark under a new writer's name, and have the store tell the stamp of ``schema_guard`` in the same step.
+
+        Raises ``StoreError`` when the store cannot set it.
+        """
         writer = secrets.token_bytes(16)
         set_at = time.monotonic()
+        stamp = None
         try:
-            marked = self.store.mark(tags, writer, self._mark_ttl_s)
+            if schema_guard is None:
+                marked = self.store.mark(tags, writer, self._mark_ttl_s)
+            else:
+                marked, stamp = self.store.mark_and_look(tags, schema_guard, writer, self._mark_ttl_s)
         except BaseException:
             # It may have been set all the same, and the guards may be among what was marked.
             self._owe(tuple(tags.tags) + tuple(tag for tag, _ in tags.guards), writer)
             raise
-        mark = Mark(self, writer, tags, marked, set_at)
+        mark = Mark(self, writer, tags, marked, set_at, schema_stamp=stamp)
         self._held[writer] = mark
         self._keep()
         return mark
@@ -137,10 +146,11 @@ class Journal:
     def pretend(self, tags: TagSet, catalog: Catalog | None = None) -> Mark:
         """Return a mark that could not be set: its release is due after the commit all the same.
 
-        Until then the keeper tries to set it, as it renews others.
+        Until then the keeper tries to set it, as it renews others. Its catalog counts as the one that is there.
         """
         marked = tuple(tags.tags) + tuple(tag for tag, _ in tags.guards)
-        mark = Mark(self, secrets.token_bytes(16), tags, marked, time.monotonic(), is_set=False, catalog=catalog)
+        stamp = None if catalog is None else catalog.stamp
+        mark = Mark(self, secrets.token_bytes(16), tags, marked, time.monotonic(), False, catalog, stamp)
         self._held[mark.writer] = mark
         self._keep()
         return mark

@@ -131,20 +131,24 @@ class Coherence:
         return stamps
 
     def mark(self, tags: TagSet, catalogs: Mapping[int, Catalog] | None = None) -> list[Mark]:
-        """Mark in every store, before a commit. ``catalogs``: by store, what decides at the release where that fails.
+        """Mark in every store, before a commit; return the marks in the order of the stores.
+
+        ``catalogs``: by store, what the changes are named by. Each store says with the mark whether it is still that; where it
+        cannot be marked, that decides at the release.
 
         Raises ``StoreError`` where a store cannot and the policy is "raise"; what was marked until then is released.
         """
         marks: list[Mark] = []
         for position, journal in enumerate(self.journals):
+            catalog = None if catalogs is None else catalogs.get(position)
             try:
-                marks.append(journal.mark(tags))
+                marks.append(journal.mark(tags, None if catalog is None else catalog.guard))
             except StoreError as error:
                 self.events.emit("store_error", reason=f"mark: {error}")
                 if self.must_mark(journal.store):
                     self.release(marks)
                     raise
-                marks.append(journal.pretend(tags, (catalogs or {}).get(position)))
+                marks.append(journal.pretend(tags, catalog))
                 logger.error("a commit goes on unmarked: %s. Others may read stale rows until its release lands", error)
             except BaseException:
                 self.release(marks)
@@ -157,9 +161,7 @@ class Coherence:
         if not marks:
             return
         try:
-            with ExitStack() as all_of_them:  # also where one of them is cancelled
-                for mark in reversed(marks):
-                    all_of_them.callback(mark.journal.release, mark)
+            _release_each(marks)
         finally:
             self.changed_at = time.monotonic()
         self.events.emit("release", tags=marks[0].tags.tags)
@@ -190,3 +192,12 @@ class Coherence:
         if self._on_mark_failure is not None:
             return self._on_mark_failure == "raise"
         return store.commits_need_marks
+
+
+def _release_each(marks: Sequence[Mark]) -> None:
+    if len(marks) == 1:
+        marks[0].journal.release(marks[0])
+        return
+    with ExitStack() as all_of_them:  # also where one of them is cancelled
+        for mark in reversed(marks):
+            all_of_them.callback(mark.journal.release, mark)

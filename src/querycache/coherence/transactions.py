@@ -72,13 +72,15 @@ class Pending:
 
     def tag_set(self, bind_tag: Tag) -> TagSet:
         """Return what to mark; past ``MAX_PENDING_TAGS`` names, whole tables, then the whole bind."""
-        rows: Iterable[Tag] = (tag for of_table in self.rows.values() for tag in of_table)
+        tags = dict(self.tags)
         if sum(map(len, self.rows.values())) > MAX_PENDING_TAGS:
-            rows = self.rows
-        tags = tuple(dict.fromkeys((*self.tags, *rows)))
+            tags.update(dict.fromkeys(self.rows))
+        else:
+            for rows in self.rows.values():
+                tags.update(rows)
         if self.whole_bind or len(tags) > MAX_PENDING_TAGS:
             return TagSet((bind_tag,))
-        return TagSet(tags, tuple(self.guards.items()))
+        return TagSet(tuple(tags), tuple(self.guards.items()))
 
 
 @dataclass(slots=True)
@@ -164,12 +166,18 @@ class ConnectionState:
     schema_changed: bool = False
     survey_stamps: Mapping[int, Stamp] | None = None
     sent: Any = None
+    locked: Any = None
     is_ours: bool = False
     in_phase: bool = False
     prepared: Any = None
     inserts: dict[int, Any] = field(default_factory=dict)
     inquiry: Inquiry | None = None
     _cursors: weakref.WeakSet[OpenCursor] = field(default_factory=weakref.WeakSet)
+
+    @property
+    def goes_by_transaction(self) -> bool:
+        """Whether it depends on the driver's word, that a transaction is open, what the next statement sees."""
+        return self.dialect_name == "sqlite" or self.isolation == "AUTOCOMMIT"
 
     def freshness(self, *, in_transaction: bool | None) -> Freshness:
         """Tell what the next statement will see. ``in_transaction``: what the driver says, None where it cannot tell."""
@@ -193,7 +201,7 @@ class ConnectionState:
             # In a transaction that was begun by text, at a level that nobody told us.
             return Freshness.UNKNOWN if self.begun_by_text or in_transaction else Freshness.STATEMENT
         inside = True if in_transaction is None else in_transaction
-        if self.has_open_cursor() and self.dialect_name == "sqlite" and not inside:
+        if self.dialect_name == "sqlite" and not inside and self.has_open_cursor():
             return Freshness.UNKNOWN
         return freshness_of(self.isolation, self.dialect_name, in_transaction=inside)
 
@@ -244,5 +252,6 @@ class ConnectionState:
         self.schema_changed = False
         self.survey_stamps = None
         self.prepared = None
+        self.locked = None
         self.inserts = {}
         self.variables.end()

@@ -107,7 +107,8 @@ def autocommit_of(dialect: Dialect, dbapi_connection: DBAPIConnection) -> bool:
 def _autocommit_setting_of(dialect: Dialect, dbapi_connection: DBAPIConnection) -> bool:
     if dialect.name == "sqlite":
         return _sqlite_autocommit_of(_driver_connection_of(dialect, dbapi_connection))
-    for said in (getattr(dbapi_connection, "autocommit", None), getattr(dbapi_connection, "get_autocommit", None)):
+    for name in ("autocommit", "get_autocommit"):
+        said = getattr(dbapi_connection, name, None)
         if isinstance(said, bool):  # PyMySQL and mysqlclient have a method of the first name, which sets it
             return said
         if callable(said) and said.__name__ == "get_autocommit":

@@ -141,7 +141,7 @@ class View:
 class Survey:
     """The catalog of one database at one moment. Made by :func:`build_survey`.
 
-    What a write reaches is computed when it is asked for first, and kept as long as the picture is.
+    What a write reaches, and whether that is all, is computed when it is asked for first, and kept as long as the picture is.
     """
 
     tables: Mapping[TableName, Table]
@@ -151,6 +151,7 @@ class Survey:
     columns: Mapping[TableName, Mapping[str, Column]]
     views: Mapping[TableName, View] = field(default_factory=dict)
     _reached: dict[_Change, frozenset[TableName]] = field(default_factory=dict)
+    _are_known: dict[TableName, bool] = field(default_factory=dict)
 
     def column(self, table: TableName, name: str) -> Column | None:
         """Return what the catalog says about a column; None where it does not know it, or two of that name."""
@@ -191,8 +192,11 @@ class Survey:
         inherits, or is no ordinary table: then every table of the bind may have changed.
         """
         name = fold(table)
-        reached = {name} | self.reached_by_delete(name) | self.reached_by_update(name)
-        return all(self._writes_stay_in(one) for one in reached)
+        known = self._are_known.get(name)
+        if known is None:
+            reached = {name} | self.reached_by_delete(name) | self.reached_by_update(name)
+            known = self._are_known[name] = all(self._writes_stay_in(one) for one in reached)
+        return known
 
     def reached_by_delete(self, table: TableName) -> frozenset[TableName]:
         """Name the tables that the database changes by itself when rows of this one are deleted.
@@ -204,6 +208,8 @@ class Survey:
     def reached_by_update(self, table: TableName, columns: Iterable[str] | None = None) -> frozenset[TableName]:
         """Name the tables that the database changes by itself when these columns are updated; None: any columns."""
         name = fold(table)
+        if name not in self.keys_on:
+            return frozenset()
         referenced = frozenset(column for key in self.keys_on.get(name, ()) for column in key.parent_columns or _ANY)
         if columns is None:
             return self._closure_of(name, referenced)

@@ -248,8 +248,9 @@ def _encode_group(names: Sequence[str]) -> str:
 
 
 def _encode_canonical(canonical: str) -> str:
-    plain = canonical.removeprefix("~")
-    if (plain.isalnum() and plain.isascii()) or canonical == NULL_CANONICAL:
+    if canonical.isascii() and (canonical.isalnum() or canonical.removeprefix("~").isalnum()):
+        return canonical
+    if canonical == NULL_CANONICAL:
         return canonical
     return quote(canonical, safe="~", errors="surrogatepass").replace(".", "%2E")
 

@@ -21,6 +21,7 @@ from sqlalchemy.sql.elements import BinaryExpression, BooleanClauseList, TextCla
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.selectable import AliasedReturnsRows
 
+from querycache._sqlalchemy import plain_table
 from querycache.statements.rawsql import TableName as WrittenName
 from querycache.statements.rawsql import TextEffect, effect_of_text, is_mighty
 
@@ -88,6 +89,7 @@ class Effect:
     ``sources``: the tables of a SELECT each of whose rows was surely made of a row of one of them; empty where it is not.
     ``named_sources`` are those of a text. ``keeps_names``: the names of tables mean the same after it as before.
     ``is_declared``: it writes nothing but what ``named_writes`` and ``writes`` say and cascades reach, by a user's word.
+    ``locked``: the table of which a SELECT returns rows, each locked against every change, where it reads no other.
     ``may_commit``: it may commit by itself. ``variable``: it does nothing but to set this one, which the database itself has
     no use for; ``is_local``: until the transaction ends.
     """
@@ -100,6 +102,7 @@ class Effect:
     sources: frozenset[Table] = frozenset()
     named_sources: frozenset[WrittenName] = frozenset()
     locks_rows: bool = False
+    locked: Table | None = None
     deletes: bool = False
     is_ddl: bool = False
     keeps_names: bool = True
@@ -182,9 +185,21 @@ def effect_of_compiled(compiled: Any) -> Effect | None:
             reads_tables=_reads_stored_rows(core),
             sources=frozenset() if functions else _sources_of(core),
             locks_rows=any(getattr(part, "_for_update_arg", None) is not None for part in visitors.iterate(core)),
+            locked=None if writes else _locked_by(core),
             deletes=bool(writes),
         )
     return None
+
+
+def _locked_by(core: Any) -> Table | None:
+    """Return the table each of whose rows that a SELECT returns it locks as an update would, where that is all of its FROM."""
+    how = getattr(core, "_for_update_arg", None)
+    if not isinstance(core, Select) or how is None or how.read or how.of:
+        return None
+    sources = core.get_final_froms()
+    is_plain = len(sources) == 1 and isinstance(sources[0], Table)
+    is_row_by_row = not (core._group_by_clauses or core._having_criteria or core._distinct)
+    return plain_table(sources[0]) if is_plain and is_row_by_row else None
 
 
 def _reads_stored_rows(core: Any) -> bool:

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple, TypeAlias
 from querycache._types import MARK_TTL_S, Guard, Lease, Lookup, Tag, TagSet
 from querycache.errors import StoreUnavailable
 from querycache.stores._copies import Copy
-from querycache.stores._redis_calls import NOT_OURS, Answer, Call, Layout, lease_text, name_of, stamp_at
+from querycache.stores._redis_calls import NOT_OURS, STAMP_SIZE, Answer, Call, Layout, lease_text, name_of, stamp_at
 from querycache.stores._redis_scripts import LOOKUP
 
 Name: TypeAlias = Tag | Guard
@@ -27,7 +27,6 @@ NOTHING: Final[Mapping[bytes, Copy]] = MappingProxyType({})
 
 _MARK_LIFE_US: Final = int(MARK_TTL_S * 1e6)
 _HEAD: Final = 32
-_STAMP: Final = 19
 
 
 def _names_in(tags: TagSet) -> tuple[Name, ...]:
@@ -66,7 +65,7 @@ class _Asked:
     def stamps_in(self, answer: Answer) -> tuple[bytes, bytes]:
         """Return the stamps of its tags and guards, written one after the other, and a digit for each; none: no marks."""
         count, rest = len(self.names), answer.rest
-        size = _STAMP * count
+        size = STAMP_SIZE * count
         if len(rest) not in (size, size + count):
             raise ValueError(rest)
         return rest[:size], rest[size:]
@@ -153,7 +152,7 @@ class Asking:
         for (asked, _), answer in zip(self._plan, answers, strict=True):
             stamps, marks = asked.stamps_in(answer)
             for at, name in enumerate(asked.names):
-                seen[name] = stamps[at * _STAMP : (at + 1) * _STAMP], marks[at : at + 1] or b"0"
+                seen[name] = stamps[at * STAMP_SIZE : (at + 1) * STAMP_SIZE], marks[at : at + 1] or b"0"
             for its_key, entry in asked.entries_in(answer):
                 entries[its_key] = self._kept(its_key, entry, answer)
         now_us = max(answer.now_us for answer in answers)
@@ -200,7 +199,7 @@ def _one(stamps: bytes, marks: bytes, kept: _Kept | None, now_us: int, floor_us:
 @lru_cache(maxsize=4096)
 def _lease_in(stamps: bytes) -> tuple[bytes, Lease]:
     """Read stamps that are written one after the other; return the lease as it stands in an entry, and as it is."""
-    lease = tuple([int(stamps[at : at + _STAMP]) for at in range(0, len(stamps), _STAMP)])
+    lease = tuple([int(stamps[at : at + STAMP_SIZE]) for at in range(0, len(stamps), STAMP_SIZE)])
     return lease_text(lease), lease
 
 

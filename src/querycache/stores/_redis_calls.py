@@ -43,6 +43,9 @@ MOST_TAGS: Final = 1000
 
 Reply: TypeAlias = Any
 
+STAMP_SIZE: Final = 19
+"""Digits of a stamp as scripts write it."""
+
 NOT_OURS: Final = "the server answered what querycache's scripts never return"
 _FREE: Final = ord("0")
 
@@ -219,23 +222,33 @@ def _life_us(ttl_s: float) -> int:
     return max(1, int(ttl_s * 1e6))
 
 
-def marking(layout: Layout, tags: TagSet, writer: Writer, ttl_s: float) -> list[tuple[Call, tuple[Guard, ...]]]:
-    """Write ``mark`` as calls, each with the guards that it looks at."""
-    calls = []
-    for part, (names, guards) in _by_part(layout, tags.tags, tags.guards).items():
-        for chunk, some in _chunks(names, guards):
-            arguments = (len(chunk), _writer_name(writer), int(ttl_s * 1e6), MOST_FIELDS)
-            minds = tuple(name_of(mind) for _, mind in some)
-            keys = tuple(map(layout.stamp, (*chunk, *(tag for tag, _ in some))))
+def marking(
+    layout: Layout, tags: TagSet, writer: Writer, ttl_s: float, watched: Guard | None = None
+) -> list[tuple[Call, tuple[Guard, ...]]]:
+    """Write ``mark`` as calls, each with the guards that it marks where they are others; one tells of ``watched`` besides."""
+    parts, calls = _by_part(layout, tags.tags, tags.guards), []
+    there = None if watched is None else layout.part_of(watched[0])
+    if there is not None:
+        parts.setdefault(there, ([], []))
+    for part, (names, guards) in parts.items():
+        for number, (chunk, some) in enumerate(_chunks(names, guards)):
+            named = some if watched is None or part != there or number else (*some, watched)
+            arguments = (len(chunk), _writer_name(writer), int(ttl_s * 1e6), MOST_FIELDS, len(some))
+            minds = tuple(name_of(mind) for _, mind in named)
+            keys = tuple(map(layout.stamp, (*chunk, *(tag for tag, _ in named))))
             calls.append((Call(part, MARK, keys, (*arguments, *minds)), some))
     return calls
 
 
-def were_marked(guards: Sequence[Guard], answer: Answer) -> list[bool]:
-    """Read which guards a call to mark has marked."""
-    if len(answer.rest) != len(guards):
+def told_of_marks(guards: Sequence[Guard], answer: Answer) -> tuple[list[bool], Stamp | None]:
+    """Read which guards a call to mark has marked, and the stamp of the one that was watched, if there is one."""
+    digits, stamp = answer.rest[: len(guards)], answer.rest[len(guards) :]
+    if len(digits) < len(guards) or len(stamp) not in (0, STAMP_SIZE):
         raise StoreUnavailable(NOT_OURS)
-    return [digit != _FREE for digit in answer.rest]
+    try:
+        return [digit != _FREE for digit in digits], int(stamp) if stamp else None
+    except ValueError as error:
+        raise StoreUnavailable(NOT_OURS) from error
 
 
 def releasing(layout: Layout, tags: Sequence[Tag], writer: Writer, relied: Mapping[Guard, int]) -> list[Call]:

@@ -21,7 +21,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
-from querycache._types import MARK_TTL_S, Lease, Stamp, Tag, TagSet, Writer
+from querycache._types import MARK_TTL_S, Guard, Lease, Stamp, Tag, TagSet, Writer
 from querycache.stores._slot import (
     CHECK_SIZE,
     EMPTY,
@@ -309,6 +309,11 @@ class Writing:
             self._change(foreign, writer, deadline)
         self.save()
         return tuple(dict.fromkeys((*tags.tags, *foreign)))
+
+    def stamp_of(self, guard: Guard) -> Stamp | None:
+        """Return a guard's stamp as it is; None where the guard is absent, marked, or of another mind."""
+        seen = peek(self._cells, TagSet((), (guard,)), self._ticks, self._bits)
+        return seen[0][0] if seen is not None and seen[1] else None
 
     def release(self, tags: Sequence[Tag], writer: Writer) -> None:
         """Remove the writer; every register gets a new stamp, whether or not the writer was found."""

@@ -23,7 +23,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from querycache._types import Lease, Lookup, Stamp, Tag, TagSet, Writer
+from querycache._types import Guard, Lease, Lookup, Stamp, Tag, TagSet, Writer
+from querycache.errors import StoreUnavailable
 
 Scope = Literal["threads", "machine", "fleet"]
 
@@ -132,6 +133,21 @@ class Store(ABC):
     @abstractmethod
     def close(self) -> None:
         """Give back what this process holds; entries stay for the others. Closing twice is harmless."""
+
+    def mark_and_look(
+        self, tags: TagSet, guard: Guard, writer: Writer, ttl_s: float
+    ) -> tuple[tuple[Tag, ...], Stamp | None]:
+        """``mark``, and look at a guard that is not among those of ``tags``; return what was marked, and its stamp.
+
+        The guard is left as it is. None for a stamp where it is absent, marked, or carries another fingerprint, or where the
+        store cannot tell. Stores with a round trip to save override this.
+        """
+        marked = self.mark(tags, writer, ttl_s)
+        try:
+            found = self.lookup(None, TagSet((), (guard,)))
+        except StoreUnavailable:
+            return marked, None
+        return marked, found.lease[0] if found.storable else None
 
     def lookup_many(self, questions: Iterable[tuple[bytes | None, TagSet]]) -> list[Lookup]:
         """``lookup`` each, answers in the order of the questions. Stores with a round trip to save override this."""

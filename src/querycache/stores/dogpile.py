@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from typing import ClassVar, Final
 
-from querycache._types import Lease, Lookup, Stamp, Tag, TagSet, Writer
+from querycache._types import Guard, Lease, Lookup, Stamp, Tag, TagSet, Writer
 from querycache.errors import ConfigurationError, StoreUnavailable
 from querycache.stores._dogpile_backends import keeping_of, why_unfit
 from querycache.stores._records import answer_of, pack_entry
@@ -179,6 +179,12 @@ class DogpileStore(Store):
     def mark(self, tags: TagSet, writer: Writer, ttl_s: float) -> tuple[Tag, ...]:
         with self._writing(_keys_of(tags)) as writing:
             return writing.mark(tags, writer, ttl_s)
+
+    def mark_and_look(
+        self, tags: TagSet, guard: Guard, writer: Writer, ttl_s: float
+    ) -> tuple[tuple[Tag, ...], Stamp | None]:
+        with self._writing([*_keys_of(tags), guard_key(guard[0])]) as writing:
+            return writing.mark(tags, writer, ttl_s), writing.stamp_of(guard)
 
     def release(self, tags: Sequence[Tag], writer: Writer) -> None:
         with self._writing(_keys_of(TagSet(tuple(tags)))) as writing:

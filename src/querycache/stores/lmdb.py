@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import ClassVar, Final, TypeAlias, TypeVar
 
-from querycache._types import Lease, Lookup, Stamp, Tag, TagSet, Writer
+from querycache._types import Guard, Lease, Lookup, Stamp, Tag, TagSet, Writer
 from querycache.errors import ConfigurationError, StoreUnavailable
 from querycache.events import logger
 from querycache.stores._copies import Copies
@@ -143,6 +143,15 @@ class LMDBStore(Store):
     def mark(self, tags: TagSet, writer: Writer, ttl_s: float) -> tuple[Tag, ...]:
         def work(txn: Txn) -> tuple[Tag, ...]:
             return Writing(txn, self._ticks()).mark(tags, writer, ttl_s)
+
+        return self._with(lambda handle: handle.stamps.write(work, grow=True, patience=MARK))
+
+    def mark_and_look(
+        self, tags: TagSet, guard: Guard, writer: Writer, ttl_s: float
+    ) -> tuple[tuple[Tag, ...], Stamp | None]:
+        def work(txn: Txn) -> tuple[tuple[Tag, ...], Stamp | None]:
+            writing = Writing(txn, self._ticks())
+            return writing.mark(tags, writer, ttl_s), writing.stamp_of(guard)
 
         return self._with(lambda handle: handle.stamps.write(work, grow=True, patience=MARK))
 

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import ClassVar, Final, TypeAlias
 
-from querycache._types import Lease, Lookup, Stamp, Tag, TagSet, Writer
+from querycache._types import Guard, Lease, Lookup, Stamp, Tag, TagSet, Writer
 from querycache.errors import ConfigurationError
 from querycache.stores._registers import (
     GUARD_PREFIX,
@@ -172,6 +172,16 @@ class MemoryStore(Store):
             marked = self._writing(ticks).mark(tags, writer, ttl_s)
             self._tidy(ticks)
             return marked
+
+    def mark_and_look(
+        self, tags: TagSet, guard: Guard, writer: Writer, ttl_s: float
+    ) -> tuple[tuple[Tag, ...], Stamp | None]:
+        with self._lock:
+            ticks = self._ticks()
+            writing = self._writing(ticks)
+            marked, stamp = writing.mark(tags, writer, ttl_s), writing.stamp_of(guard)
+            self._tidy(ticks)
+            return marked, stamp
 
     def release(self, tags: Sequence[Tag], writer: Writer) -> None:
         with self._lock:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
-from querycache._types import Lease, Lookup, Stamp, Tag, TagSet, Writer
+from querycache._types import Guard, Lease, Lookup, Stamp, Tag, TagSet, Writer
 from querycache.stores._copies import Copies, Entry
 from querycache.stores._redis_asking import Found, Question
 from querycache.stores._redis_calls import end_in
@@ -91,6 +91,11 @@ class NearStore(Store):
 
     def mark(self, tags: TagSet, writer: Writer, ttl_s: float) -> tuple[Tag, ...]:
         return self.beneath.mark(tags, writer, ttl_s)
+
+    def mark_and_look(
+        self, tags: TagSet, guard: Guard, writer: Writer, ttl_s: float
+    ) -> tuple[tuple[Tag, ...], Stamp | None]:
+        return self.beneath.mark_and_look(tags, guard, writer, ttl_s)
 
     def release(self, tags: Sequence[Tag], writer: Writer) -> None:
         self.beneath.release(tags, writer)

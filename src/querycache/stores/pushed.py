@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from querycache._types import Lookup, Tag, TagSet, Writer
+from querycache._types import Guard, Lookup, Stamp, Tag, TagSet, Writer
 from querycache.errors import StoreUnavailable
 from querycache.stores._copies import Copies
 from querycache.stores._redis_asking import Question
@@ -87,7 +87,18 @@ class PushedStore(NearStore):
         try:
             return super().mark(tags, writer, ttl_s)
         finally:
-            self._vouched.forget([*tags.tags, *(tag for tag, _ in tags.guards)])
+            self._forget(tags)
+
+    def mark_and_look(
+        self, tags: TagSet, guard: Guard, writer: Writer, ttl_s: float
+    ) -> tuple[tuple[Tag, ...], Stamp | None]:
+        try:
+            return super().mark_and_look(tags, guard, writer, ttl_s)
+        finally:
+            self._forget(tags)
+
+    def _forget(self, tags: TagSet) -> None:
+        self._vouched.forget([*tags.tags, *(tag for tag, _ in tags.guards)])
 
     def release(self, tags: Sequence[Tag], writer: Writer) -> None:
         try:

@@ -33,7 +33,7 @@ from querycache.stores._redis_calls import (
     marking,
     releasing,
     stamp_at,
-    were_marked,
+    told_of_marks,
 )
 from querycache.stores._redis_places import MOVED_ON, Lane, Place, place_of
 from querycache.stores._redis_scripts import packed
@@ -190,18 +190,31 @@ class RedisStore(Store):
         return [head_of(answer, lease, ttl_s) for answer, (_, _, lease, ttl_s) in zip(answers, entries, strict=True)]
 
     def mark(self, tags: TagSet, writer: Writer, ttl_s: float) -> tuple[Tag, ...]:
-        planned = marking(self._layout, tags, writer, ttl_s)
+        return self._mark(tags, None, writer, ttl_s)[0]
+
+    def mark_and_look(
+        self, tags: TagSet, guard: Guard, writer: Writer, ttl_s: float
+    ) -> tuple[tuple[Tag, ...], Stamp | None]:
+        return self._mark(tags, guard, writer, ttl_s)
+
+    def _mark(
+        self, tags: TagSet, watched: Guard | None, writer: Writer, ttl_s: float
+    ) -> tuple[tuple[Tag, ...], Stamp | None]:
+        planned = marking(self._layout, tags, writer, ttl_s, watched)
         marked: dict[Tag, None] = dict.fromkeys(tags.tags)
         relied: dict[Guard, int] = {}
+        seen: Stamp | None = None
         for (_, guards), answer in zip(planned, self._tell([call for call, _ in planned]), strict=True):
-            for guard, is_marked in zip(guards, were_marked(guards, answer), strict=True):
+            were, stamp = told_of_marks(guards, answer)
+            seen = stamp if seen is None else seen
+            for guard, is_marked in zip(guards, were, strict=True):
                 if is_marked:
                     marked[guard[0]] = None
                 else:
                     relied[guard] = answer.floor_us
         if relied:
             self._relied[writer] = relied | self._relied.get(writer, {})
-        return tuple(marked)
+        return tuple(marked), seen
 
     def release(self, tags: Sequence[Tag], writer: Writer) -> None:
         # After a wait in vain one does not wait as long again: what is not acknowledged is owed, and tried later.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from querycache.stores.base import Store
-from querycache.testing.sample import KEY, LONG_S, MINE, TABLE, THEIRS, A, Promises, filled, new_writer, tags_of
+from querycache.testing.sample import KEY, LONG_S, MINE, SCHEMA, TABLE, THEIRS, A, Promises, filled, new_writer, tags_of
 
 
 class GuardPromises(Promises):
@@ -28,6 +28,36 @@ class GuardPromises(Promises):
     def test_a_writer_marks_a_guard_that_is_absent(self, store: Store) -> None:
         assert set(store.mark(tags_of(A, guards=(MINE,)), new_writer(), LONG_S)) == {A, TABLE}
         assert not store.lookup(None, tags_of(guards=(MINE,))).storable
+
+    def test_a_writer_that_looks_at_another_guard_is_told_its_stamp(self, store: Store) -> None:
+        lease = filled(store, tags_of(guards=(SCHEMA,))).lease
+        assert store.mark_and_look(tags_of(A, guards=(MINE,)), SCHEMA, new_writer(), LONG_S) == ((A, TABLE), lease[0])
+        assert store.lookup(KEY, tags_of(guards=(SCHEMA,))).payload == b"rows"
+        assert not store.lookup(None, tags_of(A)).storable
+
+    def test_a_writer_that_looks_at_a_guard_hears_of_its_change(self, store: Store) -> None:
+        before = store.lookup(None, tags_of(guards=(SCHEMA,)))
+        store.release((SCHEMA[0],), new_writer())
+        marked, stamp = store.mark_and_look(tags_of(A), SCHEMA, new_writer(), LONG_S)
+        assert stamp is None or stamp > before.lease[0]
+        assert marked == (A,)
+
+    def test_a_writer_is_told_no_stamp_of_a_guard_that_is_marked(self, store: Store) -> None:
+        store.lookup(None, tags_of(guards=(SCHEMA,)))
+        store.mark(tags_of(SCHEMA[0]), new_writer(), LONG_S)
+        assert store.mark_and_look(tags_of(A), SCHEMA, new_writer(), LONG_S) == ((A,), None)
+
+    def test_a_writer_is_told_no_stamp_of_a_guard_whose_mark_ran_out(self, store: Store) -> None:
+        before = store.lookup(None, tags_of(guards=(SCHEMA,)))
+        store.mark(tags_of(SCHEMA[0]), new_writer(), 0.05)
+        self.let_pass(store, 0.2)
+        _, stamp = store.mark_and_look(tags_of(A), SCHEMA, new_writer(), LONG_S)
+        assert stamp is None or stamp > before.lease[0]
+
+    def test_a_writer_is_told_no_stamp_of_a_guard_of_another_mind(self, store: Store) -> None:
+        store.lookup(None, tags_of(guards=(THEIRS,)))
+        assert store.mark_and_look(tags_of(A), MINE, new_writer(), LONG_S) == ((A,), None)
+        assert store.lookup(None, tags_of(guards=(THEIRS,))).storable
 
     def test_a_guard_that_a_writer_marked_is_released_like_a_tag(self, store: Store) -> None:
         writer = new_writer()

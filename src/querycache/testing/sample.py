@@ -15,6 +15,7 @@ B: Final = b"product*"
 TABLE: Final = b"product!"
 MINE: Final[Guard] = (TABLE, b"fingerprint-1")
 THEIRS: Final[Guard] = (TABLE, b"fingerprint-2")
+SCHEMA: Final[Guard] = (b"product/schema", b"schema")
 LONG_S: Final = 60.0
 
 
