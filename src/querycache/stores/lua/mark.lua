@@ -3,7 +3,7 @@
 -- KEYS  state, the stamps of ARGV[3] tags, those of ARGV[7] guards, then that of a guard that is only looked at, if any.
 -- ARGV  seen, salt, how many tags, writer (16 characters), the mark's life in microseconds, how many fields the state may
 --       have, how many guards, a fingerprint for each guard.
--- Returns the clock, and: a digit for each guard ("1" where it was marked too, being absent or of another mind), the stamp of
+-- Returns the clock, then a digit for each guard ("1" where it was marked too, being absent or of another mind), the stamp of
 -- the one that is looked at (empty where it is absent, marked or of another mind).
 
 local tags, writer, life, guards = tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[7])
@@ -50,7 +50,7 @@ local function stamp_as_it_is(key, mine)
   if redis.call('HGET', STATE, 'g' .. name) ~= mine or redis.call('HGET', STATE, 'm' .. name) then
     return ''
   end
-  local stamp = redis.call('GET', key)
+  local stamp = redis.call('MGET', key)[1]
   return is_current(key, stamp) and stamp or ''
 end
 
