@@ -27,6 +27,7 @@ _OBSERVERS: Final = frozenset(
 )
 """Packages whose listeners look on: this one, SQLAlchemy's own, and tracers."""
 
+_QUIET: Final = "_querycache_quiet"
 _MAX_QUIET: Final = 16
 """So many makes of Session are known at a time to be heard by nobody."""
 
@@ -65,7 +66,6 @@ class Hooks:
         self._of_statements, self._of_cursors = _Judge(_sends_as_given), _Judge(_sends_as_given)
         names = ("after_begin", "begin", "engine_connect", "checkout", "do_connect", "connect")
         self._judges = tuple(_Judge(_observes) for _ in names)
-        self._quiet: dict[Any, Standing] = {}
 
     def are_quiet(self, session: Session, engine: Engine) -> bool:
         """Tell whether there is neither a ``setter`` nor a ``rewriter``. Cheap where the listeners are as they were before."""
@@ -82,7 +82,9 @@ class Hooks:
             pool.checkout,
             pool.connect,
         )
-        known = self._quiet.get(after_begin)
+        # With the engine, which its listeners may refer to: it would never be freed.
+        quiet: dict[Any, Standing] = engine.__dict__.setdefault(_QUIET, {})
+        known = quiet.get(after_begin)
         if known is not None and known.is_that_of(asked):
             return True
         # Before they are looked at: who comes meanwhile is asked about the next time.
@@ -90,9 +92,9 @@ class Hooks:
         if self.setter(session, engine) is not None or self.rewriter(engine) is not None:
             return False
         if standing is not None:
-            if len(self._quiet) >= _MAX_QUIET:
-                self._quiet.clear()
-            self._quiet[after_begin] = standing
+            if len(quiet) >= _MAX_QUIET:
+                quiet.clear()
+            quiet[after_begin] = standing
         return True
 
     def rewriter(self, target: Engine | Connection) -> str | None:
