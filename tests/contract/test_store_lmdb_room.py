@@ -179,3 +179,45 @@ print(all(kept), marked, fill(60), store.lookup(b"60", T).payload == bytes(50_00
 
 def test_on_a_full_filesystem_fills_are_declined_and_marks_go_on(tmp_path: Path) -> None:
     assert run(FULL, tmp_path / "cache", inside=on_small_filesystem(tmp_path, 40)) == "False True True True"
+
+
+GROWING = """
+from querycache.errors import StoreUnavailable
+from querycache.stores import _lmdb_handle
+store.close()
+_lmdb_handle.STAMPS_SIZE = 1 << 20
+store = LMDBStore(sys.argv[1] + "-other", 4 << 20)
+ballast = os.open(sys.argv[1] + "-ballast", os.O_WRONLY | os.O_CREAT)
+try:
+    while True:
+        os.write(ballast, bytes(4096))
+except OSError:
+    pass
+many = TagSet(tuple(b"%d" % number for number in range(20_000)))
+try:
+    store.mark(many, W, 60)
+    told = "marked"
+except StoreUnavailable as error:
+    told = "No space left" in str(error) and "free space" in str(error)
+os.ftruncate(ballast, 0)
+store.mark(many, W, 60)
+print(told, not store.lookup(None, TagSet((b"19999",))).storable)
+"""
+
+
+def test_a_map_that_finds_no_room_to_grow_on_a_full_filesystem_is_an_error_and_ends_nobody(tmp_path: Path) -> None:
+    assert run(GROWING, tmp_path / "cache", inside=on_small_filesystem(tmp_path, 64)) == "True True"
+
+
+@pytest.mark.parametrize(("kind", "through"), [("tmpfs", True), ("ext4", True), ("btrfs", False), ("overlay", False)])
+def test_the_stamps_are_written_through_the_map_only_where_reserved_room_stays(
+    path: Path, kind: str, through: bool
+) -> None:
+    store = LMDBStore(path, 4 * MIB, filesystem=lambda _: kind)
+    handle = store._handle
+    assert handle is not None
+    assert handle.stamps.env is not None
+    assert handle.entries.env is not None
+    assert handle.stamps.env.flags()["writemap"] is through
+    assert handle.entries.env.flags()["writemap"] is False
+    store.close()

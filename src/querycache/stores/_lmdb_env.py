@@ -82,23 +82,32 @@ class Gate:
 
 
 class Env:
-    """One LMDB environment: transactions that retry what can be retried."""
+    """One LMDB environment: transactions that retry what can be retried.
 
-    def __init__(self, directory: Path, size_bytes: int, limit_bytes: int, mode: int, url: str) -> None:
+    ``is_reserved``: its filesystem keeps room for all of the map, so that it may be written to through the map.
+    """
+
+    def __init__(
+        self, directory: Path, size_bytes: int, limit_bytes: int, mode: int, url: str, *, is_reserved: bool = False
+    ) -> None:
         self.url = url
         self._limit_bytes = limit_bytes
+        self._is_reserved = is_reserved
+        self._file = directory / DATA_FILE
         self._is_broken = False
         self._gate = Gate()
         self._lock = WriteLock(directory / LOCK_FILE, mode)
         try:
-            env = _open(directory, size_bytes, mode)
+            env = _open(directory, size_bytes, mode, writemap=is_reserved)
+            if is_reserved:
+                reserve(self._file, env.info()["map_size"])
         except BaseException:
             self._lock.close()
             raise
         self._env: lmdb.Environment | None = env
         self.main = env.open_db(None)
         env.reader_check()
-        about = os.stat(directory / DATA_FILE)
+        about = os.stat(self._file)
         self.identity = (about.st_dev, about.st_ino)
 
     def read(self, work: Callable[[Txn, A], T], about: A) -> T:
@@ -226,7 +235,16 @@ class Env:
         size = self.map_size()
         if size >= self._limit_bytes:
             raise self._unavailable(error) from error
-        self._resize(lambda env: env.set_mapsize(2 * size) if env.info()["map_size"] == size else None)
+        self._resize(lambda env: self._double(env) if env.info()["map_size"] == size else None)
+
+    def _double(self, env: lmdb.Environment) -> None:
+        size = 2 * env.info()["map_size"]
+        if self._is_reserved:
+            try:
+                reserve(self._file, size)
+            except OSError as error:
+                raise self._unavailable(error) from error
+        env.set_mapsize(size)
 
     def _resize(self, change: Callable[[lmdb.Environment], None]) -> None:
         self._gate.shut()
@@ -243,21 +261,30 @@ class Env:
             "stopped (SIGSTOP, a debugger, a frozen container)? Continue it, or kill it: then it gives way at once."
         )
 
-    def _unavailable(self, error: lmdb.Error) -> StoreUnavailable:
+    def _unavailable(self, error: lmdb.Error | OSError) -> StoreUnavailable:
         return StoreUnavailable(
             f"{self.url}: {error}. If it stays, check the free space of the filesystem, then stop the processes that "
             "use the directory and delete it: it holds nothing that the database does not."
         )
 
 
-def _open(directory: Path, size_bytes: int, mode: int) -> lmdb.Environment:
+def reserve(file: Path, size_bytes: int) -> None:
+    """Take room for so much of a file now. Raises ``OSError`` where there is none."""
+    descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.posix_fallocate(descriptor, 0, size_bytes)
+    finally:
+        os.close(descriptor)
+
+
+def _open(directory: Path, size_bytes: int, mode: int, *, writemap: bool) -> lmdb.Environment:
     return lmdb.open(
         str(directory),
         map_size=size_bytes,
         mode=mode,
         sync=False,  # a file of another boot is never opened, so nothing need reach a disk
         metasync=False,
-        writemap=False,  # a write to a full tmpfs through a map is a SIGBUS, through the file an error
+        writemap=writemap,  # without room a write through the map is a SIGBUS, through the file an error
         readahead=False,
         max_readers=MAX_READERS,
         max_spare_txns=0,  # a cached reader would hold a slot across a fork

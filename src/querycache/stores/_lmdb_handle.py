@@ -16,12 +16,11 @@ from typing import Final, TypeAlias
 import lmdb
 
 from querycache.errors import StoreUnavailable
-from querycache.stores._lmdb_env import DATA_FILE, LOCK_FILE, Env
+from querycache.stores._lmdb_env import DATA_FILE, LOCK_FILE, Env, reserve
 from querycache.stores._lmdb_place import Place
 
-STAMPS_SIZE: Final = 64 * 1024 * 1024
+STAMPS_SIZE: Final = 16 * 1024 * 1024
 STAMPS_LIMIT: Final = 16 * 1024 * 1024 * 1024
-STAMPS_RESERVE: Final = 16 * 1024 * 1024
 FORK_PATIENCE_S: Final = 5.0
 ENVIRONMENTS: Final = ("stamps", "entries")
 
@@ -87,9 +86,12 @@ class Handle:
         mode, url = self.place.file_mode(), self.place.url
         for name in ENVIRONMENTS:
             (directory / name).mkdir(mode=self.place.directory_mode(), exist_ok=True)
-        self.stamps = Env(directory / "stamps", STAMPS_SIZE, STAMPS_LIMIT, mode, url)
+        # The stamps' room is taken now, so that entries that fill the filesystem cannot make a mark fail.
+        is_reserved = self.place.keeps_room
+        self.stamps = Env(directory / "stamps", STAMPS_SIZE, STAMPS_LIMIT, mode, url, is_reserved=is_reserved)
         try:
-            _reserve(self._file)
+            if not is_reserved and hasattr(os, "posix_fallocate"):
+                reserve(Path(self._file), STAMPS_SIZE)
             self.size_bytes = choose_size(directory, size_bytes)
             self.entries = Env(directory / "entries", self.size_bytes, self.size_bytes, mode, url)
         except BaseException:
@@ -122,17 +124,6 @@ def _remove_if_incomplete(directory: Path) -> None:
 def _remove(directory: Path) -> None:
     for name in ENVIRONMENTS:
         shutil.rmtree(directory / name, ignore_errors=True)
-
-
-def _reserve(file: str) -> None:
-    """Take the stamps' room now, so that entries that fill the filesystem cannot make a mark fail."""
-    if not hasattr(os, "posix_fallocate"):
-        return
-    descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        os.posix_fallocate(descriptor, 0, STAMPS_RESERVE)
-    finally:
-        os.close(descriptor)
 
 
 _HANDLES: dict[str, Handle] = {}

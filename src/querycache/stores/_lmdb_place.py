@@ -35,6 +35,7 @@ OPENING_S: Final = 10.0
 _BOOT: Final = re.compile(r"[0-9a-fA-F-]{32,40}")
 _NETWORK: Final = "nfs nfs4 cifs smb smb2 smb3 smbfs 9p virtiofs afs ceph glusterfs lustre gpfs beegfs ocfs2 gfs2"
 _DESKTOP: Final = "orangefs ncpfs vboxsf prl_fs webdav afpfs osxfs acfs"
+_KEEPS_ROOM: Final = frozenset({"tmpfs", "ext4", "xfs"})
 _REFUSED: Final = frozenset(f"{_NETWORK} {_DESKTOP}".split(" "))
 
 
@@ -130,6 +131,11 @@ class Place:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    @property
+    def keeps_room(self) -> bool:
+        """Whether what is reserved here can be written whatever else fills the filesystem: not where writing copies."""
+        return hasattr(os, "posix_fallocate") and self._filesystem(self.path) in _KEEPS_ROOM
 
     def file_mode(self) -> int:
         """Return the mode for files: a directory shared with a group gets files that the group can write."""
