@@ -208,13 +208,12 @@ VARIANTS: Final = (
         (
             (
                 "stores/near.py",
-                "        return [one.lookup for one in self.look(list(questions))]",
-                "        asked = list(questions)\n"
-                "        held = [self.copies.get(key) for key, _ in asked if key is not None]\n"
-                "        if len(asked) == 1 and any(held):\n"
-                "            _, payload, lease, expires, _ = held[0].entry\n"
-                "            return [Lookup(payload, lease, True, expires - 1, expires, held[0])]\n"
-                "        return [one.lookup for one in self.look(asked)]",
+                "        return self.look(((key, tags),))[0].lookup",
+                "        held = None if key is None else self.copies.get(key)\n"
+                "        if held is None:\n"
+                "            return self.look(((key, tags),))[0].lookup\n"
+                "        _, payload, lease, expires, _ = held.entry\n"
+                "        return Lookup(payload, lease, True, expires - 1, expires, held)",
             ),
         ),
         store="redis-near-validate",

@@ -81,7 +81,8 @@ class Points:
 
     def around_store(self, store: Store) -> None:
         """Put points around a store's verbs."""
-        self._wrap(store, "mark", Point.BEFORE_MARK, Point.AFTER_MARK)
+        for verb in ("mark", "mark_and_look"):
+            self._wrap(store, verb, Point.BEFORE_MARK, Point.AFTER_MARK)
         self._wrap(store, "release", Point.BEFORE_RELEASE, Point.AFTER_RELEASE)
         self._wrap(store, "fill_many", Point.BEFORE_FILL, None)
 
