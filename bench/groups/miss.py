@@ -1,7 +1,8 @@
 """What does a miss cost beyond the query: a key, a look-up in vain, and the storing of the rows?
 
 Each read is of rows that were not asked for before, against the same read on an engine without a cache. ``statements`` and
-``round-trips`` (to a Redis) are what a miss adds of either.
+``round-trips`` (to a Redis) are what a miss adds of either. ``bound``, where a store stands elsewhere: the least that a miss
+takes (``least.py``), which is said beside the target.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, Final
 
 from caches import Attached, attached, engine_of
 from counting import Counted, added
+from least import least_miss
 from places import SERVED_BY_REDIS, database_urls, places
 from rounds import WARM_UP, Row, Timed, compared, in_turns
 from rows import PRODUCTS, Product, fill
@@ -39,8 +41,15 @@ READS: Final[dict[str, Read]] = {
 class Once:
     """Reads through an engine what was not read before."""
 
-    def __init__(self, engine: Engine, read: Read, forget: Callable[[], Any] = lambda: None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        read: Read,
+        forget: Callable[[], Any] = lambda: None,
+        session_class: type[Session] = Session,
+    ) -> None:
         self._engine = engine
+        self._session_class = session_class
         self._read = read
         self._forget = forget
         self._numbers = itertools.count()
@@ -49,14 +58,14 @@ class Once:
         """Time a read with the opening and closing of its Session."""
         number = self._next()
         start = time.perf_counter()
-        with Session(self._engine) as session:
+        with self._session_class(self._engine) as session:
             self._read(session, number)
         return time.perf_counter() - start
 
     def in_session(self) -> float:
         """Time a read alone, in a transaction that is begun."""
         number = self._next()
-        with Session(self._engine) as session:
+        with self._session_class(self._engine) as session:
             session.connection()
             start = time.perf_counter()
             self._read(session, number)
@@ -79,10 +88,11 @@ def measure(setting: Setting) -> Iterator[Row]:
         stack.callback(plain.dispose)
         fill(plain)
         engines = {store: stack.enter_context(attached(urls[DATABASE], where.store_url(store))) for store in stores}
+        least = stack.enter_context(least_miss(urls[DATABASE], setting.folder))
         names = [name for name in READS if setting.wants(name)]
         with setting.steps(names) as steps:
             for name in steps:
-                yield from _measure(name, setting, plain, engines)
+                yield from _measure(name, setting, plain, engines, least)
                 for store, there in engines.items():
                     server = where.redis if store in SERVED_BY_REDIS else None
                     counted = added(
@@ -93,11 +103,19 @@ def measure(setting: Setting) -> Iterator[Row]:
                     yield from counted.rows("miss", name, store)
 
 
-def _measure(name: str, setting: Setting, plain: Engine, engines: dict[str, Attached]) -> Iterator[Row]:
-    query = Once(plain, READS[name])
+def _measure(
+    name: str,
+    setting: Setting,
+    plain: Engine,
+    engines: dict[str, Attached],
+    least: tuple[Engine, type[Session]],
+) -> Iterator[Row]:
+    query, bound = Once(plain, READS[name]), Once(least[0], READS[name], session_class=least[1])
     variants: dict[tuple[str, str], Timed] = {
         ("query", ""): query.with_session,
         ("query", "-open"): query.in_session,
+        ("bound", ""): bound.with_session,
+        ("bound", "-open"): bound.in_session,
     }
     with ExitStack() as stack:
         for store, there in engines.items():
@@ -109,6 +127,12 @@ def _measure(name: str, setting: Setting, plain: Engine, engines: dict[str, Atta
             expecting = partial(there.expecting, times=turns - 2, what=f"a miss of {name} in {store}")
             stack.enter_context(expecting("fill"))
         times = in_turns(variants, setting.rounds)
-    for store in engines:
-        for how in ("", "-open"):
-            yield compared("miss", name, store, DATABASE + how, times[store, how], times["query", how])
+    for how in ("", "-open"):
+        rows = {
+            store: compared("miss", name, store, DATABASE + how, times[store, how], times["query", how])
+            for store in (*engines, "bound")
+        }
+        yield from rows.values()
+        for store in engines:
+            said = f"the least that a miss takes: {rows['bound'].ratio:.2f}"
+            setting.notes["miss", name, store, DATABASE + how] = said

@@ -2,7 +2,8 @@
 
 Each on rows that the Session has read before, against the same on an engine without a cache. ``update-1-by-key``: where the
 table is told apart by its primary key alone, so that no old value need be asked for. ``statements-per-table`` and
-``round-trips`` (to a Redis) are what a commit adds of either.
+``round-trips`` (to a Redis) are what a commit adds of either. ``bound``, where a store stands elsewhere: the least that a
+commit by key takes (``least.py``), which is said beside the target.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, Final
 
 from caches import Attached, attached, engine_of
 from counting import Counted, added
+from least import least_commit
 from places import SERVED_BY_REDIS, Places, database_urls, places
 from rounds import WARM_UP, Row, Timed, compared, in_turns
 from rows import PRODUCTS, Product, fill, product
@@ -111,24 +113,39 @@ def measure(setting: Setting) -> Iterator[Row]:
             }
 
         ordinary, by_key = engines(), engines(tag_columns={Product.__tablename__: ["id"]})
+        least = stack.enter_context(least_commit(urls[DATABASE], setting.folder))
         names = [name for name in WRITES if setting.wants(name)]
         with setting.steps(names) as steps:
             for name in steps:
                 engines_of_case = by_key if name == BY_KEY else ordinary
-                yield from _measure(name, setting, plain, preparing, engines_of_case, where)
+                bound = least if name == BY_KEY else None
+                yield from _measure(name, setting, plain, preparing, engines_of_case, where, bound)
 
 
 def _measure(
-    name: str, setting: Setting, plain: Engine, preparing: Engine, engines: Engines, where: Places
+    name: str,
+    setting: Setting,
+    plain: Engine,
+    preparing: Engine,
+    engines: Engines,
+    where: Places,
+    least: Engine | None,
 ) -> Iterator[Row]:
     write = WRITES[name]
     variants: dict[str, Timed] = {"commit": partial(write, Writer(plain, preparing))}
+    if least is not None:
+        variants["bound"] = partial(write, Writer(least, preparing))
     with ExitStack() as stack:
         for store, there in engines.items():
             variants[store] = partial(write, Writer(there.engine, preparing))
             turns = setting.rounds + WARM_UP
             stack.enter_context(there.expecting("mark", turns, f"{name} in {store}"))
         times = in_turns(variants, setting.rounds)
+    if least is not None:
+        bound = compared("write", name, "bound", DATABASE, times["bound"], times["commit"])
+        for store in engines:
+            setting.notes["write", name, store, DATABASE] = f"the least that such a commit takes: {bound.ratio:.2f}"
+        yield bound
     for store, there in engines.items():
         yield compared("write", name, store, DATABASE, times[store], times["commit"])
         server = where.redis if store in SERVED_BY_REDIS else None
