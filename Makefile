@@ -31,11 +31,12 @@ serve: $(VENV)/.installed ## leave the example application running for a browser
 NEWEST_TESTS := $(addprefix tests/integration/test_coherence_,sqlite.py sqlite_attribute.py commits_sqlite.py)
 
 # Stores know no SQLAlchemy (`make check` sees to that), nor do the models of the protocol, and the torture is of the protocol:
-# one version of it is enough. So it is for the benchmark, for two versions of an application, for a soak, and for what MariaDB
-# does, where PostgreSQL and SQLite are tried on both.
+# one version of it is enough. So it is for the benchmark, for two versions of an application, for a soak, for the demo, for what
+# a store does under a Session, and for what MariaDB does, where PostgreSQL and SQLite are tried on both.
 # `make test ONCE=` leaves nothing out.
 ONCE := $(addprefix --ignore=tests/,contract protocol_models rules torture oracle/test_oracle_sensitivity.py \
-    integration/test_bench.py integration/test_coherence_mixed.py integration/test_soak.py) -k "not mariadb"
+    integration/test_bench.py integration/test_coherence_lmdb.py integration/test_coherence_mixed.py \
+    integration/test_coherence_redis.py integration/test_demo.py integration/test_soak.py) -k "not mariadb"
 
 test: check $(VENV20)/.installed servers ## checks, the whole suite on SQLAlchemy 2.1, most of it on 2.0 (ONCE=), SQLite on the newest Python
 	@$(call announce,$(RUN))

@@ -55,7 +55,7 @@ def test_a_row_that_is_got_by_its_key_is_signed(world: World) -> None:
 
 def test_a_store_on_a_network_gets_large_entries_compressed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(world.store), "scope", "fleet")
-    process = world.process(compress_above=100)
+    process = world.process(compress_above=1000)
     rename(process, LARGE)
     read_in(process, name_of)
     assert [payload.startswith(COMPRESSED) for payload in payloads(world)].count(True) == 1
