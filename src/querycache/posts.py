@@ -60,15 +60,6 @@ class Part:
             yield from part.parts()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Asked:
-    """What the ORM would ask at one place below a statement: one question, or one for each part of many keys."""
-
-    compiled: Any
-    recipe: _loading.Recipe
-    questions: list[Question]
-
-
 def gather(
     reading: Reading,
     leading: Question,
@@ -147,30 +138,24 @@ class _Gathering:
         self._options = options
         self._freshness = freshness
         self._strict = reading.must_be_strict(freshness)
-        self._answers: dict[bytes, Answer] = {}
         # What is loaded afterwards has the options of the first statement.
         asked = [option.payload for option in reading.orm.user_defined_options if isinstance(option, FromCache)]
         self._request: CacheRequest | None = asked[-1] if asked else None
 
     def part(self, recipe: _loading.Recipe, rows: Sequence[Sequence[Any]], compiled: Any = None) -> Part | None:
-        asked: list[list[_Asked | None]] = []
+        part = Part(recipe, rows, compiled)
         for node in recipe.tree.post_order:
-            asked.append([])
+            parts: list[Part | None] = []
             for post in node.posts:
                 keys = _keys_of(recipe, node, post, rows)
-                one = self._asked(post, keys) if keys else None
-                if keys and one is None:
+                below = self._below(post, keys) if keys else None
+                if keys and below is None:
                     return None
-                asked[-1].append(one)
-        each = [one for of_node in asked for one in of_node if one is not None]
-        if not self._answer([question for one in each for question in one.questions]):
-            return None
-        below = {id(one): self._below(one) for one in each}
-        if None in below.values():
-            return None
-        return Part(recipe, rows, compiled, below=[[below.get(id(one)) for one in of_node] for of_node in asked])
+                parts.append(below)
+            part.below.append(parts)
+        return part
 
-    def _asked(self, post: Post, keys: list[Any]) -> _Asked | None:
+    def _below(self, post: Post, keys: list[Any]) -> Part | None:
         found = self._recipe_at(post.path)
         if found is None:
             return None
@@ -184,22 +169,16 @@ class _Gathering:
         if recipe.tree.sorts_keys and post.by_child:
             keys = sorted(keys)
         compilation = Compilation(compiled, None, None, None)
-        questions: list[Question] = []
+        answers: list[Answer] = []
         for start in range(0, len(keys), post.chunk_size):
-            given = {_KEYS: keys[start : start + post.chunk_size]}
-            question = self._questions.question_of(plan, given, self._request, compilation, self._reading.variation)
-            if isinstance(question, Bypass):
+            asked = {_KEYS: keys[start : start + post.chunk_size]}
+            question = self._questions.question_of(plan, asked, self._request, compilation, self._reading.variation)
+            answer = None if isinstance(question, Bypass) else self._answer(question)
+            if answer is None or not _loading.may_apply(recipe, self._reading.orm.session, answer[2].description):
                 return None
-            questions.append(question)
-        return _Asked(compiled, recipe, questions)
-
-    def _below(self, asked: _Asked) -> Part | None:
-        answers = [self._answers[question.key] for question in asked.questions]
-        session = self._reading.orm.session
-        if not all(_loading.may_apply(asked.recipe, session, entry.description) for _, _, entry in answers):
-            return None
+            answers.append(answer)
         rows = answers[0][2].rows if len(answers) == 1 else [row for answer in answers for row in answer[2].rows]
-        part = self.part(asked.recipe, rows, asked.compiled)
+        part = self.part(recipe, rows, compiled)
         if part is not None:
             part.answers = answers
         return part
@@ -215,29 +194,25 @@ class _Gathering:
             return False
         return bind is reading.engine or (bind is reading.connection is not None)
 
-    def _answer(self, questions: list[Question]) -> bool:
-        """Look up what is asked at one time, and keep the answers; tell whether each may be served."""
-        for question, found in zip(questions, self._look_up(questions), strict=False):
-            if found is None or not question.is_answered_by(found):
-                return False
-            entry = entries.peek(self._reading, question.store, question.key, found, self._freshness)
-            if entry is None:
-                return False
-            self._answers[question.key] = question, found.lease, entry
-        return all(question.key in self._answers for question in questions)
+    def _answer(self, question: Question) -> Answer | None:
+        found = self._look_up(question)
+        if found is None or not question.is_answered_by(found):
+            return None
+        entry = entries.peek(self._reading, question.store, question.key, found, self._freshness)
+        return None if entry is None else (question, found.lease, entry)
 
-    def _look_up(self, questions: list[Question]) -> Iterator[Lookup | None]:
-        coherence, strict, ahead = self._reading.attachment.coherence, self._strict, self._reading.ahead or {}
-        told = [ahead.get(question.key) for question in questions]
-        if all(one is not None and one[0] == question.tags for one, question in zip(told, questions, strict=True)):
-            yield from (one[1] for one in told if one is not None)
-            return
-        if len(questions) > 1 and len({question.store for question in questions}) == 1:
-            asked = [(question.key, question.tags) for question in questions]
-            yield from coherence.lookup_many(questions[0].store, asked, strict=strict) or ()
-        else:
-            for question in questions:
-                yield coherence.lookup(question.store, question.key, question.tags, strict=strict)
+    def _look_up(self, question: Question) -> Lookup | None:
+        """Return what the store said together with the leading question; it is asked anew where that was another question.
+
+        In the order of the ORM: what it asks later shows no less. So nothing said before is taken after one was asked anew.
+        """
+        reading = self._reading
+        told = None if reading.ahead is None else reading.ahead.get(question.key)
+        if told is not None and told[0] == question.tags:
+            return told[1]
+        reading.ahead = None
+        coherence = reading.attachment.coherence
+        return coherence.lookup(question.store, question.key, question.tags, strict=self._strict)
 
 
 def _keys_of(recipe: _loading.Recipe, node: Node, post: Post, rows: Sequence[Sequence[Any]]) -> list[Any]:

@@ -234,10 +234,14 @@ class Reader:
                     self.flights.end(question.key)
 
     def _look_up(self, reading: Reading, question: Question, freshness: Freshness) -> Lookup | None:
-        """Ask the store, in the same breath of what followed the statement last time; None where it does not answer."""
+        """Ask the store, at the same moment of what followed the statement last time; None where it does not answer.
+
+        Never before that moment: what follows a statement shows no less than it.
+        """
         coherence, strict = reading.attachment.coherence, reading.must_be_strict(freshness)
+        reading.ahead = None
         following = question.plan.memory.after.get(question.key)
-        if following is None:
+        if following is None or not coherence.sees_one_moment(question.store):
             return coherence.lookup(question.store, question.key, question.tags, strict=strict)
         found = coherence.lookup_many(question.store, [(question.key, question.tags), *following], strict=strict)
         if found is None:
@@ -271,6 +275,8 @@ class Reader:
         request: CacheRequest | None,
         freshness: Freshness,
     ) -> Result[Any]:
+        # What is read from here on is of a later moment than what was looked up.
+        reading.ahead = None
         collection = None
         if question.plan.by_keys and not reading.orm.is_relationship_load:
             collection = collection_of(self.questions, reading, question, found, request)

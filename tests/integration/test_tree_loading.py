@@ -32,6 +32,8 @@ from sqlalchemy.schema import Column, ForeignKey, Table
 from loading_support import Library, library_of, nothing
 from querycache import FromCache, _loading, _trees, posts
 from querycache.coherence.protocol import Coherence
+from querycache.coherence.snapshots import Freshness
+from querycache.collection import Collection
 from querycache.session import attachment_of
 
 
@@ -464,12 +466,14 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 ALL_BELOW = OWNERS.options(selectinload(Owner.dogs), selectinload(Owner.cats), selectinload(Owner.card))
 
 
-def test_what_comes_after_one_statement_is_looked_up_at_one_time(library: Library, asked: list[int]) -> None:
+def test_what_did_not_follow_a_statement_yet_is_looked_up_after_it_one_by_one(
+    library: Library, asked: list[int]
+) -> None:
     library.check(many(ALL_BELOW.where(Owner.id > 0)), times=5)
     library.check(many(ALL_BELOW.where(Owner.id > 1)), times=1)
     del asked[:]
     library.check(many(ALL_BELOW.where(Owner.id > 1)), times=1)
-    assert asked == [1, 3]
+    assert asked == [1, 1, 1, 1]
 
 
 def test_what_followed_a_statement_last_time_is_looked_up_together_with_it(library: Library, asked: list[int]) -> None:
@@ -494,6 +498,71 @@ def test_what_follows_a_statement_is_told_by_its_rows_and_not_by_what_followed_l
     del asked[:]
     library.check(take, times=1)
     assert asked == [2]
+
+
+def test_rows_that_were_put_together_later_go_with_no_children_of_before(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = many(OWNERS.options(selectinload(Owner.dogs), FromCache(shape="keys")))
+    library.check(take, times=5)
+    with Session(library.cached) as session:
+        session.get_one(Owner, 1).name = "before"
+        session.commit()
+    put_together = Collection.put_together
+
+    def after_a_commit(self: Collection, freshness: Freshness) -> Any:
+        with Session(library.cached) as session:
+            session.get_one(Owner, 1).name = "with a new dog"
+            session.add(Dog(id=91, name="new", owner_id=1))
+            session.commit()
+        return put_together(self, freshness)
+
+    with monkeypatch.context() as patch, Session(library.cached) as session:
+        patch.setattr(Collection, "put_together", after_a_commit)
+        ann = take(session)[0]
+        assert ann.name == "with a new dog"
+        assert 91 in [dog.id for dog in ann.dogs]
+
+
+def test_below_what_was_looked_up_later_nothing_is_taken_of_before(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = AFTERWARDS["two levels"]
+    library.check(take, times=5)
+    with Session(library.cached) as session:
+        session.add(Owner(id=90, name="new"))
+        session.commit()
+    library.check(take, times=1)  # the dogs of one owner more: another question, and the same one about their tags
+    look_up, meanwhile = Coherence.lookup, [True]
+
+    def after_a_commit(self: Coherence, *arguments: Any, **options: Any) -> Any:
+        if meanwhile and meanwhile.pop():
+            with Session(library.cached) as session:
+                dog = session.get_one(Dog, 1)
+                dog.name = "with a new tag"
+                dog.tags.append(session.get_one(Tag, 3))
+                session.commit()
+            with Session(library.cached) as session:
+                take(session)
+        return look_up(self, *arguments, **options)
+
+    with Session(library.cached) as session:
+        monkeypatch.setattr(Coherence, "lookup", after_a_commit)
+        rex = take(session)[0].dogs[0]
+        assert meanwhile == []
+        assert rex.name == "with a new tag"
+        assert 3 in [tag.id for tag in rex.tags]
+
+
+def test_a_store_that_sees_no_one_moment_is_asked_in_the_order_of_the_statements(
+    library: Library, asked: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Coherence, "sees_one_moment", lambda *store: False)
+    library.check(many(ALL_BELOW), times=5)
+    del asked[:]
+    library.check(many(ALL_BELOW), times=1)
+    assert asked == [1, 1, 1, 1]
+    assert -1 not in library.made
 
 
 def test_a_store_that_does_not_answer_for_what_comes_after_leaves_it_to_the_database(

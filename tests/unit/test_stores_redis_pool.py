@@ -106,8 +106,10 @@ def test_who_waits_takes_what_is_given_back(wires: Wires, is_usable: bool) -> No
     waiting = [threading.Thread(target=lambda: answers.extend(pool.exchange([PING]))) for _ in range(5)]
     for thread in waiting:
         thread.start()
-    while pool._held.waiting < 5:
+    deadline = time.monotonic() + 30
+    while pool._held.waiting < 5 and time.monotonic() < deadline:
         time.sleep(0.001)
+    assert pool._held.waiting == 5
     if is_usable:
         pool.collect(sent, 1)
     else:
